@@ -1,0 +1,49 @@
+"""For this project's own tests and examples alone: pytester, and the ResNet-18 example where torch is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+_kept: list[Any] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    resnet = [item for item in items if "resnet18" in item.nodeid]
+    reason = _torchvision_missing() if resnet else ""
+    for item in resnet if reason else ():
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _torchvision_missing() -> str:
+    """Why ResNet-18 can't run here; empty if it can."""
+    absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"needs {' and '.join(absent)}: pip install -e '.[cpu,examples]'"
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        return _retry_without_operators()
+    return ""
+
+
+def _retry_without_operators() -> str:
+    """A torchvision built for CUDA finds no operators beside a CPU torch; its networks need none of them."""
+    import torch
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)  # the definitions last as long as this object
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        return f"torchvision can't be imported beside this torch: {error}"
+    return ""

@@ -1,0 +1,63 @@
+"""onnxruntime on the CPU: every precision simulated by its rounding in the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.lowering import lower
+from pytest_trt.samples import conform
+from pytest_trt.session import open_session, require_onnxruntime, run
+
+if TYPE_CHECKING:
+    from pytest_trt.model import Model
+    from pytest_trt.precision import Precision
+    from pytest_trt.ranges import Ranges
+    from pytest_trt.samples import Arrays
+
+__all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend"]
+
+_NAME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class OnnxruntimeEngine:
+    """A session over the lowered graph."""
+
+    model: Model
+    precision: Precision
+    session: Any
+    batch: int | None = None
+    backend: str = _NAME
+    simulated: bool = True
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """See :meth:`pytest_trt.backends.Engine.run`."""
+        fitting = conform(inputs, self.model.inputs, self.model.source)
+        return run(self.session, self.model, fitting, self.batch)
+
+
+@dataclass(frozen=True)
+class OnnxruntimeBackend:
+    """Simulates; needs neither GPU nor TensorRT."""
+
+    version: str
+    name: str = _NAME
+    simulated: bool = True
+
+    def build(
+        self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None
+    ) -> OnnxruntimeEngine:
+        """See :meth:`pytest_trt.backends.Backend.build`."""
+        lowered = lower(model, precision, ranges)
+        session = open_session(lowered.proto, lowered.source)
+        return OnnxruntimeEngine(lowered, precision, session, batch)
+
+
+def open_backend() -> OnnxruntimeBackend:
+    """The backend, if onnxruntime is installed.
+
+    Raises:
+        BackendError: it is not.
+    """
+    return OnnxruntimeBackend(f"onnxruntime {require_onnxruntime().__version__}")

@@ -1,0 +1,129 @@
+"""The fixtures for tests that run the engine themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt import options
+from pytest_trt.backends import choose
+from pytest_trt.check import build, could_not, refuse_simulation, verdict_of
+from pytest_trt.errors import PytestTrtError
+from pytest_trt.judging import note, prepare
+from pytest_trt.opening import open_golden
+from pytest_trt.reference import subject_of
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_trt.backends import Engine
+    from pytest_trt.case import Case
+    from pytest_trt.golden import Golden
+    from pytest_trt.model import Model
+    from pytest_trt.precision import Precision
+    from pytest_trt.samples import Arrays
+    from pytest_trt.verdict import Verdict
+
+__all__ = ["GoldenCheck", "open_engine", "open_golden_check"]
+
+
+@dataclass(frozen=True)
+class OutputsGiven:
+    """Who computed the outputs: the ``trt_engine`` of the same test, else code that we do not know."""
+
+    backend: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """A golden that can judge outputs for one case and precision.
+
+    Attributes:
+        golden: the whole golden.
+        inputs: arrays by input name, samples along axis 0.
+        outputs: reference arrays by output name, samples along axis 0.
+    """
+
+    golden: Golden
+    _item: pytest.Item
+    _case: Case
+    _precision: Precision
+    _model: Model
+    _ran: OutputsGiven
+
+    @property
+    def inputs(self) -> Arrays:
+        """Arrays by input name, samples along axis 0."""
+        return self.golden.inputs
+
+    @property
+    def outputs(self) -> Arrays:
+        """Reference arrays by output name, samples along axis 0."""
+        return self.golden.outputs
+
+    def check(self, outputs: Mapping[str, Any]) -> Verdict:
+        """Judge outputs for :attr:`inputs`, record the verdict, and fail the test unless it passed.
+
+        Args:
+            outputs: arrays by output name, in the golden's shapes.
+        """
+        __tracebackhide__ = True
+        import pytest
+
+        from pytest_trt.collection import NotPassed
+
+        arrays = {name: np.asarray(value) for name, value in outputs.items()}
+        golden = replace(self.golden, runs=self.golden.runs[:1])
+        try:
+            verdict = verdict_of(self._case, self._precision, self._model, golden, self._ran, [arrays])
+        except PytestTrtError as error:
+            verdict = could_not(self._case, self._precision, self._ran.backend, error)
+        try:
+            return note(self._item, verdict)
+        except NotPassed as error:
+            text = str(error)
+        pytest.fail(text, pytrace=False)
+
+
+def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
+    """The engine for ``trt_engine``; what goes wrong is noted on the item.
+
+    Raises:
+        NotPassed: it can't be built.
+    """
+    name = options.backend_for(item.config, case)
+    try:
+        case = prepare(item, case)
+        model = subject_of(case)
+        golden = open_golden(case, model, precision, options.golden_dir(item.config))
+        backend = choose(name)
+        if options.require_engine(item.config):
+            refuse_simulation(backend)
+        return build(case, model, precision, golden, backend)
+    except PytestTrtError as error:
+        note(item, could_not(case, precision, name, error))
+        raise
+
+
+def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> GoldenCheck:
+    """The golden for ``trt_golden``; what goes wrong is noted on the item.
+
+    Raises:
+        NotPassed: it is missing, damaged, stale, of other shapes or without evidence.
+    """
+    name = options.backend_for(item.config, case)
+    try:
+        case = prepare(item, case)
+        model = subject_of(case)
+        golden = open_golden(case, model, precision, options.golden_dir(item.config))
+    except PytestTrtError as error:
+        note(item, could_not(case, precision, name, error))
+        raise
+    backend = choose(name)
+    ours = "trt_engine" in getattr(item, "fixturenames", ())
+    ran = OutputsGiven(backend.name, backend.simulated) if ours else OutputsGiven("given outputs", False)
+    return GoldenCheck(golden, item, case, precision, model, ran)

@@ -1,0 +1,71 @@
+"""Calibration: run samples through the fp32 model and take the ranges of its tensors, batch after batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from pytest_trt.errors import DataError, LoweringError
+from pytest_trt.ranges import Ranges
+from pytest_trt.samples import finite, split
+from pytest_trt.session import open_session, run
+
+if TYPE_CHECKING:
+    from pytest_trt.model import Model
+    from pytest_trt.samples import Arrays
+
+__all__ = ["calibrate"]
+
+_BATCH = 8  # samples whose activations are in memory together, where the first axis is dynamic
+
+
+def calibrate(model: Model, tensors: list[str], samples: Iterable[Arrays], source: str) -> Ranges:
+    """Min-max ranges: amax = max |x| over all samples.
+
+    Args:
+        model: the fp32 model.
+        tensors: names of the activations whose range is wanted.
+        samples: batches of arrays by input name, read once, one after the other.
+        source: what messages call the samples.
+
+    Raises:
+        DataError: no samples, or a NaN or infinite value among them.
+        LoweringError: the fp32 model itself overflows or makes NaN on these samples.
+    """
+    inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
+    session = open_session(_with_outputs(model.proto, inner), model.source)
+    amax = dict.fromkeys(tensors, 0.0)
+    seen = False
+    for batch in samples:
+        finite(batch, f"calibration {source}")
+        for feeds in split(batch, model.inputs, _BATCH):
+            seen = True
+            _widen(amax, {**run(session, model, feeds), **feeds})
+    if not seen:
+        raise DataError(f"calibration {source} holds no samples.")
+    for name, value in amax.items():
+        if not math.isfinite(value):
+            raise LoweringError(
+                f"{model.source}: tensor {name!r} is NaN or infinite in fp32 for calibration samples of {source}:"
+                " no range can hold it. Look for NaN weights, or inputs of the wrong scale."
+            )
+    return Ranges(amax, source)
+
+
+def _widen(amax: dict[str, float], arrays: Arrays) -> None:
+    for name in amax:
+        largest = np.abs(arrays[name]).max(initial=0.0)
+        amax[name] = math.nan if np.isnan(largest) else max(amax[name], float(largest))
+
+
+def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """A copy that also gives these tensors out; onnxruntime finds their types itself."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(proto)
+    present = {output.name for output in proto.graph.output}
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+    return exposed

@@ -1,0 +1,166 @@
+"""Collection: trt.toml, pyproject.toml and ONNX files become pytest items, one a case and precision."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trt import options
+from pytest_trt.errors import CaseError, PytestTrtError, SpecError
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from _pytest._code import ExceptionInfo
+
+    from pytest_trt.case import Case
+
+__all__ = ["CaseFile", "CaseItem", "NotPassed", "case_of_model", "cases_beside", "has_cases", "shown", "spec_errors"]
+
+spec_errors = pytest.StashKey[list[str]]()
+"""Words that were not known, found while collecting; they end the run as a usage error."""
+
+
+class NotPassed(Exception):
+    """A verdict that is not a pass; its text is the whole message."""
+
+
+def has_cases(path: Path) -> bool:
+    """Whether the file is one that holds cases."""
+    if path.name == "pyproject.toml":
+        try:
+            return b"tool.pytest-trt" in path.read_bytes()
+        except OSError:
+            return False
+    return path.name == "trt.toml" or path.name.endswith(".trt.toml")
+
+
+class CaseFile(pytest.File):
+    """A file of cases, or one ONNX file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One item a case and precision; what can't be read is an item that fails."""
+        try:
+            cases = _cases(self.path, self.config)
+        except SpecError as error:
+            self.config.stash.setdefault(spec_errors, []).append(str(error))
+            return
+        except CaseError as error:
+            yield CaseItem.from_parent(self, name="unreadable", case=error, precision=None)
+            return
+        for number, case in enumerate(cases, 1):
+            if isinstance(case, CaseError):
+                yield CaseItem.from_parent(self, name=f"model-{number}", case=case, precision=None)
+                continue
+            for precision in options.precisions_for(self.config, case):
+                yield CaseItem.from_parent(self, name=f"{case.name}[{precision}]", case=case, precision=precision)
+
+
+class CaseItem(pytest.Item):
+    """One case at one precision: ``trt.toml::digits[int8]``."""
+
+    def __init__(self, *, case: Case | CaseError, precision: str | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.case = case
+        self.precision = precision
+        self.add_marker(pytest.mark.trt)
+
+    def runtest(self) -> None:
+        """Check the case; anything but a pass raises."""
+        from pytest_trt.judging import judge_case, note_error
+
+        if isinstance(self.case, CaseError):
+            note_error(self, self.name, self.precision, self.case)
+            raise NotPassed(f"{type(self.case).__name__}: {self.case}")
+        judge_case(self, self.case, Precision.parse(str(self.precision)))
+
+    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The message alone for a verdict; a traceback for what we did not foresee."""
+        if isinstance(excinfo.value, (NotPassed, PytestTrtError)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Where the case was written."""
+        return self.path, None, f"{self.parent.nodeid if self.parent else self.path}::{self.name}"
+
+
+def cases_beside(test_file: Path, config: pytest.Config) -> list[Case | CaseError]:
+    """The cases that a test without a marker takes: those of the nearest folder upwards that has any.
+
+    Raises:
+        SpecError: a word in them is not known.
+    """
+    for folder in [test_file.parent, *test_file.parent.parents]:
+        files = [path for path in sorted(folder.glob("*.toml")) if has_cases(path)]
+        found = [case for path in files for case in _cases(path, config)]
+        if found:
+            return found
+        if folder == config.rootpath:
+            break
+    return []
+
+
+def case_of_model(path: Path, config: pytest.Config) -> Case:
+    """The case of an ONNX file that the command line names."""
+    from pytest_trt.case import Case
+
+    label = shown(path, config)
+    table = {"onnx": path.name}
+    return Case.from_table(table, path.parent, label, f"--trt-model={label}")
+
+
+def _cases(path: Path, config: pytest.Config) -> Iterable[Case | CaseError]:
+    from dataclasses import replace
+
+    from pytest_trt.case import cases_of_file
+
+    label = shown(path, config)
+    if path.suffix == ".onnx":
+        return [case_of_model(path, config)]
+    tables = _tables(path, label)
+    return [
+        case if isinstance(case, CaseError) else replace(case, command=f'"{label}::{case.name}"')
+        for case in cases_of_file(tables, path.parent, label)
+    ]
+
+
+def _tables(path: Path, shown: str) -> Any:
+    document = _parse(path, shown)
+    if path.name != "pyproject.toml":
+        return _models(document, shown)
+    return _models(document.get("tool", {}).get("pytest-trt", {}), f"{shown} [tool.pytest-trt]")
+
+
+def _models(table: dict[str, Any], where: str) -> Any:
+    from pytest_trt.errors import unknown
+
+    for key in table:
+        if key != "model":
+            raise unknown(f"key in {where}:", key, ["model"])
+    if "model" not in table:
+        raise CaseError(f"{where} holds no case: write one [[model]] table for each model.")
+    return table["model"]
+
+
+def _parse(path: Path, shown: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CaseError(f"{shown} can't be read as TOML: {error}. None of its cases was checked.") from error
+
+
+def shown(path: Path, config: pytest.Config) -> str:
+    """The path as the user would type it."""
+    try:
+        return os.path.relpath(path, config.invocation_params.dir).replace(os.sep, "/")
+    except ValueError:  # another drive
+        return str(path)

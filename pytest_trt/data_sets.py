@@ -1,0 +1,77 @@
+"""ONNX test data: folders ``test_data_set_N`` of ``input_0.pb``, ``output_0.pb``, read as goldens."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from pytest_trt.errors import DamagedGolden, GoldenMismatch
+from pytest_trt.golden import Golden, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnx import TensorProto
+
+    from pytest_trt.model import Model
+    from pytest_trt.samples import Arrays
+
+__all__ = ["data_sets_beside", "read_data_sets"]
+
+_FOLDER = re.compile(r"test_data_set_(\d+)")
+
+
+def data_sets_beside(model: Path) -> bool:
+    """Whether the model's folder holds test data, and no other model that it could belong to."""
+    folder = model.parent
+    return bool(_folders(folder)) and len(list(folder.glob("*.onnx"))) == 1
+
+
+def read_data_sets(folder: Path, model: Model) -> Golden:
+    """All data sets of a folder (or the one that it is) as a golden.
+
+    Tensors go by position, as in ONNX's own tests: ``input_0.pb`` is the model's first input.
+
+    Raises:
+        DamagedGolden: a file is missing or can't be read.
+        GoldenMismatch: there are not as many tensors as the model has.
+    """
+    folders = _folders(folder) or [folder]
+    inputs = [spec.name for spec in model.inputs]
+    outputs = [spec.name for spec in model.outputs]
+    runs = tuple(
+        Run(_read(part, "input", inputs), _read(part, "output", outputs), part.name) for part in folders
+    )
+    return Golden(runs, str(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    found = [(_FOLDER.fullmatch(path.name), path) for path in folder.glob("test_data_set_*") if path.is_dir()]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def _read(folder: Path, kind: str, names: list[str]) -> Arrays:
+    files = sorted(folder.glob(f"{kind}_*.pb"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    if len(files) != len(names):
+        raise GoldenMismatch(
+            f"{folder} holds {len(files)} {kind} file(s), and the model has the {kind}s"
+            f" {', '.join(map(repr, names))}: write {kind}_0.pb to {kind}_{len(names) - 1}.pb."
+        )
+    tensors = [_tensor(file) for file in files]
+    stored = [tensor.name for tensor in tensors]
+    ordered = stored if sorted(stored) == sorted(names) else names
+    return {name: numpy_helper.to_array(tensor) for name, tensor in zip(ordered, tensors, strict=True)}
+
+
+def _tensor(file: Path) -> TensorProto:
+    tensor = onnx.TensorProto()
+    try:
+        tensor.ParseFromString(file.read_bytes())
+        numpy_helper.to_array(tensor)
+    except (DecodeError, OSError, ValueError, TypeError) as error:
+        raise DamagedGolden(f"{file} is not a whole ONNX tensor: {error}. Fetch the test data again.") from error
+    return tensor

@@ -1,0 +1,114 @@
+"""Everything that can go wrong, one tree, each with a message written for the person who reads it.
+
+::
+
+    PytestTrtError
+    ├── SpecError              a word that is not known: an option, a marker argument, a TOML key
+    ├── CaseError              a case that says too little, too much or something impossible
+    ├── ModelError             a model file or module that can't be used
+    ├── DataError              inputs, calibration or labels that can't be used
+    ├── LoweringError          a precision that this model can't be expressed in
+    ├── BackendError           a backend that is absent, or fails to build or to run
+    └── GoldenError
+        ├── MissingGolden      there is none
+        ├── StaleGolden        it was made from another model
+        ├── DamagedGolden      its file can't be read
+        ├── GoldenMismatch     its names, shapes or dtypes are not the model's
+        ├── EmptyGolden        it holds no evidence: the outputs do not move with the inputs
+        └── GoldenRefused      it will not be written
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "BackendError",
+    "CaseError",
+    "DamagedGolden",
+    "DataError",
+    "EmptyGolden",
+    "GoldenError",
+    "GoldenMismatch",
+    "GoldenRefused",
+    "LoweringError",
+    "MissingGolden",
+    "ModelError",
+    "PytestTrtError",
+    "SpecError",
+    "StaleGolden",
+    "unknown",
+]
+
+
+class PytestTrtError(Exception):
+    """The root: its text is one paragraph that says what was wrong, where, and what to do."""
+
+
+class SpecError(PytestTrtError):
+    """A word that is not known; pytest ends with a usage error (exit code 4)."""
+
+
+class CaseError(PytestTrtError):
+    """A case that says too little, too much or something impossible."""
+
+
+class ModelError(PytestTrtError):
+    """A model file or torch module that can't be used."""
+
+
+class DataError(PytestTrtError):
+    """Inputs, calibration samples or labels that can't be used."""
+
+
+class LoweringError(PytestTrtError):
+    """A precision that this model can't be expressed in."""
+
+
+class BackendError(PytestTrtError):
+    """A backend that is absent, or fails to build or to run."""
+
+
+class GoldenError(PytestTrtError):
+    """A golden that can't be compared with."""
+
+
+class MissingGolden(GoldenError):
+    """There is no golden for the case."""
+
+
+class StaleGolden(GoldenError):
+    """The golden was made from another model."""
+
+
+class DamagedGolden(GoldenError):
+    """The golden's file can't be read whole."""
+
+
+class GoldenMismatch(GoldenError):
+    """The golden's names, shapes or dtypes are not those of the model."""
+
+
+class EmptyGolden(GoldenError):
+    """The golden's outputs do not move with its inputs: agreeing with it proves nothing."""
+
+
+class GoldenRefused(GoldenError):
+    """The golden will not be written."""
+
+
+def unknown(kind: str, word: str, known: Iterable[str]) -> SpecError:
+    """Say that ``word`` is no ``kind``, and which of ``known`` was probably meant.
+
+    >>> print(unknown("precision", "int9", ["fp16", "int8"]))
+    unknown precision 'int9': did you mean 'int8'? (known: fp16, int8)
+    """
+    import difflib
+
+    names = list(known)
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return SpecError(f"unknown {kind} {word!r}: {hint}(known: {', '.join(names)})")

@@ -1,0 +1,159 @@
+"""Judge: outputs against the golden, each against the bound that applies to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_trt.comparison import compare
+from pytest_trt.difference import rms
+from pytest_trt.errors import CaseError, DataError, GoldenError
+from pytest_trt.model import is_float
+from pytest_trt.precision import Precision
+from pytest_trt.ranking import accuracy
+from pytest_trt.reference import class_output, mend
+from pytest_trt.tolerance import Tolerance, allowance, bounded, violations
+from pytest_trt.verdict import Accuracy, Judgement
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pytest_trt.case import Case
+    from pytest_trt.golden import Golden
+    from pytest_trt.model import Model
+    from pytest_trt.samples import Arrays
+
+__all__ = ["accept_hint", "judge"]
+
+
+def judge(
+    case: Case, precision: Precision, held: str, model: Model, golden: Golden, outputs: list[Arrays]
+) -> tuple[Judgement, ...]:
+    """One judgement an output, the worst over the golden's runs.
+
+    Args:
+        case: tells the user's own tolerance.
+        precision: what was asked; for ``model`` the bound is that of ``held``.
+        held: the precision that the file under test holds.
+        model: the model under test.
+        golden: the reference.
+        outputs: of the engine, one set a run of the golden.
+
+    Raises:
+        GoldenError: there is neither an envelope nor a tolerance for the precision.
+        CaseError: a limit is set on an output that is not there, or ranks classes of several outputs.
+    """
+    label = held if precision is Precision.MODEL else precision.label
+    told = case.tolerance.get(precision.label, Tolerance())
+    _require_outputs(told, model, case, precision)
+    ranked = _ranked(case, model, told)
+    found = []
+    for name in (spec.name for spec in model.outputs):
+        tolerance = told.of(name) if name == ranked else replace(told.of(name), **_UNRANKED)
+        limits, own = _limits(case, golden, label, name, tolerance)
+        candidates = [
+            _one(name, actual, run.outputs[name], limits, own, name == ranked, run.name)
+            for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
+        ]
+        worst = max(candidates, key=lambda judgement: (bool(judgement.reasons), judgement.error))
+        found.append(_with_accuracy(worst, golden, outputs, tolerance) if name == ranked else worst)
+    return tuple(found)
+
+
+def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, ...]) -> str:
+    """How to accept this error, for somebody who knows that it is right."""
+    errors = [j.error for j in judgements if j.reasons and not j.whole and math.isfinite(j.error)]
+    remake = f"if the model was meant to change, make the golden anew: {mend(case)}"
+    if not errors:
+        return f"If this is right, {remake}"
+    limit = float(f"{1.2 * max(errors):.1e}")
+    return (
+        f"If this error is right for you, write tolerance.{precision} = {{ rel_rms = {limit:g} }} for this case"
+        f" ({case.where}); {remake}"
+    )
+
+
+_UNRANKED: dict[str, None] = {"top1": None, "top5": None, "accuracy_drop": None}
+
+
+def _require_outputs(told: Tolerance, model: Model, case: Case, precision: Precision) -> None:
+    names = [spec.name for spec in model.outputs]
+    for name in told.outputs:
+        if name not in names:
+            raise CaseError(
+                f"{case.where}: tolerance.{precision}.outputs.{name} is no output of {model.source}, which has"
+                f" {', '.join(map(repr, names))}."
+            )
+
+
+def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
+    """The output whose classes are ranked, if anything asks for it."""
+    parts = [told, *told.outputs.values()]
+    asked = any(t.top1 is not None or t.top5 is not None or t.accuracy_drop is not None for t in parts)
+    if asked or case.labels is not None or case.class_output is not None:
+        return class_output(case, model)
+    return None
+
+
+def _limits(
+    case: Case, golden: Golden, label: str, output: str, tolerance: Tolerance
+) -> tuple[Tolerance, bool]:
+    """The limits on an output, and whether the user set the size of the error."""
+    if tolerance.overrides_envelope:
+        return tolerance, True
+    entry = golden.envelope.get(label, {}).get(output)
+    if entry is None or not math.isfinite(entry.get("bound", math.nan)):
+        why = golden.refused.get(label)
+        raise GoldenError(
+            f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden {golden.source}"
+            f" has no envelope for it{f' ({why})' if why else ''}. Write tolerance.{label} = {{ rel_rms = ... }}, name the"
+            f" fp32 model as `reference`, or make the golden anew: {mend(case)}"
+        )
+    whole = not is_float(golden.outputs[output].dtype)
+    return bounded(tolerance, entry["bound"], whole=whole), False
+
+
+def _named(outputs: Arrays, name: str) -> NDArray[Any]:
+    if name not in outputs:
+        raise DataError(f"the engine gave no output {name!r}: it has {', '.join(map(repr, outputs)) or 'none'}.")
+    return outputs[name]
+
+
+def _one(
+    name: str, actual: NDArray[Any], reference: NDArray[Any], limits: Tolerance, own: bool, ranked: bool, run: str
+) -> Judgement:
+    if actual.shape != reference.shape:
+        raise DataError(
+            f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}:"
+            " the engine does not compute what the golden was made from."
+        )
+    atol, rtol = allowance(limits, rms(reference))
+    comparison = compare(actual, reference, atol=atol, rtol=rtol, ranking=ranked)
+    return Judgement(
+        output=name,
+        comparison=comparison,
+        tolerance=limits,
+        origin="tolerance" if own else "envelope",
+        reasons=tuple(violations(comparison, limits)),
+        whole=not is_float(reference.dtype),
+        run=run,
+    )
+
+
+def _with_accuracy(judgement: Judgement, golden: Golden, outputs: list[Arrays], told: Tolerance) -> Judgement:
+    if golden.labels is None:
+        if told.accuracy_drop is None:
+            return judgement
+        raise CaseError("accuracy_drop is set, and the golden holds no labels: name `labels` and make it anew.")
+    name = judgement.output
+    actual = accuracy(outputs[0][name], golden.labels)
+    reference = accuracy(golden.outputs[name], golden.labels)
+    drop, limit = reference - actual, told.accuracy_drop
+    reasons = list(judgement.reasons)
+    if limit is not None and not drop <= limit:
+        reasons.append(f"accuracy fell by {drop:.4g} ({reference:.4g} to {actual:.4g}), over the bound {limit:g}")
+    found = Accuracy(actual, reference, len(golden.labels))
+    return replace(judgement, accuracy=found, reasons=tuple(reasons))

@@ -1,0 +1,168 @@
+"""Judging within a pytest run: options applied, goldens written when asked, verdicts noted on their item."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trt import options
+from pytest_trt.errors import PytestTrtError
+
+if TYPE_CHECKING:
+    from pytest_trt.case import Case
+    from pytest_trt.precision import Precision
+    from pytest_trt.verdict import Verdict
+
+__all__ = ["RECORD", "WRITTEN", "case_of", "collected", "gather", "judge_case", "note", "note_error", "prepare"]
+
+RECORD = "trt_record"
+"""Name of the item's property that holds the record as JSON text."""
+
+WRITTEN = "trt_golden_written"
+"""Name of the item's property that tells what a golden's update changed."""
+
+_updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
+
+
+def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
+    """Check a case as the run's options say, note the verdict on the item, and fail unless it passed.
+
+    Raises:
+        NotPassed: it did not pass; the text says why.
+    """
+    from pytest_trt.check import check, could_not
+
+    backend = options.backend_for(item.config, case)
+    try:
+        case = prepare(item, case)
+    except PytestTrtError as error:
+        return note(item, could_not(case, precision, backend, error))
+    try:
+        verdict = check(
+            case,
+            precision,
+            backend=backend,
+            golden_dir=options.golden_dir(item.config),
+            require_engine=options.require_engine(item.config),
+        )
+    except Exception as error:  # a fault of ours: pytest shows its traceback, the record must not lack it
+        note_error(item, case.name, precision.label, error)
+        raise
+    return note(item, verdict)
+
+
+def prepare(item: pytest.Item, case: Case) -> Case:
+    """The case with the command line's calibration, its golden made anew if that was asked.
+
+    Raises:
+        PytestTrtError: another case of this name would share its golden, or the golden can't be made.
+    """
+    _require_own_golden(item, case)
+    case = options.calibration_for(item.config, case)
+    if options.update_golden(item.config):
+        _update_once(item, case)
+    return case
+
+
+def note(item: pytest.Item, verdict: Verdict) -> Verdict:
+    """Put the verdict on the item, for JUnit, xdist and the reports, and fail unless it passed.
+
+    Raises:
+        NotPassed: it did not pass; the text says why.
+    """
+    from pytest_trt.collection import NotPassed
+    from pytest_trt.report.record import record_of
+    from pytest_trt.report.terminal import message
+
+    record = record_of(verdict)
+    _put(item, record)
+    if not verdict.passed:
+        raise NotPassed(message(record))
+    return verdict
+
+
+def note_error(item: pytest.Item, case: str, precision: str | None, error: Exception) -> None:
+    """Put it on the item that a case could not even be tried."""
+    from pytest_trt.report.record import record_of
+    from pytest_trt.verdict import Verdict
+
+    backend = options.backend_for(item.config, None)
+    verdict = Verdict(
+        case, precision or "-", backend, False, "error", message=str(error), kind=type(error).__name__
+    )
+    _put(item, record_of(verdict))
+
+
+collected = pytest.StashKey[list["Case"]]()
+"""All cases that were collected, in order, those deselected later too."""
+
+
+def gather(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Remember the cases of all items, before any is deselected."""
+    config.stash[collected] = [case for item in items if (case := case_of(item)) is not None]
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The case that an item is about, if it is."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    found = getattr(item, "case", None) or params.get("trt_case")
+    return None if found is None or isinstance(found, Exception) else found
+
+
+def _require_own_golden(item: pytest.Item, case: Case) -> None:
+    from pytest_trt.errors import CaseError
+
+    for other in item.config.stash.get(collected, []):
+        if _golden_key(other) == _golden_key(case):
+            if _model_key(other) != _model_key(case):
+                raise CaseError(
+                    f"{case.where}: the name {case.name!r} is taken by another model ({other.where}), and they"
+                    " would share one golden. Give one of them another `name`."
+                )
+            return
+
+
+def _golden_key(case: Case) -> str:
+    return str((case.base / case.golden).resolve()) if case.golden else case.name
+
+
+def _model_key(case: Case) -> str:
+    """What a case's golden is made from."""
+    return str((case.base / str(case.reference or case.onnx or case.torch)).resolve())
+
+
+def _update_once(item: pytest.Item, case: Case) -> None:
+    """A golden is made once a run, by the first of its items; the others see how that ended."""
+    from pytest_trt.create import update
+
+    done = item.config.stash.setdefault(_updated, {})
+    golden_dir = options.golden_dir(item.config)
+    key = _golden_key(case)
+    if key not in done:
+        try:
+            lines = update(case, golden_dir, item.config.getoption("trt_golden_reason") or "")
+        except PytestTrtError as error:
+            done[key] = error
+        else:
+            done[key] = None
+            item.user_properties.append((WRITTEN, "\n".join(lines)))
+    error_of = done[key]
+    if error_of is not None:
+        raise error_of
+
+
+def _put(item: pytest.Item, record: dict[str, Any]) -> None:
+    worst = record["outputs"].get(record["worst_output"], {})
+    properties = {
+        "trt_case": record["case"],
+        "trt_precision": record["precision"],
+        "trt_backend": record["backend"],
+        "trt_simulated": record["simulated"],
+        "trt_verdict": record["verdict"],
+        "trt_rel_rms": worst.get("rel_rms"),
+        "trt_bound": worst.get("bound"),
+        RECORD: json.dumps(record, allow_nan=False),
+    }
+    item.user_properties.extend(properties.items())

@@ -1,0 +1,70 @@
+"""Lowering: expressing a precision in the ONNX graph itself, fp32 in, the precision's rounding out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_trt.errors import LoweringError
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from pytest_trt.model import Model
+    from pytest_trt.ranges import Ranges
+
+__all__ = ["lower", "needs_ranges"]
+
+
+def needs_ranges(model: Model, precision: Precision) -> bool:
+    """Whether lowering this model to this precision takes calibration."""
+    from pytest_trt.lowering.held import held_precision
+
+    return precision is Precision.INT8 and held_precision(model.proto) == "fp32"
+
+
+def lower(
+    model: Model, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False
+) -> Model:
+    """The same network with the precision's rounding in its graph; the argument is left alone.
+
+    Args:
+        model: an fp32 model; one that holds the precision already is returned as it is.
+        precision: what to express. fp32 and model change nothing.
+        ranges: of the activations, for int8.
+        typed: for fp16, the graph in fp16 itself, which TensorRT takes, in place of the cast sandwich that
+            onnxruntime simulates.
+
+    Raises:
+        SpecError: no such precision.
+        LoweringError: the model holds another reduced precision, or can't be expressed in this one.
+    """
+    from pytest_trt.lowering.held import held_precision
+
+    precision = Precision.parse(precision) if isinstance(precision, str) else precision
+    held = held_precision(model.proto)
+    if precision is Precision.MODEL or held == precision.label:
+        return model
+    if held != "fp32":
+        raise LoweringError(
+            f"{model.source} already holds {held}, and {precision} can only be lowered from fp32. Judge the file"
+            f" as it is with --trt-precision=model, or name the fp32 file it was made from."
+        )
+    try:
+        return _lowered(model, precision, ranges, typed)
+    except LoweringError as error:
+        raise LoweringError(f"{model.source} at {precision}: {error}") from error
+
+
+def _lowered(model: Model, precision: Precision, ranges: Ranges | None, typed: bool) -> Model:
+    from pytest_trt.lowering import casts, qdq
+    from pytest_trt.model import Model as Lowered
+
+    if precision is Precision.INT8:
+        if ranges is None:
+            raise LoweringError("int8 needs ranges, and there are none: give calibration data.")
+        return Lowered(qdq.int8_qdq(model.proto, ranges.amax), model.source)
+    forms = {
+        Precision.TF32: casts.tf32_emulated,
+        Precision.FP16: casts.fp16_typed if typed else casts.fp16_sandwich,
+        Precision.BF16: casts.bf16_sandwich,
+    }
+    return Lowered(forms[precision](model.proto), model.source)

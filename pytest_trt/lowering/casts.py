@@ -1,0 +1,238 @@
+"""fp16, bf16 and tf32: rounding written into the graph.
+
+onnxruntime's own fp16 graphs compute in fp32 on the CPU and hide overflow, so a simulated fp16 or bf16 is a
+*sandwich*: stored weights are rounded, and every float tensor is cast down and up again, while the arithmetic
+stays fp32 - as a matrix unit multiplies fp16 and adds in fp32. TensorRT takes the *typed* graph instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pytest_trt.errors import LoweringError
+from pytest_trt.lowering.graph import (
+    array_of,
+    constants,
+    copy_at_opset,
+    element_types,
+    fresh,
+    graphs,
+    rewrite_operands,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnx import GraphProto, ModelProto, NodeProto
+
+__all__ = ["bf16_sandwich", "fp16_sandwich", "fp16_typed", "round_to_tf32", "tf32_emulated"]
+
+_Round = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+
+# Inputs that say how large a result is or which candidates stay: an engine keeps these in fp32.
+_KEPT = {"Resize": (1, 2), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2)}
+
+_LARGEST_FP16 = 65504.0
+_FIRST_BF16_CAST = 13
+
+
+def fp16_sandwich(model: ModelProto) -> ModelProto:
+    """fp32 -> fp16 rounding of weights, inputs and every float tensor; overflow becomes infinity.
+
+    Raises:
+        LoweringError: the type of a tensor can't be inferred.
+    """
+    copy = copy_at_opset(model, 0)
+    return _sandwich(copy, TensorProto.FLOAT16, "fp16", lambda x: x.astype(np.float16).astype(np.float32))
+
+
+def bf16_sandwich(model: ModelProto) -> ModelProto:
+    """fp32 -> bf16 rounding of weights, inputs and every float tensor.
+
+    Raises:
+        LoweringError: the type of a tensor can't be inferred, or the opset can't be raised to 13.
+    """
+    copy = copy_at_opset(model, _FIRST_BF16_CAST)
+    return _sandwich(
+        copy, TensorProto.BFLOAT16, "bf16", lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32)
+    )
+
+
+def fp16_typed(model: ModelProto) -> ModelProto:
+    """The graph in fp16 itself, inputs and outputs kept in fp32: what a strongly typed TensorRT takes.
+
+    Converted by onnxruntime's float16 tool, which clamps what fp16 can't hold; such weights are refused here.
+
+    Raises:
+        LoweringError: a weight is beyond fp16's largest value.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copy = copy_at_opset(model, 0)
+    for name, tensor in constants(copy).items():
+        if tensor.data_type == TensorProto.FLOAT:
+            _require_fp16(name, array_of(tensor))
+    converted = convert_float_to_float16(copy, keep_io_types=True)
+    return converted if isinstance(converted, onnx.ModelProto) else copy
+
+
+def tf32_emulated(model: ModelProto) -> ModelProto:
+    """Operands of Conv, ConvTranspose, Gemm and MatMul rounded to TF32's 10 stored bits.
+
+    Weights are rounded to nearest even. Activations are rounded in the graph by Veltkamp's splitting
+    (c = (2^13 + 1) x; c - (c - x)); one beyond 2^114 would overflow in it and becomes NaN, which fails.
+    """
+    copy = copy_at_opset(model, 0)
+    types, held, name = element_types(copy), constants(copy), fresh(copy)
+    factor = name("trt/veltkamp")
+    rounded: dict[tuple[str, int], tuple[str, list[NodeProto]]] = {}
+
+    def operand(node: NodeProto, index: int, scope: int) -> tuple[str, list[NodeProto]] | None:
+        tensor = node.input[index]
+        if types.get(tensor) != TensorProto.FLOAT:
+            return None
+        key = (tensor, scope)
+        if key not in rounded and tensor in held:
+            rounded[key] = (_store(copy, name(f"{tensor}/tf32"), round_to_tf32(array_of(held[tensor]))), [])
+        elif key not in rounded:
+            rounded[key] = _veltkamp(tensor, factor, name)
+        return rounded[key]
+
+    if rewrite_operands(copy.graph, operand):
+        _store(copy, factor, np.array(2.0**13 + 1, np.float32))
+    _drop_unused(copy.graph)
+    return copy
+
+
+def round_to_tf32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """fp32 values with 10 stored bits of the significand, rounded to nearest even; NaN and Inf stay."""
+    values = np.ascontiguousarray(array, np.float32)
+    bits = values.view(np.uint32).astype(np.uint64)
+    even = (bits >> np.uint64(13)) & np.uint64(1)
+    nearest = ((bits + np.uint64(0xFFF) + even) & np.uint64(0xFFFFE000)).astype(np.uint32)
+    return np.where(np.isfinite(values), nearest.view(np.float32), values).reshape(np.shape(array))
+
+
+def _sandwich(copy: ModelProto, to: int, label: str, rounding: _Round) -> ModelProto:
+    types, name = element_types(copy), fresh(copy)
+    kept = _kept(copy.graph)
+    for graph in graphs(copy.graph):
+        _round_stored(graph, kept, rounding)
+        _round_computed(graph, types, kept, to, label, name)
+    _round_inputs(copy.graph, types, kept, to, label, name)
+    return copy
+
+
+def _kept(graph: GraphProto) -> set[str]:
+    return {
+        node.input[index]
+        for part in graphs(graph)
+        for node in part.node
+        for index in _KEPT.get(node.op_type, ())
+        if index < len(node.input)
+    }
+
+
+def _round_stored(graph: GraphProto, kept: set[str], rounding: _Round) -> None:
+    stored = [(tensor.name, tensor) for tensor in graph.initializer]
+    stored += [
+        (node.output[0], node.attribute[0].t)
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value"
+    ]
+    for name, tensor in stored:
+        if tensor.data_type == TensorProto.FLOAT and name not in kept:
+            with np.errstate(over="ignore"):  # beyond the precision's largest value is infinity, as meant
+                rounded = rounding(array_of(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+
+
+def _round_computed(
+    graph: GraphProto, types: dict[str, int], kept: set[str], to: int, label: str, name: Callable[[str], str]
+) -> None:
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type in ("Constant", "Identity"):
+            continue  # values stored (rounded above) or passed on
+        for index, output in enumerate(node.output):
+            if not output or output in kept or not _is_float32(output, node, types):
+                continue
+            exact = name(f"{output}/exact")
+            node.output[index] = exact
+            nodes.extend(_cast_pair(exact, output, to, label, name))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _round_inputs(
+    graph: GraphProto, types: dict[str, int], kept: set[str], to: int, label: str, name: Callable[[str], str]
+) -> None:
+    held = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name in held | kept or types.get(value.name) != TensorProto.FLOAT:
+            continue
+        rounded = name(f"{value.name}/{label}")
+        for part in graphs(graph):
+            for node in part.node:
+                node.input[:] = [rounded if tensor == value.name else tensor for tensor in node.input]
+        for position, node in enumerate(_cast_pair(value.name, rounded, to, label, name)):
+            graph.node.insert(position, node)
+
+
+def _is_float32(output: str, node: NodeProto, types: dict[str, int]) -> bool:
+    if output not in types:
+        raise LoweringError(
+            f"the type of {output!r}, computed by {node.op_type} {node.name!r}"
+            f"{f' of domain {node.domain!r}' if node.domain else ''}, is not known to onnx, so it can't be told"
+            " whether to round it. Add it to the graph's value_info, or judge a file lowered by another tool with"
+            " --trt-precision=model."
+        )
+    return types[output] == TensorProto.FLOAT
+
+
+def _cast_pair(source: str, target: str, to: int, label: str, name: Callable[[str], str]) -> list[NodeProto]:
+    low = name(f"{target}/{label}")
+    return [
+        helper.make_node("Cast", [source], [low], f"{target}/to_{label}", to=to),
+        helper.make_node("Cast", [low], [target], f"{target}/to_fp32", to=TensorProto.FLOAT),
+    ]
+
+
+def _veltkamp(tensor: str, factor: str, name: Callable[[str], str]) -> tuple[str, list[NodeProto]]:
+    scaled, rest, high = (name(f"{tensor}/{part}") for part in ("tf32_scaled", "tf32_rest", "tf32"))
+    return high, [
+        helper.make_node("Mul", [tensor, factor], [scaled], scaled),
+        helper.make_node("Sub", [scaled, tensor], [rest], rest),
+        helper.make_node("Sub", [scaled, rest], [high], high),
+    ]
+
+
+def _store(model: ModelProto, name: str, array: NDArray[Any]) -> str:
+    model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return name
+
+
+def _drop_unused(graph: GraphProto) -> None:
+    """Remove initializers that nothing reads any more: their rounded twins took their place."""
+    read = {name for part in graphs(graph) for node in part.node for name in node.input}
+    read |= {value.name for value in (*graph.output, *graph.input)}
+    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
+    for tensor in unread:
+        graph.initializer.remove(tensor)
+
+
+def _require_fp16(name: str, values: NDArray[Any]) -> None:
+    finite = values[np.isfinite(values)]
+    largest = float(np.abs(finite).max(initial=0.0))
+    if largest > _LARGEST_FP16:
+        raise LoweringError(
+            f"weight {name!r} holds {largest:.6g}, beyond fp16's largest value {_LARGEST_FP16:.0f}:"
+            " scale it, or keep its layer in fp32 or bf16."
+        )

@@ -1,0 +1,251 @@
+"""Model: an ONNX graph that was looked at before anything was done with it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from pytest_trt.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+__all__ = ["Model", "TensorSpec", "is_float", "load", "nodes_of", "tensors_of"]
+
+# bfloat16 and the float8 family are numpy extension types: their kind is "V", not "f".
+_FLOATS = {"float16", "float32", "float64", "bfloat16"}
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether values of this dtype are judged by their size (fp8 included), not by equality."""
+    return dtype.name in _FLOATS or dtype.name.startswith("float8")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: numpy's dtype; bfloat16 and fp8 are those of ml_dtypes.
+        shape: an int for a fixed axis, a str for a named one, None for an unnamed one;
+            None in place of the tuple when the graph does not tell the rank.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | str | None, ...] | None
+
+    def __str__(self) -> str:
+        axes = "?" if self.shape is None else ", ".join("?" if a is None else str(a) for a in self.shape)
+        return f"{self.name!r} {self.dtype}[{axes}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model in memory, its weights included.
+
+    Attributes:
+        proto: the graph; to be left alone (lowering copies).
+        source: what messages call it: its file, or ``module:factory`` for a torch module.
+    """
+
+    proto: ModelProto
+    source: str
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What has to be fed: the graph's inputs that are not initializers."""
+        held = {tensor.name for tensor in self.proto.graph.initializer}
+        return tuple(
+            _spec(value, self.source) for value in self.proto.graph.input if value.name not in held
+        )
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it computes, in the graph's order."""
+        return tuple(_spec(value, self.source) for value in self.proto.graph.output)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of what is computed: operators, weights, inputs and outputs.
+
+        The producer's name, descriptions and how the weights are stored beside the file do not count,
+        so saving the same graph again is not a change.
+        """
+        digest = hashlib.sha256()
+        graph = self.proto.graph
+        opsets = sorted((entry.domain, entry.version) for entry in self.proto.opset_import)
+        digest.update(repr(opsets).encode())
+        for part in (self.proto.functions, graph.input, graph.output, graph.node, graph.initializer):
+            for message in part:
+                digest.update(message.SerializeToString(deterministic=True))
+        return digest.hexdigest()
+
+    def require_float_output(self) -> None:
+        """Refuse a model whose outputs hold nothing that precision could move.
+
+        Raises:
+            ModelError: every output is integer or boolean.
+        """
+        if not any(is_float(output.dtype) for output in self.outputs):
+            listing = ", ".join(str(output) for output in self.outputs)
+            raise ModelError(
+                f"{self.source} has no float output ({listing}): there is nothing whose error could be"
+                " measured. Export the scores or logits as an output too."
+            )
+
+
+def load(path: Path) -> Model:
+    """Read an ONNX file with its external data, and check it.
+
+    Raises:
+        ModelError: the file is missing, empty, cut short or not ONNX; its external data is missing or
+            lies outside its folder; an operator is not known; an input or output is no tensor.
+    """
+    proto = _parse(path)
+    for tensor in tensors_of(proto.graph):
+        if uses_external_data(tensor):
+            _load_external(tensor, path)
+    return checked(proto, str(path))
+
+
+def checked(proto: ModelProto, source: str) -> Model:
+    """The model of this graph, once onnx's checker and our own look find no fault.
+
+    Raises:
+        ModelError: the graph is empty or invalid, or an input or output is no tensor.
+    """
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelError(f"{source} holds no network: its graph has no node or no output.")
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # the checker raises whatever its C++ side threw
+        raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
+    model = Model(proto, source)
+    _ = model.inputs, model.outputs
+    return model
+
+
+def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
+    """Every node, those of subgraphs (If, Loop, Scan) included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for subgraph in _subgraphs(attribute):
+                yield from nodes_of(subgraph)
+
+
+def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every stored tensor: initializers and tensor attributes, those of subgraphs included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for subgraph in _subgraphs(attribute):
+                yield from tensors_of(subgraph)
+
+
+def _subgraphs(attribute: AttributeProto) -> Iterable[GraphProto]:
+    if attribute.HasField("g"):
+        yield attribute.g
+    yield from attribute.graphs
+
+
+def _parse(path: Path) -> ModelProto:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}.") from error
+    if not data:
+        raise ModelError(f"{path} is empty (0 bytes): export or copy the model again.")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path} ({len(data)} bytes) is not an ONNX file, or it was cut short: {error}."
+            " Export or copy it again; a Git LFS pointer looks like this too."
+        ) from error
+    return proto
+
+
+def _load_external(tensor: TensorProto, path: Path) -> None:
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    folder = path.parent.resolve()
+    file = (folder / location).resolve()
+    if not location or not file.is_relative_to(folder):
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} points to external data {location!r}, outside the model's"
+            f" folder {folder}. Save the model with its weights beside it."
+        )
+    if not file.is_file():
+        raise ModelError(
+            f"{path}: the external data {location!r} of weight {tensor.name!r} is missing beside it."
+            " Copy that file along with the model."
+        )
+    try:
+        load_external_data_for_tensor(tensor, str(folder))
+    except Exception as error:  # onnx raises several unrelated kinds here, from Python and C++
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} can't be read from {location!r}: {_first_lines(error)}"
+        ) from error
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+    _require_whole(tensor, path, location)
+
+
+def _require_whole(tensor: TensorProto, path: Path, location: str) -> None:
+    bits = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8
+    wanted = int(np.prod(tensor.dims, dtype=np.int64)) * bits // 8
+    if tensor.data_type not in _SUB_BYTE and len(tensor.raw_data) != wanted:
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} has {len(tensor.raw_data)} bytes in {location!r} where its shape"
+            f" {list(tensor.dims)} needs {wanted}: the external data was cut short or belongs to another model."
+        )
+
+
+_SUB_BYTE = {
+    getattr(onnx.TensorProto, name)
+    for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+    if hasattr(onnx.TensorProto, name)
+}
+
+
+def _spec(value: ValueInfoProto, source: str) -> TensorSpec:
+    if not value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value") or "no type"
+        raise ModelError(
+            f"{source}: {value.name!r} is {kind.removesuffix('_type')}, not a tensor, and TensorRT takes only"
+            " tensors. Export without it (scikit-learn's ZipMap, for example, can be switched off)."
+        )
+    tensor = value.type.tensor_type
+    if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        raise ModelError(f"{source}: {value.name!r} has no numeric element type.")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if not tensor.HasField("shape"):
+        return TensorSpec(value.name, dtype, None)
+    return TensorSpec(value.name, dtype, tuple(_axis(dim) for dim in tensor.shape.dim))
+
+
+def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return dim.dim_param or None
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__

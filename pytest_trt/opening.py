@@ -1,0 +1,74 @@
+"""Open the golden that a case is judged by, and refuse one that proves nothing about this model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_trt.comparison import compare
+from pytest_trt.create import HOP_LIMIT, movements
+from pytest_trt.data_sets import read_data_sets
+from pytest_trt.envelope import envelope_of, simulate
+from pytest_trt.errors import PytestTrtError, StaleGolden
+from pytest_trt.golden import Golden, read, require_evidence, require_fit
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.precision import Precision
+from pytest_trt.reference import Reference, find_golden, mend, reference_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_trt.case import Case
+    from pytest_trt.model import Model
+
+__all__ = ["open_golden"]
+
+
+def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path) -> Golden:
+    """The case's golden, fit for its model, made from its reference, moving, with an envelope.
+
+    Raises:
+        GoldenError: it is missing, damaged, of other shapes, stale or without evidence; the message names
+            the command that mends it.
+    """
+    place = find_golden(case, golden_dir)
+    reference = Reference(model) if case.reference is None and case.torch is None else reference_of(case)
+    golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
+    require_fit(golden, model, mend(case), exact=case.reference is None)
+    _require_fresh(case, golden, reference)
+    require_evidence(golden, movements(golden, reference, case.batch), case.constant_outputs, mend(case))
+    return _with_envelope(case, golden, reference, precision) if place.is_dir() else golden
+
+
+def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
+    if golden.model_sha256 in (None, reference.model.sha256):
+        return
+    # Another release of torch exports and seeds the same module with other bytes: let the outputs tell.
+    if reference.run is not None and _same_outputs(golden, reference, case.batch):
+        return
+    raise StaleGolden(
+        f"the golden {golden.source} is stale: it was made from another model ({(golden.model_sha256 or '')[:12]})"
+        f" than {reference.model.source} is now ({reference.model.sha256[:12]}). If the model was changed on purpose,"
+        f" make the golden anew and review what it prints: {mend(case)}"
+    )
+
+
+def _same_outputs(golden: Golden, reference: Reference, batch: int | None) -> bool:
+    try:
+        found = simulate(reference.model, Precision.FP32, golden.inputs, batch)
+    except PytestTrtError:
+        return False
+    return all(
+        name in found and found[name].shape == output.shape and compare(found[name], output).rel_rms <= HOP_LIMIT
+        for name, output in golden.outputs.items()
+    )
+
+
+def _with_envelope(case: Case, golden: Golden, reference: Reference, precision: Precision) -> Golden:
+    """ONNX test data bring no envelope: measure that of the one precision in question."""
+    held = held_precision(reference.model.proto)
+    asked = {p.label: p for p in Precision}.get(held) if precision is Precision.MODEL else precision
+    if held != "fp32" or asked is None:
+        return golden
+    envelope, refused = envelope_of(reference.model, [run.inputs for run in golden.runs], [asked], case.batch)
+    return replace(golden, envelope=envelope, refused=refused)

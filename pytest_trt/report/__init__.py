@@ -1,0 +1,1 @@
+"""Reports: render records, decide nothing."""

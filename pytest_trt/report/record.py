@@ -1,0 +1,167 @@
+"""The record: every verdict as plain JSON, which all other reports render.
+
+Numbers that JSON has no word for are texts: "nan", "inf", "-inf".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_trt.comparison import Comparison, Element
+    from pytest_trt.verdict import Judgement, Verdict
+
+__all__ = ["SCHEMA", "document", "environment", "record_of", "write"]
+
+SCHEMA = 1
+
+_PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch")
+
+
+def record_of(verdict: Verdict) -> dict[str, Any]:
+    """One verdict as plain data."""
+    return {
+        "case": verdict.case,
+        "precision": verdict.precision,
+        "held": verdict.held,
+        "backend": verdict.backend,
+        "simulated": verdict.simulated,
+        "verdict": verdict.verdict,
+        "message": verdict.message,
+        "kind": verdict.kind,
+        "where": verdict.where,
+        "accept": verdict.accept,
+        "worst_output": verdict.worst.output if verdict.worst else None,
+        "outputs": {judgement.output: _output(judgement) for judgement in verdict.judgements},
+        "findings": [],
+        "hops": _plain(list(verdict.hops)),
+        "layers": {},
+        "latency": None,
+        "provenance": _plain(dict(verdict.provenance)),
+    }
+
+
+def document(results: list[dict[str, Any]], *, partial: bool, exit_status: int) -> dict[str, Any]:
+    """The whole record of a run."""
+    return {
+        "schema": SCHEMA,
+        "partial": partial,
+        "exit_status": exit_status,
+        "environment": environment(),
+        "results": results,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions from package metadata, nothing is imported for it."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the record whole or not at all; the folder is made.
+
+    Raises:
+        OSError: it can't be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _output(judgement: Judgement) -> dict[str, Any]:
+    comparison = judgement.comparison
+    return {
+        "error": _plain(judgement.error),
+        "bound": _plain(judgement.bound),
+        "bound_from": judgement.origin,
+        "metric": "mismatch" if judgement.whole else "rel_rms",
+        "reasons": list(judgement.reasons),
+        "run": judgement.run,
+        "limits": {
+            f.name: value
+            for f in fields(judgement.tolerance)
+            if (value := getattr(judgement.tolerance, f.name)) not in (None, {})
+        },
+        "accuracy": _plain(judgement.accuracy),
+        **_figures(comparison),
+    }
+
+
+def _figures(c: Comparison) -> dict[str, Any]:
+    return {
+        "dtype": c.actual_dtype,
+        "golden_dtype": c.reference_dtype,
+        "shape": list(c.shape),
+        "count": c.count,
+        "rel_rms": _plain(c.rel_rms),
+        "max_abs": _plain(c.max_abs.difference if c.max_abs else None),
+        "max_rel": _plain(c.max_rel.relative if c.max_rel else None),
+        "mean_error": _plain(c.mean_error),
+        "cosine": _plain(c.cosine),
+        "sqnr_db": _plain(c.sqnr_db),
+        "p99": _plain(c.p99),
+        "p999": _plain(c.p999),
+        "different": c.different,
+        "beyond": c.beyond,
+        "nonfinite": c.actual_nan + c.actual_inf,
+        "nan": {"actual": c.actual_nan, "golden": c.reference_nan},
+        "inf": {"actual": c.actual_inf, "golden": c.reference_inf},
+        "mismatched": c.mismatched,
+        "top1": c.ranking.top1 if c.ranking else None,
+        "top5": c.ranking.top5 if c.ranking else None,
+        "samples": c.ranking.samples if c.ranking else None,
+        "flips": _plain(list(c.ranking.flips)) if c.ranking else [],
+        "max_abs_at": _element(c.max_abs),
+        "max_rel_at": _element(c.max_rel),
+        "worst": [_element(element) for element in c.worst],
+    }
+
+
+def _element(element: Element | None) -> dict[str, Any] | None:
+    if element is None:
+        return None
+    return {
+        "index": list(element.index),
+        "actual": _plain(element.actual),
+        "golden": _plain(element.reference),
+        "difference": _plain(element.difference),
+        "relative": _plain(element.relative),
+        "allowed": _plain(element.allowed),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,127 @@
+"""The terminal's view of records: a table of all, and a message for each that did not pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["backend_label", "message", "table"]
+
+Record = dict[str, Any]
+
+_HEAD = ("case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "verdict")
+
+
+def backend_label(record: Record) -> str:
+    """The backend, and that it simulated where it did."""
+    return f"{record['backend']} (simulated)" if record["simulated"] else str(record["backend"])
+
+
+def table(records: list[Record]) -> list[tuple[str, str]]:
+    """Lines of the summary table, each with the verdict that it tells ("" for the head).
+
+    Columns that no row has anything for (top-1, accuracy) are left out.
+    """
+    rows = [_row(record) for record in records]
+    used = [i for i, name in enumerate(_HEAD) if name not in ("top-1", "accuracy") or any(r[i] for r in rows)]
+    cells = [tuple(row[i] or "-" for i in used) for row in rows]
+    head = tuple(_HEAD[i] for i in used)
+    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(used))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *cells]]
+    verdicts = ["", *(str(record["verdict"]) for record in records)]
+    return [(line.rstrip(), verdict) for line, verdict in zip(lines, verdicts, strict=True)]
+
+
+def message(record: Record) -> str:
+    """Why a case did not pass, to be read top down: verdict, identity, counts, worst elements, what to do."""
+    title = f"{record['case']} at {_asked(record)} on {backend_label(record)}"
+    if record["verdict"] == "error":
+        return f"{title}: could not be judged, which is never a pass.\n{record['kind']}: {record['message']}"
+    parts = [f"{title}: FAILED, outside tolerance"]
+    for name, output in record["outputs"].items():
+        if output["reasons"]:
+            parts += _output(name, output)
+    golden = record["provenance"].get("golden")
+    return "\n".join([*parts, f"  golden: {golden}", f"  {record['accept']}"])
+
+
+def _asked(record: Record) -> str:
+    held = record.get("held")
+    return f"{record['precision']} (the file holds {held})" if held else str(record["precision"])
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    output = record["outputs"].get(record["worst_output"])
+    identity = (record["case"], _asked(record), backend_label(record))
+    if output is None:
+        return (*identity, "", "", "", "", "", f"error: {record['kind']}")
+    place = output["max_abs_at"]
+    label = record["worst_output"]
+    worst = f"{label}{place['index']} off by {_number(place['difference'])}" if place else f"{label} is empty"
+    top1 = f"{output['top1']:.4g}" if output["top1"] is not None else ""
+    return (*identity, _error(output), _number(output["bound"]), worst, top1, _accuracy(output), record["verdict"])
+
+
+def _error(output: dict[str, Any]) -> str:
+    unit = " unequal" if output["metric"] == "mismatch" else ""
+    return f"{_number(output['error'])}{unit}"
+
+
+def _accuracy(output: dict[str, Any]) -> str:
+    found = output["accuracy"]
+    return f"{found['actual']:.4f} (fp32 {found['reference']:.4f})" if found else ""
+
+
+def _output(name: str, o: dict[str, Any]) -> list[str]:
+    run = f" in {o['run']}" if o["run"] else ""
+    limit = f", bound by the {o['bound_from']}" if o["bound"] is not None else ""
+    lines = [f"  output {name!r}{run}: {o['dtype']}{o['shape']} against golden {o['golden_dtype']}{limit}"]
+    lines += [f"    {reason}" for reason in o["reasons"]]
+    lines.append(f"    {o['beyond']} of {o['count']} elements differ by more than is allowed ({_share(o)})")
+    lines += _nonfinite(o)
+    lines += _worst(o["worst"])
+    lines.append(
+        f"    distribution of |difference|: p99 {_number(o['p99'])}, p99.9 {_number(o['p999'])},"
+        f" max {_number(o['max_abs'])}; bias {_number(o['mean_error'])}; cosine {_number(o['cosine'], 6)};"
+        f" SQNR {_number(o['sqnr_db'])} dB"
+    )
+    return [*lines, *_ranking(o)]
+
+
+def _share(o: dict[str, Any]) -> str:
+    return f"{100 * (o['beyond'] or 0) / max(o['count'], 1):.3g} %"
+
+
+def _nonfinite(o: dict[str, Any]) -> list[str]:
+    counts = [o["nan"]["actual"], o["inf"]["actual"], o["nan"]["golden"], o["inf"]["golden"]]
+    if not any(counts):
+        return []
+    return ["    NaN {}, Inf {} in the output; NaN {}, Inf {} in the golden".format(*counts)]
+
+
+def _worst(elements: list[dict[str, Any]]) -> list[str]:
+    if not elements:
+        return []
+    rows = [("worst", "index", "actual", "golden", "difference", "allowed")]
+    for rank, e in enumerate(elements, 1):
+        figures = (_number(e[key], 6) for key in ("actual", "golden", "difference", "allowed"))
+        rows.append((f"{rank}.", str(e["index"]), *figures))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _ranking(o: dict[str, Any]) -> list[str]:
+    if o["top1"] is None:
+        return []
+    flips = ", ".join(f"sample {f['sample']}: class {f['reference']} -> {f['actual']}" for f in o["flips"])
+    kept = round(o["top1"] * o["samples"])
+    line = f"    top-1 agrees on {kept} of {o['samples']} samples, top-5 on {round(o['top5'] * o['samples'])}"
+    lines = [f"{line}; first flips: {flips}" if flips else line]
+    if o["accuracy"]:
+        lines.append(f"    accuracy {_accuracy(o)}")
+    return lines
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.{digits}g}"

@@ -1,0 +1,90 @@
+"""onnxruntime on the CPU: the one place that opens a session and runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.errors import BackendError, ModelError
+from pytest_trt.samples import join, split
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from onnx import ModelProto
+
+    from pytest_trt.model import Model
+    from pytest_trt.samples import Arrays
+
+__all__ = ["open_session", "require_onnxruntime", "run"]
+
+
+def require_onnxruntime() -> ModuleType:
+    """The onnxruntime module.
+
+    Raises:
+        BackendError: neither onnxruntime nor onnxruntime-gpu is installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            f"onnxruntime can't be imported ({error}), and goldens and simulation need it. Install exactly one of:"
+            " pip install 'pytest-trt[cpu]' (onnxruntime) or pip install 'pytest-trt[gpu]' (onnxruntime-gpu)."
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendError(
+            "onnxruntime is installed in part only: onnxruntime and onnxruntime-gpu overwrite each other."
+            " Uninstall both, then install one: pip install 'pytest-trt[cpu]' or 'pytest-trt[gpu]'."
+        )
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def open_session(proto: ModelProto, source: str) -> Any:
+    """An onnxruntime session on the CPU that computes the graph as it is written.
+
+    ``ORT_ENABLE_BASIC`` with ``session.disable_quant_qdq``: higher levels fuse Q/DQ into integer kernels,
+    whose results differ by CPU, and drop a Relu before a Q to fp8.
+
+    Raises:
+        ModelError: onnxruntime refuses the graph, for an unknown operator for example.
+    """
+    onnxruntime = require_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
+
+
+def run(session: Any, model: Model, inputs: Arrays, batch: int | None = None) -> Arrays:
+    """Run a session over samples, as many at once as the model takes.
+
+    Args:
+        session: from :func:`open_session`.
+        model: the graph whose inputs are fed.
+        inputs: arrays by input name, samples along axis 0.
+        batch: the most samples at once where the first axis is dynamic.
+
+    Raises:
+        BackendError: onnxruntime fails while running.
+    """
+    names = [output.name for output in session.get_outputs()]
+    parts = []
+    for feeds in split(inputs, model.inputs, batch):
+        try:
+            values = session.run(names, feeds)
+        except Exception as error:
+            raise BackendError(f"{model.source}: onnxruntime fails while running: {_plain(error)}") from error
+        parts.append(dict(zip(names, values, strict=True)))
+    return join(parts)
+
+
+def _plain(error: Exception) -> str:
+    text = str(error).split(os.linesep)[0]
+    return text.removeprefix("[ONNXRuntimeError] : ").strip() or type(error).__name__

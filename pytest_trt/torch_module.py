@@ -1,0 +1,171 @@
+"""A torch module as a model: exported to ONNX once a process, and run as its own reference.
+
+torch is imported here and nowhere else, when a case names a torch module.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from pytest_trt.errors import CaseError, ModelError
+from pytest_trt.locate import blame, locate
+from pytest_trt.model import Model, TensorSpec, checked
+from pytest_trt.samples import Arrays, InputSpec, generate, join, split
+
+if TYPE_CHECKING:
+    from pytest_trt.case import Case
+
+__all__ = ["TorchModel", "export"]
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A torch module beside the ONNX model that it was exported to.
+
+    Attributes:
+        model: the fp32 ONNX model.
+        run: from arrays by input name (samples along axis 0) to outputs by name, on the CPU in fp32.
+    """
+
+    model: Model
+    run: Callable[[Arrays], Arrays]
+
+
+_exported: dict[str, TorchModel] = {}
+
+
+def export(factory: str, case: Case, field: str) -> TorchModel:
+    """Export the module that ``factory`` returns, in eval mode, by torch's TorchScript exporter.
+
+    Args:
+        factory: ``module:factory``; called without arguments.
+        case: tells the inputs' shapes (``input``), output names and opset.
+        field: the case's key that names the factory, for messages.
+
+    Raises:
+        CaseError: torch is not installed, the factory fails, or the case tells no input shape.
+        ModelError: the exporter fails.
+    """
+    key = repr((factory, str(case.base.resolve()), dict(case.input), case.opset, case.output_names))
+    if key not in _exported:
+        _exported[key] = _export(factory, case, field)
+    return _exported[key]
+
+
+def _export(factory: str, case: Case, field: str) -> TorchModel:
+    torch = _torch(factory, field, case.where)
+    module = _build(torch, factory, case, field)
+    specs = _specs(case, field)
+    told = dict(zip((spec.name for spec in specs), case.input.values(), strict=True))
+    example = generate(specs, told, 2, case.seed, case.where)
+    tensors = tuple(torch.from_numpy(feeds) for feeds in next(split(example, specs)).values())
+    names = _output_names(torch, module, tensors, case)
+    proto = _to_onnx(torch, module, tensors, specs, names, case, f"{field} {factory!r}")
+    model = checked(proto, factory)
+
+    def run(inputs: Arrays) -> Arrays:
+        parts = []
+        for feeds in split(inputs, model.inputs, case.batch):
+            with torch.no_grad():
+                found = module(*(torch.from_numpy(np.asarray(feeds[spec.name], order="C")) for spec in specs))
+            parts.append(dict(zip(names, (value.numpy() for value in _values(found)), strict=True)))
+        return join(parts)
+
+    return TorchModel(model, run)
+
+
+def _torch(factory: str, field: str, where: str) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise CaseError(
+            f"{where}: {field} = {factory!r} needs torch, which can't be imported ({error}):"
+            " pip install 'pytest-trt[torch]'."
+        ) from error
+    return torch
+
+
+def _build(torch: Any, factory: str, case: Case, field: str) -> Any:
+    make = locate(factory, case.base, f"{case.where}: {field}")
+    try:
+        module = make()
+    except Exception as error:
+        raise CaseError(f"{case.where}: {field} = {factory!r} raised {blame(error)}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise CaseError(f"{case.where}: {field} = {factory!r} returned {type(module).__name__}, no torch.nn.Module.")
+    return module.cpu().eval()
+
+
+def _specs(case: Case, field: str) -> tuple[TensorSpec, ...]:
+    if not case.input:
+        raise CaseError(
+            f"{case.where}: {field} needs the shape of its inputs to be exported: write"
+            " input = { shape = [1, 3, 224, 224] }, or input.<name> = {{ shape = ... }} for each, in order."
+        )
+    return tuple(_input_spec(name or "input", told, case.where) for name, told in case.input.items())
+
+
+def _input_spec(name: str, told: InputSpec, where: str) -> TensorSpec:
+    if told.shape is None:
+        raise CaseError(f"{where}: input {name!r} has no shape: write input.{name} = {{ shape = [...] }}.")
+    if any(isinstance(axis, str) for axis in told.shape[1:]):
+        raise CaseError(f"{where}: input.{name}: only the first axis of a torch module's input can be dynamic.")
+    try:
+        dtype = np.dtype(told.dtype or "float32")
+    except TypeError as error:
+        raise CaseError(f"{where}: input.{name}.dtype = {told.dtype!r} is no numpy dtype.") from error
+    return TensorSpec(name, dtype, told.shape)
+
+
+def _output_names(torch: Any, module: Any, tensors: tuple[Any, ...], case: Case) -> list[str]:
+    with torch.no_grad():
+        try:
+            found = module(*tensors)
+        except Exception as error:
+            raise ModelError(f"{case.where}: the torch module fails on its example input: {blame(error)}") from error
+    count = len(_values(found))
+    if case.output_names and len(case.output_names) != count:
+        raise CaseError(f"{case.where}: output_names has {len(case.output_names)} names for {count} outputs.")
+    if case.output_names:
+        return list(case.output_names)
+    if isinstance(found, Mapping):
+        return [str(name) for name in found]
+    return ["output"] if count == 1 else [f"output_{number}" for number in range(count)]
+
+
+def _values(found: Any) -> list[Any]:
+    if isinstance(found, Mapping):
+        return list(found.values())
+    return list(found) if isinstance(found, (tuple, list)) else [found]
+
+
+def _to_onnx(
+    torch: Any, module: Any, tensors: tuple[Any, ...], specs: tuple[TensorSpec, ...], names: list[str],
+    case: Case, what: str,
+) -> onnx.ModelProto:  # fmt: skip
+    buffer = io.BytesIO()
+    dynamic = {
+        spec.name: {axis: size for axis, size in enumerate(spec.shape or ()) if isinstance(size, str)}
+        for spec in specs
+    }
+    # newer releases export by tracing to another graph by default, with other tensor names
+    legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module, tensors, buffer, input_names=[spec.name for spec in specs], output_names=names,
+                dynamic_axes={name: axes for name, axes in dynamic.items() if axes},
+                opset_version=case.opset, **legacy,
+            )  # fmt: skip
+    except Exception as error:
+        raise ModelError(f"{case.where}: {what} can't be exported to ONNX: {blame(error)}") from error
+    return onnx.load_model_from_string(buffer.getvalue())
