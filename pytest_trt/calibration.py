@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,8 @@ from pytest_trt.samples import finite, split
 from pytest_trt.session import open_session, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_trt.model import Model
     from pytest_trt.samples import Arrays
 

@@ -212,8 +212,7 @@ def _input(value: Any, where: str) -> InputSpec:
             raise unknown(f"key in {where}:", key, known)
     shape = value.get("shape")
     axes = isinstance(shape, (list, tuple)) and all(
-        isinstance(axis, str) or (isinstance(axis, int) and not isinstance(axis, bool) and axis > 0)
-        for axis in shape
+        isinstance(axis, str) or (isinstance(axis, int) and not isinstance(axis, bool) and axis > 0) for axis in shape
     )
     if shape is not None and not axes:
         raise CaseError(f"{where}.shape = {shape!r} must be a list of positive sizes, or names for dynamic axes.")

@@ -171,6 +171,11 @@ def _hops(golden: Golden) -> tuple[dict[str, object], ...]:
     from pytest_trt.comparison import compare
 
     return tuple(
-        {"from": "torch", "to": "onnx fp32", "output": name, "rel_rms": compare(array, golden.outputs[name]).rel_rms}
+        {
+            "from": "torch",
+            "to": "onnx fp32",
+            "output": name,
+            "rel_rms": compare(array, golden.outputs[name]).rel_rms,
+        }
         for name, array in golden.onnx_outputs.items()
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +13,23 @@ from pytest_trt.errors import CaseError, PytestTrtError, SpecError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
     from _pytest._code import ExceptionInfo
 
     from pytest_trt.case import Case
 
-__all__ = ["CaseFile", "CaseItem", "NotPassed", "case_of_model", "cases_beside", "has_cases", "shown", "spec_errors"]
+__all__ = [
+    "CaseFile",
+    "CaseItem",
+    "NotPassed",
+    "case_of_model",
+    "cases_beside",
+    "has_cases",
+    "shown",
+    "spec_errors",
+]
 
 spec_errors = pytest.StashKey[list[str]]()
 """Words that were not known, found while collecting; they end the run as a usage error."""
@@ -153,9 +163,10 @@ def _parse(path: Path, shown: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise CaseError(f"{shown} can't be read as TOML: {error}. None of its cases was checked.") from error
+    return document
 
 
 def shown(path: Path, config: pytest.Config) -> str:

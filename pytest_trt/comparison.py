@@ -184,9 +184,7 @@ class _Tally:
         found = [(float(excess[i]), start + int(i)) for i in over]
         self.worst = sorted(self.worst + found, key=lambda pair: (-pair[0], pair[1]))[:_WORST]
 
-    def figures(
-        self, a: NDArray[Any], r: NDArray[Any], p99: float, p999: float, ranking: Ranking | None
-    ) -> Comparison:
+    def figures(self, a: NDArray[Any], r: NDArray[Any], p99: float, p999: float, ranking: Ranking | None) -> Comparison:
         """The figures of all blocks."""
         broken = self.nonfinite.mismatched > 0
         rel_rms = math.inf if broken else _relative(self.error_squares, self.reference_squares)

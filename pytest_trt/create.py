@@ -99,7 +99,12 @@ def create(case: Case, reason: str = "") -> Golden:
         refused=refused,
         onnx_outputs=exact if reference.run else {},
         labels=_labels(case, reference, outputs),
-        provenance={**_versions(reference), "seed": case.seed, "reason": reason, "inputs": case.inputs or "drawn"},
+        provenance={
+            **_versions(reference),
+            "seed": case.seed,
+            "reason": reason,
+            "inputs": case.inputs or "drawn",
+        },
     )
     _require_same(golden, model.source)
     require_fit(golden, model, mend(case), exact=True)
@@ -123,8 +128,7 @@ def movements(golden: Golden, reference: Reference | None, batch: int | None) ->
     zeros = {name: np.zeros_like(array) for name, array in first.inputs.items()}
     probe = simulate(reference.model, Precision.MODEL, zeros, batch)
     return {
-        name: _distance(probe[name], first.outputs[name]) if value is None else value
-        for name, value in found.items()
+        name: _distance(probe[name], first.outputs[name]) if value is None else value for name, value in found.items()
     }
 
 
@@ -199,7 +203,10 @@ def _changes(case: Case, golden: Golden, path: Path) -> list[str]:
     except GoldenError as error:
         return [f"{case.name}: {path} replaces a golden that could not be read: {error}"]
     lines = [f"{case.name}: {path} written anew"]
-    for part, before, after in (("input", old.inputs, golden.inputs), ("output", old.outputs, golden.outputs)):
+    for part, before, after in (
+        ("input", old.inputs, golden.inputs),
+        ("output", old.outputs, golden.outputs),
+    ):
         lines += [f"  {part} {name!r}: {_moved(before.get(name), array)}" for name, array in after.items()]
         lines += [f"  {part} {name!r}: gone" for name in before if name not in after]
     return [*lines, *_bounds(golden, old)]

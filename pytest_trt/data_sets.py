@@ -43,9 +43,7 @@ def read_data_sets(folder: Path, model: Model) -> Golden:
     folders = _folders(folder) or [folder]
     inputs = [spec.name for spec in model.inputs]
     outputs = [spec.name for spec in model.outputs]
-    runs = tuple(
-        Run(_read(part, "input", inputs), _read(part, "output", outputs), part.name) for part in folders
-    )
+    runs = tuple(Run(_read(part, "input", inputs), _read(part, "output", outputs), part.name) for part in folders)
     return Golden(runs, str(folder))
 
 

@@ -7,13 +7,14 @@ never in the arrays' own dtype, where int8's 127 minus -128 is -1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Doubles = NDArray[np.float64]

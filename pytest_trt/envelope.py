@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_trt.backends import DEFAULT, choose
@@ -16,6 +15,8 @@ from pytest_trt.precision import Precision
 from pytest_trt.tolerance import SLACK, floor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_trt.model import Model
     from pytest_trt.samples import Arrays
 

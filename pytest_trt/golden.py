@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from pytest_trt.model import Model
     from pytest_trt.samples import Arrays
 
-__all__ = ["LEAST_MOVEMENT", "SCHEMA", "Golden", "Run", "movement", "read", "require_evidence", "require_fit", "write"]
+__all__ = [
+    "LEAST_MOVEMENT",
+    "SCHEMA",
+    "Golden",
+    "Run",
+    "movement",
+    "read",
+    "require_evidence",
+    "require_fit",
+    "write",
+]
 
 SCHEMA = 1
 LEAST_MOVEMENT = 1e-3
@@ -130,9 +140,7 @@ def read(path: Path, mend: str) -> Golden:
         DamagedGolden: it is cut short, is no safetensors file, or its metadata are not ours.
     """
     if not path.is_file():
-        raise MissingGolden(
-            f"there is no golden {path}. Make it, look at it and commit it: {mend}"
-        )
+        raise MissingGolden(f"there is no golden {path}. Make it, look at it and commit it: {mend}")
     try:
         metadata, tensors = _open(path)
         return _golden(path, metadata, tensors)
@@ -206,7 +214,8 @@ def require_evidence(golden: Golden, movements: Mapping[str, float | None], stil
         raise EmptyGolden(
             f"the golden {golden.source} holds no evidence: output {name!r} {figure} over the samples (at least"
             f" {LEAST_MOVEMENT:g} is needed), so even a broken engine would agree with it. Give inputs that tell"
-            f" samples apart (`inputs`), or list an output that is constant by design in `constant_outputs`; then: {mend}"
+            " samples apart (`inputs`), or list an output that is constant by design in `constant_outputs`;"
+            f" then: {mend}"
         )
 
 
@@ -254,13 +263,14 @@ def _require_numbers(array: NDArray[Any], name: str, where: str, mend: str) -> N
 def _require_output(array: NDArray[Any], spec: Any, where: str, mend: str) -> None:
     kinds = {is_float(array.dtype), is_float(spec.dtype)}
     if len(kinds) > 1 or (array.dtype.kind == "b") != (spec.dtype.kind == "b"):
-        raise GoldenMismatch(f"{where}: {spec.name!r} is {array.dtype}, and the model gives {spec}. Make it anew: {mend}")
+        raise GoldenMismatch(
+            f"{where}: {spec.name!r} is {array.dtype}, and the model gives {spec}. Make it anew: {mend}"
+        )
     if spec.shape is None:
         return
     fits = array.ndim == max(len(spec.shape), 0) or (not spec.shape and array.ndim == 1)
     if not fits or any(
-        isinstance(axis, int) and axis != size
-        for size, axis in zip(array.shape[1:], spec.shape[1:], strict=False)
+        isinstance(axis, int) and axis != size for size, axis in zip(array.shape[1:], spec.shape[1:], strict=False)
     ):
         raise GoldenMismatch(
             f"{where}: {spec.name!r} has shape {list(array.shape)}, and the model gives {spec}. Make it anew: {mend}"

@@ -52,7 +52,9 @@ def judge(
     ranked = _ranked(case, model, told)
     found = []
     for name in (spec.name for spec in model.outputs):
-        tolerance = told.of(name) if name == ranked else replace(told.of(name), **_UNRANKED)
+        tolerance = (
+            told.of(name) if name == ranked else replace(told.of(name), top1=None, top5=None, accuracy_drop=None)
+        )
         limits, own = _limits(case, golden, label, name, tolerance)
         candidates = [
             _one(name, actual, run.outputs[name], limits, own, name == ranked, run.name)
@@ -76,9 +78,6 @@ def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, .
     )
 
 
-_UNRANKED: dict[str, None] = {"top1": None, "top5": None, "accuracy_drop": None}
-
-
 def _require_outputs(told: Tolerance, model: Model, case: Case, precision: Precision) -> None:
     names = [spec.name for spec in model.outputs]
     for name in told.outputs:
@@ -98,9 +97,7 @@ def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     return None
 
 
-def _limits(
-    case: Case, golden: Golden, label: str, output: str, tolerance: Tolerance
-) -> tuple[Tolerance, bool]:
+def _limits(case: Case, golden: Golden, label: str, output: str, tolerance: Tolerance) -> tuple[Tolerance, bool]:
     """The limits on an output, and whether the user set the size of the error."""
     if tolerance.overrides_envelope:
         return tolerance, True
@@ -123,7 +120,13 @@ def _named(outputs: Arrays, name: str) -> NDArray[Any]:
 
 
 def _one(
-    name: str, actual: NDArray[Any], reference: NDArray[Any], limits: Tolerance, own: bool, ranked: bool, run: str
+    name: str,
+    actual: NDArray[Any],
+    reference: NDArray[Any],
+    limits: Tolerance,
+    own: bool,
+    ranked: bool,
+    run: str,
 ) -> Judgement:
     if actual.shape != reference.shape:
         raise DataError(

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.verdict import Verdict
 
-__all__ = ["RECORD", "WRITTEN", "case_of", "collected", "gather", "judge_case", "note", "note_error", "prepare"]
+__all__ = [
+    "RECORD",
+    "WRITTEN",
+    "case_of",
+    "collected",
+    "gather",
+    "judge_case",
+    "note",
+    "note_error",
+    "prepare",
+]
 
 RECORD = "trt_record"
 """Name of the item's property that holds the record as JSON text."""
@@ -89,9 +99,7 @@ def note_error(item: pytest.Item, case: str, precision: str | None, error: Excep
     from pytest_trt.verdict import Verdict
 
     backend = options.backend_for(item.config, None)
-    verdict = Verdict(
-        case, precision or "-", backend, False, "error", message=str(error), kind=type(error).__name__
-    )
+    verdict = Verdict(case, precision or "-", backend, False, "error", message=str(error), kind=type(error).__name__)
     _put(item, record_of(verdict))
 
 

@@ -67,9 +67,7 @@ class Model:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What has to be fed: the graph's inputs that are not initializers."""
         held = {tensor.name for tensor in self.proto.graph.initializer}
-        return tuple(
-            _spec(value, self.source) for value in self.proto.graph.input if value.name not in held
-        )
+        return tuple(_spec(value, self.source) for value in self.proto.graph.input if value.name not in held)
 
     @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:

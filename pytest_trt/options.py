@@ -6,7 +6,6 @@ The command line counts before the case (marker or trt.toml), the case before th
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,6 +13,8 @@ from pytest_trt.errors import SpecError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
     from pytest_trt.case import Case
@@ -70,7 +71,11 @@ def validate(config: pytest.Config) -> None:
     Raises:
         SpecError: a precision, a backend or the report's suffix is not known.
     """
-    for label, check in (("precision", Precision.parse_list), ("backend", _known_backend), ("report", _suffix)):
+    for label, check in (
+        ("precision", Precision.parse_list),
+        ("backend", _known_backend),
+        ("report", _suffix),
+    ):
         text = _ini(config, label)
         if text:
             try:
@@ -105,13 +110,13 @@ def backend_for(config: pytest.Config, case: Case | None) -> str:
     """What to run a case on."""
     from pytest_trt.backends import DEFAULT
 
-    return first_given(
-        config.getoption("trt_backend"), case.backend if case else None, _ini(config, "backend"), DEFAULT
-    )
+    given: str | None = config.getoption("trt_backend")
+    ini: str | None = _ini(config, "backend")
+    return first_given(given, case.backend if case else None, ini, DEFAULT)
 
 
 def calibration_for(config: pytest.Config, case: Case) -> Case:
-    """The case, with the calibration of the command line where it names one, or the ini file's where the case has none."""
+    """The case, calibrated as the command line says, or as the ini file says where the case does not."""
     from dataclasses import replace
 
     given = config.getoption("trt_calibration")
@@ -128,7 +133,8 @@ def golden_dir(config: pytest.Config) -> Path:
     given = config.getoption("trt_golden_dir")
     if given:
         return Path(config.invocation_params.dir, given)
-    return _ini_folder(config) / first_given(None, None, _ini(config, "golden_dir"), "golden")
+    folder: str = first_given(None, None, _ini(config, "golden_dir"), "golden")
+    return _ini_folder(config) / folder
 
 
 def models(config: pytest.Config) -> list[Path]:

@@ -24,7 +24,8 @@ BINS = 1 << 15
 def bins(size: NDArray[np.float64]) -> NDArray[np.uint32]:
     """The bin of each non-negative value, in the values' order."""
     with np.errstate(over="ignore", under="ignore"):
-        return size.astype(np.float32).view(np.uint32) >> 16
+        found: NDArray[np.uint32] = size.astype(np.float32).view(np.uint32) >> np.uint32(16)
+    return found
 
 
 def percentiles(
@@ -48,9 +49,7 @@ def percentiles(
     places = [(q * (count - 1), int(q * (count - 1))) for q in quantiles]
     ranks = {min(rank + step, count - 1) for _, rank in places for step in (0, 1)}
     value = _order_statistics(a, r, histogram, ends, sorted(ranks))
-    return tuple(
-        _between(value[rank], value[min(rank + 1, count - 1)], place - rank) for place, rank in places
-    )
+    return tuple(_between(value[rank], value[min(rank + 1, count - 1)], place - rank) for place, rank in places)
 
 
 def _order_statistics(

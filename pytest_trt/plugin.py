@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from pytest_trt import options
 from pytest_trt.errors import CaseError, PytestTrtError, SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pytest_trt.backends import Engine
     from pytest_trt.by_hand import GoldenCheck
     from pytest_trt.case import Case
@@ -90,14 +91,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Words that were not known end the run here, before anything is judged."""
     import sys
 
-    collection = sys.modules.get("pytest_trt.collection")
-    errors = config.stash.get(collection.spec_errors, []) if collection else []
-    if collection:
-        from pytest_trt.judging import gather
+    if "pytest_trt.collection" not in sys.modules:
+        return  # nothing of ours was collected
+    from pytest_trt.collection import spec_errors
+    from pytest_trt.judging import gather
 
-        gather(config, items)
-    if errors:
-        raise pytest.UsageError("\n".join(dict.fromkeys(errors)))
+    gather(config, items)
+    errors: list[str] = list(dict.fromkeys(config.stash.get(spec_errors, [])))
+    if errors and hasattr(config, "workeroutput"):
+        config.workeroutput["trt_usage"] = errors  # the controller ends the run
+        items.clear()
+    elif errors:
+        raise pytest.UsageError("\n".join(errors))
 
 
 @pytest.fixture
@@ -117,7 +122,7 @@ def trt_precision(request: pytest.FixtureRequest) -> Precision:
 
 
 @pytest.fixture
-def trt_case(request: pytest.FixtureRequest, trt_precision: Precision) -> Case:
+def trt_case(request: pytest.FixtureRequest, trt_precision: Precision) -> Case:  # noqa: ARG001 - parametrized in pairs
     """The model that this test is about: from its ``trt`` marker, else each case of the nearest trt.toml.
 
     Example::
@@ -147,7 +152,8 @@ def trt_engine(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pr
     """
     from pytest_trt.by_hand import open_engine
 
-    return _or_fail(lambda: open_engine(request.node, trt_case, trt_precision))
+    engine: Engine = _or_fail(lambda: open_engine(request.node, trt_case, trt_precision))
+    return engine
 
 
 @pytest.fixture
@@ -161,13 +167,12 @@ def trt_golden(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pr
     """
     from pytest_trt.by_hand import open_golden_check
 
-    return _or_fail(lambda: open_golden_check(request.node, trt_case, trt_precision))
+    golden: GoldenCheck = _or_fail(lambda: open_golden_check(request.node, trt_case, trt_precision))
+    return golden
 
 
 @pytest.fixture
-def trt_check(
-    request: pytest.FixtureRequest, trt_case: Case, trt_precision: Precision
-) -> Callable[[], Verdict]:
+def trt_check(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Precision) -> Callable[[], Verdict]:
     """The whole gate: build, run, compare with the golden, judge, record; fails the test unless it passed.
 
     Example::
@@ -256,7 +261,6 @@ def _cases_of_test(metafunc: pytest.Metafunc) -> list[Case | CaseError]:
 
 def _case_of_marker(marker: pytest.Mark, metafunc: pytest.Metafunc) -> Case | CaseError:
     from pytest_trt.case import Case
-
     from pytest_trt.collection import shown
 
     path = Path(metafunc.definition.path)

@@ -37,6 +37,7 @@ class Results:
         self.records: list[dict[str, Any]] = []
         self.written: list[str] = []
         self.complaints: list[str] = []
+        self.usage: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records of a finished item; its teardown report comes last and carries all."""
@@ -50,12 +51,22 @@ class Results:
             elif name == WRITTEN:
                 self.written.append(str(value))
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take the words that one of xdist's workers did not know."""
+        for text in getattr(node, "workeroutput", {}).get("trt_usage", []):
+            if text not in self.usage:
+                self.usage.append(text)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """A run that was asked for a precision and judged nothing at it is not green; write the report."""
         if hasattr(self.config, "workerinput"):
             return
-        if not self.config.option.collectonly:
+        if self.usage:
+            self.complaints += self.usage
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        elif not self.config.option.collectonly:
             self.complaints += self._not_judged()
         if self.complaints and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from pytest_trt.model import TensorSpec
 
-__all__ = ["Arrays", "InputSpec", "conform", "finite", "fit", "generate", "join", "read", "read_array", "split"]
+__all__ = [
+    "Arrays",
+    "InputSpec",
+    "conform",
+    "finite",
+    "fit",
+    "generate",
+    "join",
+    "read",
+    "read_array",
+    "split",
+]
 
 Arrays = dict[str, "NDArray[Any]"]
 """Arrays by input or output name, samples along axis 0."""
@@ -184,9 +195,7 @@ def generate(
         CaseError: an integer input without a range, or a dynamic axis other than the first without a size.
     """
     generator = np.random.default_rng(seed)
-    return {
-        spec.name: _draw(spec, told.get(spec.name, InputSpec()), samples, generator, where) for spec in specs
-    }
+    return {spec.name: _draw(spec, told.get(spec.name, InputSpec()), samples, generator, where) for spec in specs}
 
 
 def _batches(source: str, base: Path, field: str) -> Iterable[Any]:
@@ -260,8 +269,7 @@ def _fit_one(array: NDArray[Any], spec: TensorSpec, where: str) -> None:
         return
     same_rank = array.ndim == len(spec.shape)
     if not same_rank or any(
-        isinstance(axis, int) and size != axis
-        for size, axis in zip(array.shape[1:], spec.shape[1:], strict=False)
+        isinstance(axis, int) and size != axis for size, axis in zip(array.shape[1:], spec.shape[1:], strict=False)
     ):
         raise DataError(f"{where}: {spec.name!r} has shape {list(array.shape)}, and the model takes {spec}.")
     if array.ndim and array.shape[0] == 0:
@@ -326,22 +334,20 @@ def _cast(array: NDArray[Any], dtype: np.dtype, what: str) -> NDArray[Any]:
     raise DataError(f"{what} is {array.dtype} in the golden, and its values do not fit the engine's {dtype}.")
 
 
-def _draw(
-    spec: TensorSpec, told: InputSpec, samples: int, generator: np.random.Generator, where: str
-) -> NDArray[Any]:
+def _draw(spec: TensorSpec, told: InputSpec, samples: int, generator: np.random.Generator, where: str) -> NDArray[Any]:
     shape = _sample_shape(spec, told, samples, where)
     if spec.dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(bool)
-    ranged = told.low is not None and told.high is not None
     if spec.dtype.kind in "iu":
-        if not ranged:
+        if told.low is None or told.high is None:
             raise CaseError(
                 f"{where}: input {spec} is an integer and no range is known to draw it from: write"
                 f" input.{spec.name} = {{ low = 0, high = ... }}, or name real data with `inputs`."
             )
-        return generator.integers(int(told.low or 0), int(told.high or 0) + 1, shape).astype(spec.dtype)
-    values = generator.uniform(told.low, told.high, shape) if ranged else generator.standard_normal(shape)
-    return np.asarray(values).astype(spec.dtype)
+        return generator.integers(int(told.low), int(told.high) + 1, shape).astype(spec.dtype)
+    if told.low is None or told.high is None:
+        return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
+    return np.asarray(generator.uniform(told.low, told.high, shape)).astype(spec.dtype)
 
 
 def _sample_shape(spec: TensorSpec, told: InputSpec, samples: int, where: str) -> tuple[int, ...]:

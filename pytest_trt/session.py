@@ -55,9 +55,7 @@ def open_session(proto: ModelProto, source: str) -> Any:
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
 

@@ -153,8 +153,7 @@ def _to_onnx(
 ) -> onnx.ModelProto:  # fmt: skip
     buffer = io.BytesIO()
     dynamic = {
-        spec.name: {axis: size for axis, size in enumerate(spec.shape or ()) if isinstance(size, str)}
-        for spec in specs
+        spec.name: {axis: size for axis, size in enumerate(spec.shape or ()) if isinstance(size, str)} for spec in specs
     }
     # newer releases export by tracing to another graph by default, with other tensor names
     legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}

@@ -74,9 +74,7 @@ class Backend(Protocol):
     @property
     def version(self) -> str: ...  # noqa: D102
 
-    def build(
-        self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None
-    ) -> Engine:
+    def build(self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None) -> Engine:
         """An engine of the model at the precision.
 
         Args:

@@ -45,9 +45,7 @@ class OnnxruntimeBackend:
     name: str = _NAME
     simulated: bool = True
 
-    def build(
-        self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None
-    ) -> OnnxruntimeEngine:
+    def build(self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None) -> OnnxruntimeEngine:
         """See :meth:`pytest_trt.backends.Backend.build`."""
         lowered = lower(model, precision, ranges)
         session = open_session(lowered.proto, lowered.source)

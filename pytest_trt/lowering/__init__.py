@@ -21,9 +21,7 @@ def needs_ranges(model: Model, precision: Precision) -> bool:
     return precision is Precision.INT8 and held_precision(model.proto) == "fp32"
 
 
-def lower(
-    model: Model, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False
-) -> Model:
+def lower(model: Model, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False) -> Model:
     """The same network with the precision's rounding in its graph; the argument is left alone.
 
     Args:

@@ -58,9 +58,7 @@ def bf16_sandwich(model: ModelProto) -> ModelProto:
         LoweringError: the type of a tensor can't be inferred, or the opset can't be raised to 13.
     """
     copy = copy_at_opset(model, _FIRST_BF16_CAST)
-    return _sandwich(
-        copy, TensorProto.BFLOAT16, "bf16", lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32)
-    )
+    return _sandwich(copy, TensorProto.BFLOAT16, "bf16", lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 def fp16_typed(model: ModelProto) -> ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from onnx import numpy_helper
 from pytest_trt.errors import LoweringError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -96,9 +96,7 @@ def constants(model: ModelProto) -> dict[str, TensorProto]:
 
 def fresh(model: ModelProto) -> Callable[[str], str]:
     """A maker of tensor names that the model has not: the wish itself, or with a number."""
-    taken = {
-        name for graph in graphs(model.graph) for node in graph.node for name in (*node.input, *node.output)
-    }
+    taken = {name for graph in graphs(model.graph) for node in graph.node for name in (*node.input, *node.output)}
     taken |= {tensor.name for graph in graphs(model.graph) for tensor in graph.initializer}
 
     def make(wish: str) -> str:

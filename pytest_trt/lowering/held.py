@@ -49,7 +49,7 @@ def _label(node: NodeProto, types: dict[str, int]) -> str:
     told = next((a.i for a in node.attribute if a.name == "output_dtype" and a.i), None)
     zero = types.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     stored = types.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-    kind = TensorProto.DataType.Name(zero or told or stored or TensorProto.UINT8).lower()
+    kind = str(TensorProto.DataType.Name(zero or told or stored or TensorProto.UINT8)).lower()
     if kind.startswith("float"):
         return "fp8" if "8" in kind else "fp4"
     return kind.removeprefix("u")

@@ -111,9 +111,7 @@ def _channel_axis(node: NodeProto, index: int, rank: int) -> int | None:
     return 1 if rank == 2 else None
 
 
-def _activation(
-    model: ModelProto, tensor: str, amax: float, quantised: tuple[str, str]
-) -> tuple[str, list[NodeProto]]:
+def _activation(model: ModelProto, tensor: str, amax: float, quantised: tuple[str, str]) -> tuple[str, list[NodeProto]]:
     scale, zero = _grid(model, quantised[0], np.array(_step(amax), np.float32))
     return quantised[1], [
         helper.make_node("QuantizeLinear", [tensor, scale, zero], [quantised[0]], quantised[0]),
@@ -132,10 +130,8 @@ def _weight(
     levels = np.clip(np.rint(values / steps), -_LEVELS - 1, _LEVELS).astype(np.int8)
     model.graph.initializer.append(numpy_helper.from_array(levels, quantised[0]))
     scale, zero = _grid(model, quantised[0], steps.reshape(-1) if axis is not None else steps)
-    attributes = {} if axis is None else {"axis": axis}
-    node = helper.make_node(
-        "DequantizeLinear", [quantised[0], scale, zero], [quantised[1]], quantised[1], **attributes
-    )
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+    node = helper.make_node("DequantizeLinear", [quantised[0], scale, zero], [quantised[1]], quantised[1], **attributes)
     return quantised[1], [node]
 
 

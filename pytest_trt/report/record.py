@@ -24,7 +24,16 @@ __all__ = ["SCHEMA", "document", "environment", "record_of", "write"]
 
 SCHEMA = 1
 
-_PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch")
+_PACKAGES = (
+    "pytest-trt",
+    "pytest",
+    "pytest-benchmark",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+)
 
 
 def record_of(verdict: Verdict) -> dict[str, Any]:

@@ -58,7 +58,15 @@ def _row(record: Record) -> tuple[str, ...]:
     label = record["worst_output"]
     worst = f"{label}{place['index']} off by {_number(place['difference'])}" if place else f"{label} is empty"
     top1 = f"{output['top1']:.4g}" if output["top1"] is not None else ""
-    return (*identity, _error(output), _number(output["bound"]), worst, top1, _accuracy(output), record["verdict"])
+    return (
+        *identity,
+        _error(output),
+        _number(output["bound"]),
+        worst,
+        top1,
+        _accuracy(output),
+        record["verdict"],
+    )
 
 
 def _error(output: dict[str, Any]) -> str:
@@ -101,7 +109,7 @@ def _nonfinite(o: dict[str, Any]) -> list[str]:
 def _worst(elements: list[dict[str, Any]]) -> list[str]:
     if not elements:
         return []
-    rows = [("worst", "index", "actual", "golden", "difference", "allowed")]
+    rows: list[tuple[str, ...]] = [("worst", "index", "actual", "golden", "difference", "allowed")]
     for rank, e in enumerate(elements, 1):
         figures = (_number(e[key], 6) for key in ("actual", "golden", "difference", "allowed"))
         rows.append((f"{rank}.", str(e["index"]), *figures))
