@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from typing import Any
@@ -13,13 +14,12 @@ pytest_plugins = ["pytester"]
 _kept: list[Any] = []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    resnet = [item for item in items if "resnet18" in item.nodeid]
-    reason = _torchvision_missing() if resnet else ""
-    for item in resnet if reason else ():
-        item.add_marker(pytest.mark.skip(reason=reason))
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "resnet18" in item.nodeid and (reason := _torchvision_missing()):
+        pytest.skip(reason)
 
 
+@functools.cache
 def _torchvision_missing() -> str:
     """Why ResNet-18 can't run here; empty if it can."""
     absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]

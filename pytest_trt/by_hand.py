@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt import options
+from pytest_trt import settings
 from pytest_trt.backends import choose
 from pytest_trt.check import build, could_not, refuse_simulation, verdict_of
 from pytest_trt.errors import PytestTrtError
@@ -75,7 +75,7 @@ class GoldenCheck:
         __tracebackhide__ = True
         import pytest
 
-        from pytest_trt.collection import NotPassed
+        from pytest_trt.errors import NotPassed
 
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
         golden = replace(self.golden, runs=self.golden.runs[:1])
@@ -96,13 +96,13 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
     Raises:
         NotPassed: it can't be built.
     """
-    name = options.backend_for(item.config, case)
+    name = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
         model = subject_of(case)
-        golden = open_golden(case, model, precision, options.golden_dir(item.config))
+        golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         backend = choose(name)
-        if options.require_engine(item.config):
+        if settings.require_engine(item.config):
             refuse_simulation(backend)
         return build(case, model, precision, golden, backend)
     except PytestTrtError as error:
@@ -116,11 +116,11 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
     Raises:
         NotPassed: it is missing, damaged, stale, of other shapes or without evidence.
     """
-    name = options.backend_for(item.config, case)
+    name = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
         model = subject_of(case)
-        golden = open_golden(case, model, precision, options.golden_dir(item.config))
+        golden = open_golden(case, model, precision, settings.golden_dir(item.config))
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error))
         raise

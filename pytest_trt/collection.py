@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt import options
-from pytest_trt.errors import CaseError, PytestTrtError, SpecError
+from pytest_trt import settings
+from pytest_trt.arguments import has_cases
+from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -20,33 +21,10 @@ if TYPE_CHECKING:
 
     from pytest_trt.case import Case
 
-__all__ = [
-    "CaseFile",
-    "CaseItem",
-    "NotPassed",
-    "case_of_model",
-    "cases_beside",
-    "has_cases",
-    "shown",
-    "spec_errors",
-]
+__all__ = ["CaseFile", "CaseItem", "case_of_model", "cases_beside", "finish", "shown", "spec_errors"]
 
 spec_errors = pytest.StashKey[list[str]]()
 """Words that were not known, found while collecting; they end the run as a usage error."""
-
-
-class NotPassed(Exception):
-    """A verdict that is not a pass; its text is the whole message."""
-
-
-def has_cases(path: Path) -> bool:
-    """Whether the file is one that holds cases."""
-    if path.name == "pyproject.toml":
-        try:
-            return b"tool.pytest-trt" in path.read_bytes()
-        except OSError:
-            return False
-    return path.name == "trt.toml" or path.name.endswith(".trt.toml")
 
 
 class CaseFile(pytest.File):
@@ -66,7 +44,7 @@ class CaseFile(pytest.File):
             if isinstance(case, CaseError):
                 yield CaseItem.from_parent(self, name=f"model-{number}", case=case, precision=None)
                 continue
-            for precision in options.precisions_for(self.config, case):
+            for precision in settings.precisions_for(self.config, case):
                 yield CaseItem.from_parent(self, name=f"{case.name}[{precision}]", case=case, precision=precision)
 
 
@@ -97,6 +75,24 @@ class CaseItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Where the case was written."""
         return self.path, None, f"{self.parent.nodeid if self.parent else self.path}::{self.name}"
+
+
+def finish(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Once all is collected: remember every case, and end the run if a word was not known.
+
+    Raises:
+        UsageError: it was not; under xdist the controller raises it.
+    """
+    from pytest_trt.judging import gather
+
+    gather(config, items)
+    found: list[str] = config.stash.get(spec_errors, [])
+    errors = list(dict.fromkeys(found))
+    if errors and hasattr(config, "workeroutput"):
+        config.workeroutput["trt_usage"] = errors
+        items.clear()
+    elif errors:
+        raise pytest.UsageError("\n".join(errors))
 
 
 def cases_beside(test_file: Path, config: pytest.Config) -> list[Case | CaseError]:

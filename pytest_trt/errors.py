@@ -16,6 +16,8 @@
         ├── GoldenMismatch     its names, shapes or dtypes are not the model's
         ├── EmptyGolden        it holds no evidence: the outputs do not move with the inputs
         └── GoldenRefused      it will not be written
+
+``NotPassed`` stands beside the tree: the verdict on a case that was judged, or could not be.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ __all__ = [
     "LoweringError",
     "MissingGolden",
     "ModelError",
+    "NotPassed",
     "PytestTrtError",
     "SpecError",
     "StaleGolden",
@@ -46,6 +49,10 @@ __all__ = [
 
 class PytestTrtError(Exception):
     """The root: its text is one paragraph that says what was wrong, where, and what to do."""
+
+
+class NotPassed(Exception):
+    """A verdict that is not a pass; its text is the whole message."""
 
 
 class SpecError(PytestTrtError):

@@ -105,9 +105,9 @@ def _limits(case: Case, golden: Golden, label: str, output: str, tolerance: Tole
     if entry is None or not math.isfinite(entry.get("bound", math.nan)):
         why = golden.refused.get(label)
         raise GoldenError(
-            f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden {golden.source}"
-            f" has no envelope for it{f' ({why})' if why else ''}. Write tolerance.{label} = {{ rel_rms = ... }}, name the"
-            f" fp32 model as `reference`, or make the golden anew: {mend(case)}"
+            f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden"
+            f" {golden.source} has no envelope for it{f' ({why})' if why else ''}. Write tolerance.{label} ="
+            f" {{ rel_rms = ... }}, name the fp32 model as `reference`, or make the golden anew: {mend(case)}"
         )
     whole = not is_float(golden.outputs[output].dtype)
     return bounded(tolerance, entry["bound"], whole=whole), False

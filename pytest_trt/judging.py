@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt import options
+from pytest_trt import settings
 from pytest_trt.errors import PytestTrtError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
     """
     from pytest_trt.check import check, could_not
 
-    backend = options.backend_for(item.config, case)
+    backend = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
     except PytestTrtError as error:
@@ -54,8 +54,8 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
             case,
             precision,
             backend=backend,
-            golden_dir=options.golden_dir(item.config),
-            require_engine=options.require_engine(item.config),
+            golden_dir=settings.golden_dir(item.config),
+            require_engine=settings.require_engine(item.config),
         )
     except Exception as error:  # a fault of ours: pytest shows its traceback, the record must not lack it
         note_error(item, case.name, precision.label, error)
@@ -70,8 +70,8 @@ def prepare(item: pytest.Item, case: Case) -> Case:
         PytestTrtError: another case of this name would share its golden, or the golden can't be made.
     """
     _require_own_golden(item, case)
-    case = options.calibration_for(item.config, case)
-    if options.update_golden(item.config):
+    case = settings.calibration_for(item.config, case)
+    if settings.update_golden(item.config):
         _update_once(item, case)
     return case
 
@@ -82,7 +82,7 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     Raises:
         NotPassed: it did not pass; the text says why.
     """
-    from pytest_trt.collection import NotPassed
+    from pytest_trt.errors import NotPassed
     from pytest_trt.report.record import record_of
     from pytest_trt.report.terminal import message
 
@@ -98,7 +98,7 @@ def note_error(item: pytest.Item, case: str, precision: str | None, error: Excep
     from pytest_trt.report.record import record_of
     from pytest_trt.verdict import Verdict
 
-    backend = options.backend_for(item.config, None)
+    backend = settings.backend_for(item.config, None)
     verdict = Verdict(case, precision or "-", backend, False, "error", message=str(error), kind=type(error).__name__)
     _put(item, record_of(verdict))
 
@@ -146,7 +146,7 @@ def _update_once(item: pytest.Item, case: Case) -> None:
     from pytest_trt.create import update
 
     done = item.config.stash.setdefault(_updated, {})
-    golden_dir = options.golden_dir(item.config)
+    golden_dir = settings.golden_dir(item.config)
     key = _golden_key(case)
     if key not in done:
         try:

@@ -2,31 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt import options
-from pytest_trt.errors import CaseError, PytestTrtError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from pytest_trt.backends import Engine
     from pytest_trt.by_hand import GoldenCheck
     from pytest_trt.case import Case
     from pytest_trt.precision import Precision
+    from pytest_trt.run import Results
     from pytest_trt.verdict import Verdict
 
 __all__: list[str] = []
-
-_FIXTURES = ("trt_precision", "trt_case", "trt_engine", "trt_golden", "trt_check")
 
 _MARKER = (
     "trt(onnx=None, torch=None, calibration=None, precisions=None, tolerance=None, ...): the model that this test's"
     " trt fixtures are about; takes the keys of a [[model]] table of trt.toml."
 )
+
+_results = pytest.StashKey["Results"]()
+
+
+class _Listener:
+    """Hears of reports; the results are made when the first one of ours arrives, or an option asks for them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take verdicts and written goldens; the teardown report comes last and carries all."""
+        if report.when == "teardown" and any(name.startswith("trt_") for name, _ in report.user_properties):
+            _results_of(self.config).take(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take the words that one of xdist's workers did not know."""
+        usage = getattr(node, "workeroutput", {}).get("trt_usage")
+        if usage:
+            _results_of(self.config).refuse(usage)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Let the verdicts decide the exit status, and write the report."""
+        if not hasattr(self.config, "workerinput") and self._anything():
+            _results_of(self.config).finish(session)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the table."""
+        if self._anything():
+            _results_of(self.config).show(terminalreporter)
+
+    def _anything(self) -> bool:
+        return _results in self.config.stash or options.given(self.config)
+
+
+def _results_of(config: pytest.Config) -> Results:
+    from pytest_trt.run import Results
+
+    if _results not in config.stash:
+        config.stash[_results] = Results(config)
+    return config.stash[_results]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,22 +78,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, refuse what can't be done, and collect the models that the command line names."""
     config.addinivalue_line("markers", _MARKER)
-    try:
-        options.validate(config)
-    except SpecError as error:
-        raise pytest.UsageError(str(error)) from error
-    if options.update_golden(config):
-        _refuse_in_ci()
-    if not hasattr(config, "workerinput"):  # a worker is given the controller's arguments
-        _add_arguments(config)
-    from pytest_trt.run import Results
+    config.pluginmanager.register(_Listener(config), "trt-listener")
+    if options.given(config):
+        from pytest_trt.arguments import prepare_options
 
-    config.pluginmanager.register(Results(config), "trt-results")
+        prepare_options(config)
+    elif config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        from pytest_trt.arguments import add_root_cases
+
+        add_root_cases(config)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """One line, when any option is given."""
-    if not options.active(config):
+    if not options.given(config):
         return None
     from pytest_trt.run import header
 
@@ -63,27 +102,22 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """trt.toml, *.trt.toml, a pyproject.toml with cases, and the ONNX files of --trt-model."""
     if file_path.suffix not in (".toml", ".onnx"):
         return None
-    from pytest_trt import collection
+    from pytest_trt.arguments import is_case_file
 
-    wanted = collection.has_cases(file_path) if file_path.suffix == ".toml" else _is_named(file_path, parent.config)
-    return collection.CaseFile.from_parent(parent, path=file_path) if wanted else None
+    if not is_case_file(file_path, parent.config):
+        return None
+    from pytest_trt.collection import CaseFile
+
+    return CaseFile.from_parent(parent, path=file_path)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes a fixture of ours runs once a case and precision."""
-    if not any(name in metafunc.fixturenames for name in _FIXTURES):
-        return
-    if metafunc.fixturenames and "trt_case" not in metafunc.fixturenames:
-        metafunc.parametrize("trt_precision", options.precisions_for(metafunc.config, None), indirect=True)
-        return
-    pairs = [
-        (case, precision)
-        for case in _cases_of_test(metafunc)
-        for precision in ("-",) * isinstance(case, CaseError) or options.precisions_for(metafunc.config, _a_case(case))
-    ]
-    marked = metafunc.definition.get_closest_marker("trt") is not None
-    ids = [p if marked else f"{getattr(case, 'name', 'unreadable')}-{p}" for case, p in pairs]
-    metafunc.parametrize("trt_case,trt_precision", pairs, indirect=True, ids=ids)
+    ours = any(name.startswith("trt_") for name in metafunc.fixturenames)
+    if ours or metafunc.definition.get_closest_marker("trt") is not None:
+        from pytest_trt.parametrize import parametrize
+
+        parametrize(metafunc)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -91,18 +125,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Words that were not known end the run here, before anything is judged."""
     import sys
 
-    if "pytest_trt.collection" not in sys.modules:
-        return  # nothing of ours was collected
-    from pytest_trt.collection import spec_errors
-    from pytest_trt.judging import gather
+    if "pytest_trt.collection" in sys.modules:  # else nothing of ours was collected
+        from pytest_trt.collection import finish
 
-    gather(config, items)
-    errors: list[str] = list(dict.fromkeys(config.stash.get(spec_errors, [])))
-    if errors and hasattr(config, "workeroutput"):
-        config.workeroutput["trt_usage"] = errors  # the controller ends the run
-        items.clear()
-    elif errors:
-        raise pytest.UsageError("\n".join(errors))
+        finish(config, items)
 
 
 @pytest.fixture
@@ -131,6 +157,7 @@ def trt_case(request: pytest.FixtureRequest, trt_precision: Precision) -> Case: 
         def test_digits(trt_case):
             assert trt_case.name == "digits"
     """
+    from pytest_trt.errors import CaseError
     from pytest_trt.judging import note_error
 
     if isinstance(request.param, CaseError):
@@ -189,89 +216,10 @@ def trt_check(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pre
 def _or_fail(step: Callable[[], Any]) -> Any:
     """The step's result; what went wrong fails the test with its message alone."""
     __tracebackhide__ = True
-    from pytest_trt.collection import NotPassed
+    from pytest_trt.errors import NotPassed, PytestTrtError
 
     try:
         return step()
     except (NotPassed, PytestTrtError) as error:
         text = str(error) if isinstance(error, NotPassed) else f"{type(error).__name__}: {error}"
     pytest.fail(text, pytrace=False)
-
-
-def _refuse_in_ci() -> None:
-    import os
-
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        raise pytest.UsageError(
-            "--trt-update-golden is refused where CI is set: a gate that writes what it checks passes always."
-            " Make goldens on your machine and commit them."
-        )
-
-
-def _add_arguments(config: pytest.Config) -> None:
-    """Collect --trt-model in place of default arguments, and the root's cases beside testpaths."""
-    models = [str(path) for path in _onnx_files(config)]
-    source, sources = config.args_source, pytest.Config.ArgsSource
-    if models:
-        config.args = [*(config.args if source is sources.ARGS else []), *models]
-    elif source is sources.TESTPATHS:
-        from pytest_trt.collection import has_cases
-
-        found = [path for path in sorted(config.rootpath.glob("*.toml")) if has_cases(path)]
-        config.args = [*config.args, *(str(path) for path in found)]
-
-
-def _onnx_files(config: pytest.Config) -> Iterator[Path]:
-    for path in options.models(config):
-        if path.is_dir():
-            files = sorted(path.rglob("*.onnx"))
-            if not files:
-                raise pytest.UsageError(f"--trt-model: no .onnx file in the folder {path}.")
-            yield from files
-        elif path.suffix != ".onnx":
-            raise pytest.UsageError(f"--trt-model: {path} is neither a folder nor an .onnx file.")
-        elif not path.exists():
-            raise pytest.UsageError(f"--trt-model: there is no file {path}.")
-        else:
-            yield path
-
-
-def _is_named(path: Path, config: pytest.Config) -> bool:
-    return any(path == named or named in path.parents for named in options.models(config))
-
-
-def _cases_of_test(metafunc: pytest.Metafunc) -> list[Case | CaseError]:
-    """The marker's case, else those beside the test."""
-    from pytest_trt import collection
-
-    try:
-        marker = metafunc.definition.get_closest_marker("trt")
-        if marker is not None:
-            return [_case_of_marker(marker, metafunc)]
-        found = collection.cases_beside(Path(metafunc.definition.path), metafunc.config)
-    except SpecError as error:
-        metafunc.config.stash.setdefault(collection.spec_errors, []).append(str(error))
-        return []
-    nowhere = CaseError(
-        f"{metafunc.definition.nodeid} asks for a trt fixture and no model is named: mark it with"
-        ' @pytest.mark.trt(onnx="model.onnx"), or write a trt.toml beside it.'
-    )
-    return found or [nowhere]
-
-
-def _case_of_marker(marker: pytest.Mark, metafunc: pytest.Metafunc) -> Case | CaseError:
-    from pytest_trt.case import Case
-    from pytest_trt.collection import shown
-
-    path = Path(metafunc.definition.path)
-    nodeid = "::".join([shown(path, metafunc.config), *metafunc.definition.nodeid.split("::")[1:]])
-    try:
-        if marker.args:
-            raise CaseError(f"{nodeid}: the trt marker takes named arguments only, not {marker.args!r}.")
-        return Case.from_table(marker.kwargs, path.parent, nodeid, f'"{nodeid}"')
-    except CaseError as error:
-        return error
-
-
-def _a_case(case: Case | CaseError) -> Case | None:
-    return None if isinstance(case, CaseError) else case

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt import options
+from pytest_trt import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,15 +22,15 @@ def header(config: pytest.Config) -> str:
     from pytest_trt.report.record import environment
 
     packages = environment()["packages"]
-    asked = ", ".join(options.precisions_asked(config)) or "as each case says"
-    backend = options.backend_for(config, None)
+    asked = ", ".join(settings.precisions_asked(config)) or "as each case says"
+    backend = settings.backend_for(config, None)
     version = packages.get(backend) or packages.get(f"{backend}-gpu") or "not installed"
     kind = ", simulated on the CPU" if backend == "onnxruntime" else ""
-    return f"trt: precision {asked}; backend {backend} {version}{kind}; goldens in {options.golden_dir(config)}"
+    return f"trt: precision {asked}; backend {backend} {version}{kind}; goldens in {settings.golden_dir(config)}"
 
 
 class Results:
-    """Gathers verdicts where reports arrive (in xdist's controller too), and ends the run by them."""
+    """Verdicts as they arrive (in xdist's controller too), and what they mean for the run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -39,10 +39,8 @@ class Results:
         self.complaints: list[str] = []
         self.usage: list[str] = []
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records of a finished item; its teardown report comes last and carries all."""
-        if report.when != "teardown" or not report.user_properties:
-            return
+    def take(self, report: pytest.TestReport) -> None:
+        """Take the records and the golden's changes that an item left."""
         from pytest_trt.judging import RECORD, WRITTEN
 
         for name, value in report.user_properties:
@@ -51,37 +49,30 @@ class Results:
             elif name == WRITTEN:
                 self.written.append(str(value))
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take the words that one of xdist's workers did not know."""
-        for text in getattr(node, "workeroutput", {}).get("trt_usage", []):
-            if text not in self.usage:
-                self.usage.append(text)
+    def refuse(self, words: list[str]) -> None:
+        """Take words that were not known; several workers find the same."""
+        self.usage += [text for text in words if text not in self.usage]
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    def finish(self, session: pytest.Session) -> None:
         """A run that was asked for a precision and judged nothing at it is not green; write the report."""
-        if hasattr(self.config, "workerinput"):
-            return
         if self.usage:
             self.complaints += self.usage
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
         elif not self.config.option.collectonly:
             self.complaints += self._not_judged()
-        if self.complaints and exitstatus == pytest.ExitCode.OK:
+        if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._write_report(session)
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def show(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
         from pytest_trt.report.terminal import table
 
         terminalreporter.section("pytest-trt")
-        if self.records:
-            for line, verdict in table(self.records):
-                terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
+        for line, verdict in table(self.records) if self.records else ():
+            terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
         for text in self.complaints:
@@ -90,7 +81,7 @@ class Results:
     def _not_judged(self) -> Iterator[str]:
         judged = {record["precision"] for record in self.records if record["verdict"] != "error"}
         failed = {record["precision"] for record in self.records if record["verdict"] == "error"}
-        for precision in options.precisions_asked(self.config):
+        for precision in settings.precisions_asked(self.config):
             if precision not in judged:
                 tried = " (every attempt ended in an error)" if precision in failed else ""
                 yield (
@@ -99,7 +90,7 @@ class Results:
                 )
 
     def _write_report(self, session: pytest.Session) -> None:
-        path = options.report_file(self.config)
+        path = settings.report_file(self.config)
         if path is None:
             return
         from pytest_trt.report.record import document, write
@@ -115,7 +106,7 @@ class Results:
 
     def _unused(self) -> list[str]:
         """Goldens that no collected case uses, where the whole suite was collected."""
-        if self.config.args_source is pytest.Config.ArgsSource.ARGS or options.models(self.config):
+        if self.config.args_source is pytest.Config.ArgsSource.ARGS or settings.models(self.config):
             return []
         from pytest_trt.judging import collected
 
@@ -124,7 +115,7 @@ class Results:
             return []
         from pytest_trt.reference import find_golden
 
-        folder = options.golden_dir(self.config)
+        folder = settings.golden_dir(self.config)
         used = {str(find_golden(case, folder).resolve()) for case in cases}
         stray = [path for path in sorted(folder.glob("*.safetensors")) if str(path.resolve()) not in used]
         return [f"unused golden: {path} belongs to no collected case" for path in stray]

@@ -118,8 +118,8 @@ def rewrite_operands(
 
     Args:
         graph: changed in place.
-        operand: for a node, an input's index and a number of the (sub)graph, the tensor to take instead and the nodes to put before
-            the first consumer (each tensor's nodes once a graph), or None to leave it.
+        operand: for a node, an input's index and a number of the (sub)graph: the tensor to take instead and the
+            nodes to put before the first consumer (each tensor's nodes once a graph), or None to leave it.
 
     Returns:
         How many operands were changed.

@@ -1,0 +1,147 @@
+"""Settings: what was asked, and whose word counts.
+
+The command line counts before the case (marker or trt.toml), the case before the ini file, that before the default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_trt.errors import SpecError
+from pytest_trt.options import dest_of, known_backend, known_precisions, known_suffix
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_trt.case import Case
+
+__all__ = [
+    "backend_for",
+    "calibration_for",
+    "first_given",
+    "golden_dir",
+    "models",
+    "precisions_asked",
+    "precisions_for",
+    "report_file",
+    "require_engine",
+    "update_golden",
+    "validate",
+]
+
+T = TypeVar("T")
+
+DEFAULT_PRECISIONS = ("fp32",)
+
+
+def first_given(command_line: T | None, case: T | None, ini: T | None, default: T) -> T:
+    """The one place where precedence is decided: the first that was given, empty values count as not."""
+    for value in (command_line, case, ini):
+        if value:
+            return value
+    return default
+
+
+def validate(config: pytest.Config) -> None:
+    """Look at the ini file's words as closely as argparse looked at the command line's.
+
+    Raises:
+        SpecError: a precision, a backend or the report's suffix is not known.
+    """
+    for label, check in (
+        ("precision", known_precisions),
+        ("backend", known_backend),
+        ("report", known_suffix),
+    ):
+        text = _ini(config, label)
+        if text:
+            try:
+                check(text)
+            except SpecError as error:
+                raise SpecError(f"ini option trt_{label}: {error}") from error
+
+
+def precisions_asked(config: pytest.Config) -> tuple[str, ...]:
+    """The precisions of the command line alone, in order, each once."""
+    texts: list[str] = config.getoption("trt_precision") or []
+    return tuple(dict.fromkeys(p.label for text in texts for p in Precision.parse_list(text)))
+
+
+def precisions_for(config: pytest.Config, case: Case | None) -> tuple[str, ...]:
+    """What to check a case at."""
+    ini = _ini(config, "precision")
+    return first_given(
+        precisions_asked(config),
+        case.precisions if case else None,
+        tuple(p.label for p in Precision.parse_list(ini)) if ini else None,
+        DEFAULT_PRECISIONS,
+    )
+
+
+def backend_for(config: pytest.Config, case: Case | None) -> str:
+    """What to run a case on."""
+    from pytest_trt.backends import DEFAULT
+
+    given: str | None = config.getoption("trt_backend")
+    ini: str | None = _ini(config, "backend")
+    return first_given(given, case.backend if case else None, ini, DEFAULT)
+
+
+def calibration_for(config: pytest.Config, case: Case) -> Case:
+    """The case, calibrated as the command line says, or as the ini file says where the case does not."""
+    from dataclasses import replace
+
+    given = config.getoption("trt_calibration")
+    told = given or (None if case.calibration else _ini(config, "calibration"))
+    if not told:
+        return case
+    base = config.invocation_params.dir if given else _ini_folder(config)
+    is_file = (base / told).exists()
+    return replace(case, calibration=str((base / told).resolve()) if is_file else told)
+
+
+def golden_dir(config: pytest.Config) -> Path:
+    """The folder of goldens: the command line's from where pytest was called, others from the ini file's folder."""
+    given = config.getoption("trt_golden_dir")
+    if given:
+        return Path(config.invocation_params.dir, given)
+    folder: str = first_given(None, None, _ini(config, "golden_dir"), "golden")
+    return _ini_folder(config) / folder
+
+
+def models(config: pytest.Config) -> list[Path]:
+    """ONNX files and folders named by ``--trt-model`` or the ini file."""
+    given = config.getoption("trt_model")
+    if given:
+        return [Path(config.invocation_params.dir, path) for path in given]
+    listed: list[str] = config.getini("trt_model") or []
+    return [_ini_folder(config) / path for path in listed]
+
+
+def report_file(config: pytest.Config) -> Path | None:
+    """Where to write the record, if anywhere."""
+    given = config.getoption("trt_report")
+    if given:
+        return Path(config.invocation_params.dir, given)
+    ini = _ini(config, "report")
+    return _ini_folder(config) / ini if ini else None
+
+
+def require_engine(config: pytest.Config) -> bool:
+    """Whether simulated results are failures."""
+    return bool(config.getoption("trt_require_engine") or config.getini("trt_require_engine"))
+
+
+def update_golden(config: pytest.Config) -> bool:
+    """Whether goldens are to be written; the command line's word alone counts."""
+    return bool(config.getoption("trt_update_golden"))
+
+
+def _ini(config: pytest.Config, name: str) -> Any:
+    return config.getini(dest_of(name))
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    return config.inipath.parent if config.inipath else config.rootpath
