@@ -213,9 +213,11 @@ class _Tally:
         )
 
     def _cosine(self) -> float:
+        if self.error_squares == 0:
+            return 1.0  # exactly: the quotient of equal norms may round to less
         norms = math.sqrt(self.actual_squares) * math.sqrt(self.reference_squares)
         if norms == 0:
-            return 1.0 if self.actual_squares == self.reference_squares else 0.0
+            return 0.0
         return max(-1.0, min(1.0, self.product / norms))
 
     def _element(self, a: NDArray[Any], r: NDArray[Any], flat: int) -> Element:
@@ -267,7 +269,8 @@ def _number(one: NDArray[Any]) -> float:
 def _relative(error_squares: float, reference_squares: float) -> float:
     if error_squares == 0:
         return 0.0
-    return math.sqrt(error_squares / reference_squares) if reference_squares else math.inf
+    ratio_of_squares = error_squares / reference_squares if reference_squares else math.inf
+    return math.inf if math.isnan(ratio_of_squares) else math.sqrt(ratio_of_squares)
 
 
 def _decibel(rel_rms: float) -> float:

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import networks
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goldens are written by the tests' own runs, in their own folders."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Path:
+    """A folder with net.onnx, calibration.npz and a trt.toml with the case net."""
+    networks.save(networks.convolutional(), pytester.path / "net.onnx")
+    np.savez(pytester.path / "calibration.npz", x=networks.images(32, seed=2))
+    (pytester.path / "trt.toml").write_text('[[model]]\nonnx = "net.onnx"\ncalibration = "calibration.npz"\n')
+    return pytester.path
+
+
+@pytest.fixture
+def golden(project: Path, pytester: pytest.Pytester) -> Path:
+    """The same project with its golden made; the golden's path."""
+    assert pytester.runpytest("--trt-update-golden").ret == 0
+    return project / "golden" / "net.safetensors"
