@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_trt.backends import DEFAULT, choose
+from pytest_trt.backends import DEFAULT, choose, known_backend
 from pytest_trt.calibration import calibrate
 from pytest_trt.errors import BackendError, CaseError, PytestTrtError
 from pytest_trt.judge import accept_hint, judge
@@ -69,7 +69,7 @@ def check(
         SpecError: no such precision or backend.
     """
     precision = Precision.parse(precision) if isinstance(precision, str) else precision
-    name = backend or case.backend or DEFAULT
+    name = known_backend(backend or case.backend or DEFAULT)
     try:
         chosen = choose(name)
         if require_engine:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt import settings
 from pytest_trt.arguments import has_cases
+from pytest_trt.case import Case, cases_of_file
 from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from _pytest._code import ExceptionInfo
 
-    from pytest_trt.case import Case
 
 __all__ = ["CaseFile", "CaseItem", "case_of_model", "cases_beside", "finish", "shown", "spec_errors"]
+
+_TABLE = re.compile(r"\s*\[\[.*model\s*\]\]")
 
 spec_errors = pytest.StashKey[list[str]]()
 """Words that were not known, found while collecting; they end the run as a usage error."""
@@ -38,21 +42,23 @@ class CaseFile(pytest.File):
             self.config.stash.setdefault(spec_errors, []).append(str(error))
             return
         except CaseError as error:
-            yield CaseItem.from_parent(self, name="unreadable", case=error, precision=None)
+            yield CaseItem.from_parent(self, name="unreadable", case=error, precision=None, line=0)
             return
-        for number, case in enumerate(cases, 1):
-            if isinstance(case, CaseError):
-                yield CaseItem.from_parent(self, name=f"model-{number}", case=case, precision=None)
-                continue
-            for precision in settings.precisions_for(self.config, case):
-                yield CaseItem.from_parent(self, name=f"{case.name}[{precision}]", case=case, precision=precision)
+        for number, (case, line) in enumerate(zip(cases, _lines(self.path, len(cases)), strict=True), 1):
+            if isinstance(case, Case):
+                for label in settings.precisions_for(self.config, case):
+                    name = f"{case.name}[{label}]"
+                    yield CaseItem.from_parent(self, name=name, case=case, precision=label, line=line)
+            else:
+                yield CaseItem.from_parent(self, name=f"model-{number}", case=case, precision=None, line=line)
 
 
 class CaseItem(pytest.Item):
     """One case at one precision: ``trt.toml::digits[int8]``."""
 
-    def __init__(self, *, case: Case | CaseError, precision: str | None, **kwargs: Any) -> None:
+    def __init__(self, *, case: Case | CaseError, precision: str | None, line: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.line = line
         self.case = case
         self.precision = precision
         self.add_marker(pytest.mark.trt)
@@ -74,7 +80,8 @@ class CaseItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Where the case was written."""
-        return self.path, None, f"{self.parent.nodeid if self.parent else self.path}::{self.name}"
+        # the space keeps pytest from taking the file's dot for one between Python names
+        return self.path, self.line, f"{self.nodeid} "
 
 
 def finish(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -113,18 +120,12 @@ def cases_beside(test_file: Path, config: pytest.Config) -> list[Case | CaseErro
 
 def case_of_model(path: Path, config: pytest.Config) -> Case:
     """The case of an ONNX file that the command line names."""
-    from pytest_trt.case import Case
-
     label = shown(path, config)
     table = {"onnx": path.name}
     return Case.from_table(table, path.parent, label, f"--trt-model={label}")
 
 
-def _cases(path: Path, config: pytest.Config) -> Iterable[Case | CaseError]:
-    from dataclasses import replace
-
-    from pytest_trt.case import cases_of_file
-
+def _cases(path: Path, config: pytest.Config) -> list[Case | CaseError]:
     label = shown(path, config)
     if path.suffix == ".onnx":
         return [case_of_model(path, config)]
@@ -133,6 +134,13 @@ def _cases(path: Path, config: pytest.Config) -> Iterable[Case | CaseError]:
         case if isinstance(case, CaseError) else replace(case, command=f'"{label}::{case.name}"')
         for case in cases_of_file(tables, path.parent, label)
     ]
+
+
+def _lines(path: Path, count: int) -> list[int]:
+    """The line of each case's table in its file, from 0, as far as they are written one by one."""
+    text = path.read_text(encoding="utf-8-sig") if path.suffix == ".toml" else ""
+    found = [number for number, line in enumerate(text.splitlines()) if _TABLE.match(line)]
+    return found if len(found) == count else [0] * count
 
 
 def _tables(path: Path, shown: str) -> Any:

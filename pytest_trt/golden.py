@@ -122,7 +122,8 @@ def write(golden: Golden, path: Path, case: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(save({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata))
+        data = save({key: np.asarray(array, order="C") for key, array in tensors.items()}, metadata)
+        draft.write_bytes(_in_order(data))
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -217,6 +218,19 @@ def require_evidence(golden: Golden, movements: Mapping[str, float | None], stil
             " samples apart (`inputs`), or list an output that is constant by design in `constant_outputs`;"
             f" then: {mend}"
         )
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted, so that the same golden is the same bytes.
+
+    The format: eight bytes of the header's length, the header as JSON padded with spaces, the tensors.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _open(path: Path) -> tuple[dict[str, str], Arrays]:

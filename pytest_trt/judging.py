@@ -123,13 +123,11 @@ def _require_own_golden(item: pytest.Item, case: Case) -> None:
     from pytest_trt.errors import CaseError
 
     for other in item.config.stash.get(collected, []):
-        if _golden_key(other) == _golden_key(case):
-            if _model_key(other) != _model_key(case):
-                raise CaseError(
-                    f"{case.where}: the name {case.name!r} is taken by another model ({other.where}), and they"
-                    " would share one golden. Give one of them another `name`."
-                )
-            return
+        if _golden_key(other) == _golden_key(case) and _model_key(other) != _model_key(case):
+            raise CaseError(
+                f"{case.where}: the name {case.name!r} is taken by another model too ({other.where}), and they"
+                " would share one golden. Give one of them another `name`."
+            )
 
 
 def _golden_key(case: Case) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["Model", "TensorSpec", "is_float", "load", "nodes_of", "tensors_of"]
+__all__ = ["Model", "TensorSpec", "is_float", "load", "nodes_of", "sort_nodes", "tensors_of"]
 
 # bfloat16 and the float8 family are numpy extension types: their kind is "V", not "f".
 _FLOATS = {"float16", "float32", "float64", "bfloat16"}
@@ -115,6 +115,7 @@ def load(path: Path) -> Model:
     for tensor in tensors_of(proto.graph):
         if uses_external_data(tensor):
             _load_external(tensor, path)
+    sort_nodes(proto.graph)
     return checked(proto, str(path))
 
 
@@ -154,6 +155,41 @@ def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
             for subgraph in _subgraphs(attribute):
                 yield from tensors_of(subgraph)
+
+
+def sort_nodes(graph: GraphProto) -> None:
+    """Put every node after those that it reads from, in place and otherwise in order.
+
+    onnxruntime's fp16 converter writes files that are not sorted; they run, but no checker takes them.
+    """
+    maker = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    needed = [sorted({maker[name] for name in _read_by(node) if name in maker}) for node in graph.node]
+    if all(not reads or reads[-1] < place for place, reads in enumerate(needed)):
+        return
+    order: dict[int, None] = {}
+    open_: set[int] = set()
+    for start in range(len(needed)):
+        stack = [start]
+        while stack:
+            place = stack[-1]
+            missing = [read for read in needed[place] if read not in order and read not in open_]
+            open_.add(place)
+            if missing:
+                stack.extend(reversed(missing))
+            else:
+                order[stack.pop()] = None
+    copies = [onnx.NodeProto.FromString(graph.node[place].SerializeToString()) for place in order]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _read_by(node: NodeProto) -> Iterator[str]:
+    """Tensors that a node reads, those that its subgraphs capture included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for subgraph in _subgraphs(attribute):
+            for inner in subgraph.node:
+                yield from _read_by(inner)
 
 
 def _subgraphs(attribute: AttributeProto) -> Iterable[GraphProto]:
@@ -200,7 +236,7 @@ def _load_external(tensor: TensorProto, path: Path) -> None:
         raise ModelError(
             f"{path}: weight {tensor.name!r} can't be read from {location!r}: {_first_lines(error)}"
         ) from error
-    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.ClearField("data_location")
     del tensor.external_data[:]
     _require_whole(tensor, path, location)
 

@@ -27,6 +27,7 @@ _MARKER = (
 )
 
 _results = pytest.StashKey["Results"]()
+_used = pytest.StashKey[bool]()
 
 
 class _Listener:
@@ -108,6 +109,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     from pytest_trt.collection import CaseFile
 
+    parent.config.stash[_used] = True
     return CaseFile.from_parent(parent, path=file_path)
 
 
@@ -117,15 +119,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if ours or metafunc.definition.get_closest_marker("trt") is not None:
         from pytest_trt.parametrize import parametrize
 
+        metafunc.config.stash[_used] = True
         parametrize(metafunc)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Words that were not known end the run here, before anything is judged."""
-    import sys
-
-    if "pytest_trt.collection" in sys.modules:  # else nothing of ours was collected
+    if _used in config.stash:
         from pytest_trt.collection import finish
 
         finish(config, items)

@@ -288,7 +288,7 @@ def _own_runs(array: NDArray[Any], spec: TensorSpec, batch: int | None) -> int |
 
 def _runs(arrays: Arrays, specs: tuple[TensorSpec, ...], batch: int | None, where: str) -> int:
     counts = {spec.name: _own_runs(arrays[spec.name], spec, batch) for spec in specs}
-    runs = max([count for count in counts.values() if count is not None], default=1)
+    runs = max([1, *(count for count in counts.values() if count is not None)])
     for spec in specs:
         count, size = counts[spec.name], arrays[spec.name].shape
         dynamic = count is None and runs > 1

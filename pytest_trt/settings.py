@@ -98,7 +98,7 @@ def calibration_for(config: pytest.Config, case: Case) -> Case:
     if not told:
         return case
     base = config.invocation_params.dir if given else _ini_folder(config)
-    is_file = (base / told).exists()
+    is_file = (base / told).is_file()
     return replace(case, calibration=str((base / told).resolve()) if is_file else told)
 
 

@@ -6,6 +6,15 @@ import networks
 import numpy as np
 import pytest
 
+# pytester forgets what its runs import: what is imported here stays the same module for all of them
+import pytest_trt.by_hand
+import pytest_trt.create
+import pytest_trt.data_sets
+import pytest_trt.parametrize
+import pytest_trt.report.record
+import pytest_trt.report.terminal
+import pytest_trt.run  # noqa: F401
+
 if TYPE_CHECKING:
     from pathlib import Path
 

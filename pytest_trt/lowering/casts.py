@@ -25,6 +25,7 @@ from pytest_trt.lowering.graph import (
     graphs,
     rewrite_operands,
 )
+from pytest_trt.model import sort_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +77,9 @@ def fp16_typed(model: ModelProto) -> ModelProto:
         if tensor.data_type == TensorProto.FLOAT:
             _require_fp16(name, array_of(tensor))
     converted = convert_float_to_float16(copy, keep_io_types=True)
-    return converted if isinstance(converted, onnx.ModelProto) else copy
+    typed: ModelProto = copy if converted is None else converted
+    sort_nodes(typed.graph)
+    return typed
 
 
 def tf32_emulated(model: ModelProto) -> ModelProto:

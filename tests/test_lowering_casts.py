@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import networks
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pytest_trt import compare, lower
+from pytest_trt.errors import LoweringError
+from pytest_trt.lowering.casts import bf16_sandwich, fp16_sandwich, fp16_typed, round_to_tf32, tf32_emulated
+from pytest_trt.model import checked
+from pytest_trt.session import open_session
+
+FLOAT = networks.FLOAT
+LOWERINGS = [fp16_sandwich, bf16_sandwich, tf32_emulated, fp16_typed]
+
+
+def run(proto: onnx.ModelProto, **feeds: Any) -> np.ndarray:
+    found: np.ndarray = open_session(proto, "net").run(None, feeds)[0]
+    return found
+
+
+def only(op: str, weights: dict[str, Any] | None = None, shape: tuple[Any, ...] = ("N",)) -> onnx.ModelProto:
+    names = ["x", *(weights or {})]
+    return networks.model(
+        [helper.make_node(op, names, ["y"])], {"x": (FLOAT, list(shape))}, {"y": (FLOAT, list(shape))}, weights
+    )
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_the_argument_is_left_alone(lowering: Any) -> None:
+    proto = networks.convolutional()
+    before = proto.SerializeToString(deterministic=True)
+
+    lowering(proto)
+
+    assert proto.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_the_result_is_valid_and_runs(lowering: Any) -> None:
+    lowered = lowering(networks.convolutional())
+
+    onnx.checker.check_model(lowered, full_check=True)
+    assert run(lowered, x=networks.images()).dtype == np.float32
+
+
+@pytest.mark.parametrize(("lowering", "worst"), [(fp16_sandwich, 2e-3), (bf16_sandwich, 2e-2), (tf32_emulated, 2e-3)])
+def test_the_error_is_of_the_precisions_size_and_not_zero(lowering: Any, worst: float) -> None:
+    proto, x = networks.convolutional(), networks.images()
+
+    error = compare(run(lowering(proto), x=x), run(proto, x=x)).rel_rms
+
+    assert worst / 40 < error < worst
+
+
+@pytest.mark.parametrize(("lowering", "dtype"), [(fp16_sandwich, np.float16), (bf16_sandwich, ml_dtypes.bfloat16)])
+def test_every_value_is_rounded_to_nearest_even(lowering: Any, dtype: Any) -> None:
+    x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+
+    got = run(lowering(only("Relu")), x=x)
+
+    np.testing.assert_array_equal(got, np.maximum(x.astype(dtype).astype(np.float32), 0))
+
+
+@pytest.mark.parametrize(("lowering", "dtype"), [(fp16_sandwich, np.float16), (bf16_sandwich, ml_dtypes.bfloat16)])
+def test_stored_weights_are_rounded(lowering: Any, dtype: Any) -> None:
+    proto = networks.convolutional()
+
+    lowered = lowering(proto)
+
+    for tensor in proto.graph.initializer:
+        rounded = numpy_helper.to_array(tensor).astype(dtype).astype(np.float32)
+        np.testing.assert_array_equal(numpy_helper.to_array(networks.weight(lowered, tensor.name)), rounded)
+
+
+def test_fp16_overflow_inside_is_infinite_though_the_output_would_be_small() -> None:
+    nodes = [helper.make_node("Mul", ["x", "big"], ["b"]), helper.make_node("Mul", ["b", "small"], ["y"])]
+    weights = {"big": np.float32(1000), "small": np.float32(0.001)}
+    proto = networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])}, weights)
+
+    assert np.isinf(run(fp16_sandwich(proto), x=np.float32([640.0]))).all()
+    assert np.isfinite(run(bf16_sandwich(proto), x=np.float32([640.0]))).all()
+
+
+def test_a_constant_node_is_rounded_like_an_initializer() -> None:
+    tensor = numpy_helper.from_array(np.array([1 / 3], np.float32), "c")
+    nodes = [helper.make_node("Constant", [], ["c"], value=tensor), helper.make_node("Mul", ["x", "c"], ["y"])]
+    proto = networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])})
+
+    assert run(fp16_sandwich(proto), x=np.float32([1.0]))[0] == np.float32(np.float16(1 / 3))
+
+
+def test_what_tells_a_size_is_not_rounded() -> None:
+    scales = np.array([1, 1, 1.3337], np.float32)
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest")
+    shapes = ({"x": (FLOAT, [1, 1, 10_000])}, {"y": (FLOAT, [1, 1, "M"])})
+    proto = networks.model([node], *shapes, {"scales": scales})
+
+    lowered = fp16_sandwich(proto)
+
+    np.testing.assert_array_equal(numpy_helper.to_array(networks.weight(lowered, "scales")), scales)
+    x = np.zeros((1, 1, 10_000), np.float32)
+    assert run(lowered, x=x).shape == run(proto, x=x).shape
+
+
+def test_integers_are_left_alone() -> None:
+    proto = networks.embedding()
+    ids = np.array([[1, 2, 3, 4, 5]])
+
+    lowered = fp16_sandwich(proto)
+
+    assert run(lowered, ids=ids, mask=np.ones((1, 5), np.float32)).shape == (1, 4)
+    np.testing.assert_array_equal(numpy_helper.to_array(networks.weight(lowered, "last")), [2])
+
+
+def branching() -> onnx.ModelProto:
+    """y = x @ w if sum(x) > 0 else x / 3, each in a subgraph, w captured from outside."""
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["a"])], "then", [], [helper.make_tensor_value_info("a", FLOAT, None)]
+    )
+    third = numpy_helper.from_array(np.array(1 / 3, np.float32), "third")
+    other = helper.make_graph(
+        [helper.make_node("Mul", ["x", "third"], ["b"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("b", FLOAT, None)],
+        [third],
+    )
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], then_branch=then, else_branch=other),
+    ]
+    w = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    return networks.model(
+        nodes, {"x": (FLOAT, [2, 4])}, {"y": (FLOAT, [2, 4])}, {"w": w, "zero": np.array(0, np.float32)}
+    )
+
+
+@pytest.mark.parametrize("lowering", [fp16_sandwich, bf16_sandwich, tf32_emulated])
+def test_subgraphs_are_lowered_too(lowering: Any) -> None:
+    proto, x = branching(), np.full((2, 4), 1 / 7, np.float32)
+
+    lowered = lowering(proto)
+
+    assert 1e-5 < compare(run(lowered, x=x), run(proto, x=x)).rel_rms < 1e-2
+    exact_in_tf32 = lowering is tf32_emulated  # x / 3 is no matrix product
+    assert (compare(run(lowered, x=-x), run(proto, x=-x)).rel_rms == 0) == exact_in_tf32
+
+
+def test_tf32_keeps_ten_bits_rounded_to_nearest_even() -> None:
+    one = 1.0
+    values = np.float32([one + 2**-10, one + 2**-11, one + 3 * 2**-11, one + 2**-11 + 2**-23, -one - 2**-12])
+
+    assert round_to_tf32(values).tolist() == [one + 2**-10, one, one + 2**-9, one + 2**-10, -one]
+
+
+def test_tf32_leaves_nan_infinity_and_the_largest_values() -> None:
+    values = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0])
+
+    np.testing.assert_array_equal(round_to_tf32(values), values)
+
+
+def test_tf32_in_the_graph_is_the_rounding_of_the_operands() -> None:
+    draw = np.random.default_rng(0)
+    x, w = (draw.standard_normal((8, 8)).astype(np.float32) for _ in range(2))
+    proto = only("MatMul", {"w": w}, (8, 8))
+
+    got = run(tf32_emulated(proto), x=x)
+
+    np.testing.assert_allclose(got, round_to_tf32(x) @ round_to_tf32(w), rtol=1e-5, atol=1e-6)
+
+
+def test_tf32_leaves_biases_and_other_operators_alone() -> None:
+    proto = networks.convolutional()
+
+    lowered = tf32_emulated(proto)
+
+    for name in ("b1", "b3"):
+        np.testing.assert_array_equal(
+            numpy_helper.to_array(networks.weight(lowered, name)), numpy_helper.to_array(networks.weight(proto, name))
+        )
+    assert "w1" not in {tensor.name for tensor in lowered.graph.initializer}
+
+
+def test_a_shared_weight_is_rounded_for_the_matrix_operator_alone() -> None:
+    w = np.full((3, 3), 1 / 3, np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "w"], ["y"])]
+    proto = networks.model(nodes, {"x": (FLOAT, [3, 3])}, {"y": (FLOAT, [3, 3])}, {"w": w})
+
+    got = run(tf32_emulated(proto), x=np.zeros((3, 3), np.float32))
+
+    np.testing.assert_array_equal(got, w)
+
+
+def test_the_typed_graph_is_fp16_with_fp32_at_its_ends() -> None:
+    lowered = fp16_typed(networks.convolutional())
+
+    assert {tensor.data_type for tensor in lowered.graph.initializer} == {TensorProto.FLOAT16}
+    ends = [*lowered.graph.input, *lowered.graph.output]
+    assert {value.type.tensor_type.elem_type for value in ends} == {FLOAT}
+
+
+def test_a_weight_beyond_fp16_is_refused_where_the_typed_graph_would_clamp_it() -> None:
+    proto = networks.with_weight(networks.convolutional(), "w2", lambda w: w * 1e7)
+
+    with pytest.raises(LoweringError, match=r"weight 'w2' holds [\d.e+]+, beyond fp16's largest value 65504"):
+        fp16_typed(proto)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_an_old_opset_is_raised_where_bf16_needs_it(opset: int) -> None:
+    proto, x = networks.convolutional(opset=opset), networks.images()
+
+    lowered = bf16_sandwich(proto)
+
+    assert compare(run(lowered, x=x), run(proto, x=x)).rel_rms < 2e-2
+
+
+def test_an_operator_of_unknown_type_is_refused() -> None:
+    nodes = [helper.make_node("Strange", ["x"], ["s"], domain="com.example"), helper.make_node("Relu", ["s"], ["y"])]
+    proto = networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])})
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+
+    with pytest.raises(LoweringError, match=r"type of 's', computed by Strange .*of domain 'com.example'"):
+        fp16_sandwich(proto)
+
+
+def test_lower_refuses_to_lower_a_reduced_file_further() -> None:
+    half = checked(fp16_typed(networks.convolutional()), "half.onnx")
+
+    with pytest.raises(LoweringError, match=r"half.onnx already holds fp16.*--trt-precision=model"):
+        lower(half, "bf16")
+    assert lower(half, "fp16") is half
+    assert lower(half, "model") is half
