@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["add_root_cases", "has_cases", "is_case_file", "prepare_options"]
+__all__ = ["add_root_cases", "has_cases", "is_case_file", "parse", "prepare_options"]
 
 
 def prepare_options(config: pytest.Config) -> None:
@@ -27,21 +29,22 @@ def prepare_options(config: pytest.Config) -> None:
     except SpecError as error:
         raise pytest.UsageError(str(error)) from error
     if settings.update_golden(config):
-        _refuse_in_ci()
-    if hasattr(config, "workerinput"):
-        return  # one of xdist's workers is given the controller's arguments
+        _refuse_update(config)
+    # xdist's workers do this for themselves: they are given the words of the command line, not config.args
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
     models = [str(path) for path in _onnx_files(config)]
-    if models:
-        named = config.args_source is pytest.Config.ArgsSource.ARGS
+    if models and settings.models_alone(config):
         config.args = [*(config.args if named else []), *models]
-    elif config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+    elif not named:
+        config.args = [*config.args, *models]
         add_root_cases(config)
 
 
 def add_root_cases(config: pytest.Config) -> None:
     """Files of cases in the root folder are collected too where ``testpaths`` names only folders below it."""
-    found = [str(path) for path in sorted(config.rootpath.glob("*.toml")) if has_cases(path)]
-    config.args = [*config.args, *(path for path in found if path not in config.args)]
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        found = [str(path) for path in sorted(config.rootpath.glob("*.toml")) if has_cases(path)]
+        config.args = [*config.args, *(path for path in found if path not in config.args)]
 
 
 def is_case_file(path: Path, config: pytest.Config) -> bool:
@@ -52,35 +55,62 @@ def is_case_file(path: Path, config: pytest.Config) -> bool:
 
 
 def has_cases(path: Path) -> bool:
-    """Whether the file is one that holds cases."""
+    """Whether the file is one that holds cases; of a pyproject.toml, whether it has our table."""
     if path.name == "pyproject.toml":
-        try:
-            return b"tool.pytest-trt" in path.read_bytes()
-        except OSError:
-            return False
+        return _names_us(path)
     return path.name == "trt.toml" or path.name.endswith(".trt.toml")
 
 
-def _refuse_in_ci() -> None:
-    import os
+def parse(path: Path) -> dict[str, Any]:
+    """The document of a TOML file.
 
+    Raises:
+        ValueError, OSError: it can't be read.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    return document
+
+
+def _names_us(path: Path) -> bool:
+    try:
+        if b"pytest-trt" not in path.read_bytes().replace(b"_", b"-"):
+            return False
+        tool = parse(path).get("tool", {})
+    except (ValueError, OSError):
+        return False  # pytest itself reads this file, and says what is wrong with it
+    return isinstance(tool, dict) and ("pytest-trt" in tool or "pytest_trt" in tool)
+
+
+def _refuse_update(config: pytest.Config) -> None:
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         raise pytest.UsageError(
             "--trt-update-golden is refused where CI is set: a gate that writes what it checks passes always."
             " Make goldens on your machine, look at them and commit them."
         )
+    if config.getoption("numprocesses", None) or config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "--trt-update-golden is refused under xdist, whose workers would overwrite each other: drop -n."
+        )
 
 
 def _onnx_files(config: pytest.Config) -> Iterator[Path]:
     for path in settings.models(config):
-        if path.is_dir():
-            files = sorted(path.rglob("*.onnx"))
-            if not files:
-                raise pytest.UsageError(f"--trt-model: no .onnx file in the folder {path}.")
-            yield from files
-        elif path.suffix != ".onnx":
-            raise pytest.UsageError(f"--trt-model: {path} is neither a folder nor an .onnx file.")
-        elif not path.exists():
-            raise pytest.UsageError(f"--trt-model: there is no file {path}.")
-        else:
-            yield path
+        found = sorted(path.rglob("*.onnx")) if path.is_dir() else [path]
+        if not found:
+            raise pytest.UsageError(f"--trt-model: no .onnx file in the folder {path}.")
+        for file in found:
+            _require_model(file)
+            yield file
+
+
+def _require_model(path: Path) -> None:
+    if path.suffix != ".onnx":
+        raise pytest.UsageError(f"--trt-model: {path} is neither a folder nor an .onnx file.")
+    if not path.exists():
+        raise pytest.UsageError(f"--trt-model: there is no file {path}.")
+    if "[" in str(path) or "::" in str(path):
+        raise pytest.UsageError(f"--trt-model: pytest can't name {path}, whose path holds '[' or '::': rename it.")

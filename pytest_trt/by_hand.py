@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from pytest_trt import settings
 from pytest_trt.backends import choose
 from pytest_trt.check import build, could_not, refuse_simulation, verdict_of
-from pytest_trt.errors import PytestTrtError
+from pytest_trt.errors import CaseError, PytestTrtError
 from pytest_trt.judging import note, prepare
 from pytest_trt.opening import open_golden
 from pytest_trt.reference import subject_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_trt.backends import Engine
+    from pytest_trt.backends import Backend, Engine
     from pytest_trt.case import Case
     from pytest_trt.golden import Golden
     from pytest_trt.model import Model
@@ -78,9 +78,8 @@ class GoldenCheck:
         from pytest_trt.errors import NotPassed
 
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
-        golden = replace(self.golden, runs=self.golden.runs[:1])
         try:
-            verdict = verdict_of(self._case, self._precision, self._model, golden, self._ran, [arrays])
+            verdict = verdict_of(self._case, self._precision, self._model, self.golden, self._ran, [arrays])
         except PytestTrtError as error:
             verdict = could_not(self._case, self._precision, self._ran.backend, error)
         try:
@@ -114,17 +113,32 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
     """The golden for ``trt_golden``; what goes wrong is noted on the item.
 
     Raises:
-        NotPassed: it is missing, damaged, stale, of other shapes or without evidence.
+        NotPassed: it is missing, damaged, stale, of other shapes, without evidence, or of several data sets; or an
+            engine is required and nothing shows that one computes the outputs.
     """
     name = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
         model = subject_of(case)
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
+        if len(golden.runs) > 1:
+            raise CaseError(
+                f"{case.where}: {golden.source} holds {len(golden.runs)} data sets, which trt_golden can't hand out as"
+                " one: judge them all with trt_check()."
+            )
+        ran = _ran(item, choose(name))
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error))
         raise
-    backend = choose(name)
-    ours = "trt_engine" in getattr(item, "fixturenames", ())
-    ran = OutputsGiven(backend.name, backend.simulated) if ours else OutputsGiven("given outputs", False)
     return GoldenCheck(golden, item, case, precision, model, ran)
+
+
+def _ran(item: pytest.Item, backend: Backend) -> OutputsGiven:
+    if "trt_engine" in getattr(item, "fixturenames", ()):
+        return OutputsGiven(backend.name, backend.simulated)
+    if settings.require_engine(item.config):
+        raise CaseError(
+            "an engine is required (--trt-require-engine), and outputs that are handed to trt_golden.check() without"
+            " trt_engine may come from anywhere: take trt_engine, or trt_check."
+        )
+    return OutputsGiven("given outputs", False)

@@ -42,16 +42,16 @@ def calibrate(model: Model, tensors: list[str], samples: Iterable[Arrays], sourc
     amax = dict.fromkeys(tensors, 0.0)
     seen = False
     for batch in samples:
-        finite(batch, f"calibration {source}")
+        finite(batch, source)
         for feeds in split(batch, model.inputs, _BATCH):
             seen = True
             _widen(amax, {**run(session, model, feeds), **feeds})
     if not seen:
-        raise DataError(f"calibration {source} holds no samples.")
+        raise DataError(f"{source} holds no samples.")
     for name, value in amax.items():
         if not math.isfinite(value):
             raise LoweringError(
-                f"{model.source}: tensor {name!r} is NaN or infinite in fp32 for calibration samples of {source}:"
+                f"{model.source}: tensor {name!r} is NaN or infinite in fp32 for the samples of {source}:"
                 " no range can hold it. Look for NaN weights, or inputs of the wrong scale."
             )
     return Ranges(amax, source)

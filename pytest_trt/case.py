@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.precision import Precision
@@ -15,7 +18,7 @@ from pytest_trt.tolerance import Tolerance
 
 __all__ = ["Case", "cases_of_file", "known_keys"]
 
-_ILLEGAL = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
+_ILLEGAL = re.compile(r'[\x00-\x1f<>:"/\\|?*\[\]]')
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,10 @@ class Case:
             raise CaseError(f"{self.where}: name the model with exactly one of `onnx` and `torch`.")
         if not self.name:
             object.__setattr__(self, "name", _default_name(self))
-        if _ILLEGAL.search(self.name) or self.name.strip(". ") != self.name:
+        if _ILLEGAL.search(self.name) or self.name.strip(". ") != self.name or len(self.name) > 200:
             raise CaseError(
                 f"{self.where}: the name {self.name!r} can't be a golden's file name: leave out control"
-                ' characters, < > : " / \\ | ? * and outer dots and spaces.'
+                ' characters, < > : " / \\ | ? * [ ] and outer dots and spaces, and keep it under 200 characters.'
             )
 
     @classmethod
@@ -176,7 +179,7 @@ def _count(least: int) -> Any:
 
 
 def _precisions(value: Any, where: str) -> tuple[str, ...]:
-    return tuple(_parsed(label, where).label for label in _texts(value, where))
+    return tuple(dict.fromkeys(_parsed(label, where).label for label in _texts(value, where)))
 
 
 def _parsed(label: str, where: str) -> Precision:
@@ -217,11 +220,27 @@ def _input(value: Any, where: str) -> InputSpec:
     if shape is not None and not axes:
         raise CaseError(f"{where}.shape = {shape!r} must be a list of positive sizes, or names for dynamic axes.")
     for bound in ("low", "high"):
-        if bound in value and (isinstance(value[bound], bool) or not isinstance(value[bound], (int, float))):
-            raise CaseError(f"{where}.{bound} = {value[bound]!r} must be a number.")
+        if bound in value and not _is_finite(value[bound]):
+            raise CaseError(f"{where}.{bound} = {value[bound]!r} must be a finite number.")
     if ("low" in value) != ("high" in value) or ("low" in value and value["low"] > value["high"]):
         raise CaseError(f"{where}: give both low and high, low not above high.")
+    _require_dtype(value.get("dtype"), where)
     return InputSpec(**{**value, "shape": None if shape is None else tuple(shape)})
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require_dtype(name: Any, where: str) -> None:
+    if name is None:
+        return
+    try:
+        known = isinstance(name, str) and np.dtype(name).kind in "biuf"
+    except TypeError:
+        known = False
+    if not known:
+        raise CaseError(f"{where}.dtype = {name!r} is no numeric dtype of numpy, like 'float32' or 'int64'.")
 
 
 def _backend(value: Any, where: str) -> str:

@@ -13,6 +13,7 @@ from pytest_trt.backends import DEFAULT, choose, known_backend
 from pytest_trt.calibration import calibrate
 from pytest_trt.errors import BackendError, CaseError, PytestTrtError
 from pytest_trt.judge import accept_hint, judge
+from pytest_trt.locate import blame
 from pytest_trt.lowering import needs_ranges
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.lowering.qdq import quantised_activations
@@ -75,17 +76,17 @@ def check(
         if require_engine:
             refuse_simulation(chosen)
         model = subject_of(case)
+        model.require_float_output()
         golden = open_golden(case, model, precision, Path(golden_dir))
         engine = build(case, model, precision, golden, chosen)
         outputs = [engine.run(run.inputs) for run in golden.runs]
         return verdict_of(case, precision, model, golden, engine, outputs)
-    except PytestTrtError as error:
+    except Exception as error:
         return could_not(case, precision, name, error)
 
 
 def build(case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend) -> Engine:
     """The engine of a case's model at a precision, calibrated with the case's own data."""
-    model.require_float_output()
     return backend.build(model, precision, ranges_for(case, model, precision, golden), case.batch)
 
 
@@ -108,7 +109,9 @@ def ranges_for(case: Case, model: Model, precision: Precision, golden: Golden) -
     samples: Iterable[Arrays] = (run.inputs for run in golden.runs)
     if case.calibration != "golden":
         samples = read(case.calibration, case.base, model.inputs, f"{case.where}: calibration")
-    return calibrate(model, quantised_activations(model.proto), samples, repr(case.calibration))
+    return calibrate(
+        model, quantised_activations(model.proto), samples, f"{case.where}: calibration {case.calibration!r}"
+    )
 
 
 def verdict_of(
@@ -140,15 +143,16 @@ def verdict_of(
     )
 
 
-def could_not(case: Case, precision: Precision, backend: str, error: PytestTrtError) -> Verdict:
-    """The verdict that a case could not be judged."""
+def could_not(case: Case, precision: Precision, backend: str, error: Exception) -> Verdict:
+    """The verdict that a case could not be judged; what we did not foresee is named as our fault."""
+    ours = isinstance(error, PytestTrtError)
     return Verdict(
         case=case.name,
         precision=precision.label,
         backend=backend,
         simulated=False,
         verdict="error",
-        message=str(error),
+        message=str(error) if ours else f"a fault of pytest-trt, please report it: {blame(error)}",
         kind=type(error).__name__,
         where=case.where,
     )

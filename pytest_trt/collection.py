@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt import settings
-from pytest_trt.arguments import has_cases
+from pytest_trt.arguments import has_cases, parse
 from pytest_trt.case import Case, cases_of_file
-from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError
+from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError, unknown
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -41,7 +40,9 @@ class CaseFile(pytest.File):
         except SpecError as error:
             self.config.stash.setdefault(spec_errors, []).append(str(error))
             return
-        except CaseError as error:
+        except Exception as error:  # whatever a file holds, the others are checked
+            ours = isinstance(error, CaseError)
+            error = error if ours else CaseError(f"{self.path} can't be read: {type(error).__name__}: {error}")
             yield CaseItem.from_parent(self, name="unreadable", case=error, precision=None, line=0)
             return
         for number, (case, line) in enumerate(zip(cases, _lines(self.path, len(cases)), strict=True), 1):
@@ -110,11 +111,14 @@ def cases_beside(test_file: Path, config: pytest.Config) -> list[Case | CaseErro
     """
     for folder in [test_file.parent, *test_file.parent.parents]:
         files = [path for path in sorted(folder.glob("*.toml")) if has_cases(path)]
-        found = [case for path in files for case in _cases(path, config)]
-        if found:
+        found: list[Case | CaseError] = []
+        for path in files:
+            try:
+                found += _cases(path, config)
+            except CaseError as error:
+                found.append(error)
+        if found or folder == config.rootpath:
             return found
-        if folder == config.rootpath:
-            break
     return []
 
 
@@ -122,7 +126,7 @@ def case_of_model(path: Path, config: pytest.Config) -> Case:
     """The case of an ONNX file that the command line names."""
     label = shown(path, config)
     table = {"onnx": path.name}
-    return Case.from_table(table, path.parent, label, f"--trt-model={label}")
+    return Case.from_table(table, path.parent, label, f"--trt-model={label}{settings.options_again(config)}")
 
 
 def _cases(path: Path, config: pytest.Config) -> list[Case | CaseError]:
@@ -131,7 +135,9 @@ def _cases(path: Path, config: pytest.Config) -> list[Case | CaseError]:
         return [case_of_model(path, config)]
     tables = _tables(path, label)
     return [
-        case if isinstance(case, CaseError) else replace(case, command=f'"{label}::{case.name}"')
+        case
+        if isinstance(case, CaseError)
+        else replace(case, command=f'"{label}::{case.name}"{settings.options_again(config)}')
         for case in cases_of_file(tables, path.parent, label)
     ]
 
@@ -143,34 +149,27 @@ def _lines(path: Path, count: int) -> list[int]:
     return found if len(found) == count else [0] * count
 
 
-def _tables(path: Path, shown: str) -> Any:
-    document = _parse(path, shown)
+def _tables(path: Path, label: str) -> Any:
+    try:
+        document = parse(path)
+    except (ValueError, OSError) as error:
+        raise CaseError(f"{label} can't be read as TOML: {error}. None of its cases was checked.") from error
     if path.name != "pyproject.toml":
-        return _models(document, shown)
-    return _models(document.get("tool", {}).get("pytest-trt", {}), f"{shown} [tool.pytest-trt]")
+        return _models(document, label)
+    if "pytest_trt" in document["tool"]:
+        raise unknown(f"table in {label}:", "tool.pytest_trt", ["tool.pytest-trt"])
+    return _models(document["tool"]["pytest-trt"], f"{label} [tool.pytest-trt]")
 
 
-def _models(table: dict[str, Any], where: str) -> Any:
-    from pytest_trt.errors import unknown
-
+def _models(table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise CaseError(f"{where} = {table!r} must be a table.")
     for key in table:
         if key != "model":
             raise unknown(f"key in {where}:", key, ["model"])
     if "model" not in table:
         raise CaseError(f"{where} holds no case: write one [[model]] table for each model.")
     return table["model"]
-
-
-def _parse(path: Path, shown: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise CaseError(f"{shown} can't be read as TOML: {error}. None of its cases was checked.") from error
-    return document
 
 
 def shown(path: Path, config: pytest.Config) -> str:

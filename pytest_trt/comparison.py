@@ -121,6 +121,8 @@ def compare(
     tally = _Tally(atol or 0.0, rtol or 0.0, asked)
     for block in blocks(a, r):
         tally.add(block)
+    if tally.extreme():
+        tally.sum_scaled(a, r)
     p99, p999 = percentiles(a, r, tally.histogram, _PERCENTILES)
     return tally.figures(a, r, p99, p999, rank(a, r) if ranking else None)
 
@@ -161,11 +163,12 @@ class _Tally:
         if not block.finite:
             plain = np.isfinite(x) & np.isfinite(y)
             error, x, y = error[plain], x[plain], y[plain]
-        self.error_sum += float(error.sum())
-        self.error_squares += float(error @ error)
-        self.actual_squares += float(x @ x)
-        self.reference_squares += float(y @ y)
-        self.product += float(x @ y)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # sum_scaled() mends what is lost
+            self.error_sum += float(error.sum())
+            self.error_squares += float(error @ error)
+            self.actual_squares += float(x @ x)
+            self.reference_squares += float(y @ y)
+            self.product += float(x @ y)
 
     def _keep_extremes(self, block: Block) -> None:
         size, scale = block.size, np.abs(block.reference)
@@ -183,6 +186,25 @@ class _Tally:
             over = over[np.argsort(-excess[over], kind="stable")[:_WORST]]
         found = [(float(excess[i]), start + int(i)) for i in over]
         self.worst = sorted(self.worst + found, key=lambda pair: (-pair[0], pair[1]))[:_WORST]
+
+    def extreme(self) -> bool:
+        """Whether squares left float64's range: zero though elements differ, or infinite though none is."""
+        sums = self.error_squares + self.actual_squares + self.reference_squares + abs(self.error_sum)
+        lost = 0.0 in (self.error_squares, self.reference_squares) and self.different > 0
+        return lost or not math.isfinite(sums)
+
+    def sum_scaled(self, a: NDArray[Any], r: NDArray[Any]) -> None:
+        """Take the sums again of values divided by the largest, so that their ratios are right."""
+        scale = max((_finite_max(block) for block in blocks(a, r)), default=0.0)
+        self.error_squares = self.actual_squares = self.reference_squares = self.product = 0.0
+        for block in blocks(a, r) if scale else ():
+            plain = np.isfinite(block.actual) & np.isfinite(block.reference)
+            x, y = block.actual[plain] / scale, block.reference[plain] / scale
+            error = x - y
+            self.error_squares += float(error @ error)
+            self.actual_squares += float(x @ x)
+            self.reference_squares += float(y @ y)
+            self.product += float(x @ y)
 
     def figures(self, a: NDArray[Any], r: NDArray[Any], p99: float, p999: float, ranking: Ranking | None) -> Comparison:
         """The figures of all blocks."""
@@ -213,7 +235,7 @@ class _Tally:
         )
 
     def _cosine(self) -> float:
-        if self.error_squares == 0:
+        if not self.different:
             return 1.0  # exactly: the quotient of equal norms may round to less
         norms = math.sqrt(self.actual_squares) * math.sqrt(self.reference_squares)
         if norms == 0:
@@ -253,6 +275,11 @@ class _NonFinite:
         self.reference_nan += int(np.isnan(y).sum())
         self.reference_inf += int(np.isinf(y).sum())
         self.mismatched += int((~(np.isfinite(x) & np.isfinite(y)) & (block.size > 0)).sum())
+
+
+def _finite_max(block: Block) -> float:
+    values = np.abs(np.concatenate([block.actual, block.reference]))
+    return float(values[np.isfinite(values)].max(initial=0.0))
 
 
 def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from pytest_trt.errors import DamagedGolden, GoldenMismatch
@@ -53,12 +52,14 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _read(folder: Path, kind: str, names: list[str]) -> Arrays:
-    files = sorted(folder.glob(f"{kind}_*.pb"), key=lambda path: int(path.stem.rpartition("_")[2]))
-    if len(files) != len(names):
+    present = {path.name for path in folder.glob(f"{kind}_*.pb")}
+    wanted = [f"{kind}_{number}.pb" for number in range(len(names))]
+    if present != set(wanted):
         raise GoldenMismatch(
-            f"{folder} holds {len(files)} {kind} file(s), and the model has the {kind}s"
-            f" {', '.join(map(repr, names))}: write {kind}_0.pb to {kind}_{len(names) - 1}.pb."
+            f"{folder} holds {', '.join(sorted(present)) or f'no {kind}_*.pb'}, and the model has the {kind}s"
+            f" {', '.join(map(repr, names))}, which are {', '.join(wanted)}."
         )
+    files = [folder / name for name in wanted]
     tensors = [_tensor(file) for file in files]
     stored = [tensor.name for tensor in tensors]
     ordered = stored if sorted(stored) == sorted(names) else names
@@ -70,6 +71,6 @@ def _tensor(file: Path) -> TensorProto:
     try:
         tensor.ParseFromString(file.read_bytes())
         numpy_helper.to_array(tensor)
-    except (DecodeError, OSError, ValueError, TypeError) as error:
+    except Exception as error:  # protobuf, onnx (external data) and the file system, each in its own way
         raise DamagedGolden(f"{file} is not a whole ONNX tensor: {error}. Fetch the test data again.") from error
     return tensor

@@ -78,7 +78,7 @@ def _block(start: int, a: NDArray[Any], r: NDArray[Any]) -> Block:
         signed = x - y
         if not math.isfinite(float(signed.sum())):
             return _odd_block(start, x, y, signed)
-    if _wide(a) or _wide(r):
+    if (_wide(a) or _wide(r)) and a.dtype.kind in "biu" and r.dtype.kind in "biu":
         signed = _exact(a, r, signed)
     return Block(start, x, y, signed, np.abs(signed), finite=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.backends import DEFAULT, choose
 from pytest_trt.calibration import calibrate
 from pytest_trt.comparison import compare
-from pytest_trt.errors import LoweringError, ModelError
+from pytest_trt.errors import LoweringError, PytestTrtError
 from pytest_trt.lowering import needs_ranges
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model import is_float
@@ -15,12 +15,15 @@ from pytest_trt.precision import Precision
 from pytest_trt.tolerance import SLACK, floor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pytest_trt.model import Model
     from pytest_trt.samples import Arrays
 
-__all__ = ["envelope_of", "simulate"]
+__all__ = ["envelope_of", "provable", "simulate"]
+
+_BLIND = 0.8
+_ROOM = 1.25
 
 
 def envelope_of(
@@ -45,9 +48,38 @@ def envelope_of(
         try:
             lowered = _simulate_all(reference, precision, inputs, batch)
             envelope[precision.label] = _entries(reference, precision, lowered, exact)
-        except (LoweringError, ModelError) as error:
+        except PytestTrtError as error:
             refused[precision.label] = str(error)
     return envelope, refused
+
+
+def provable(
+    envelope: Mapping[str, Mapping[str, Mapping[str, float]]],
+    refused: Mapping[str, str],
+    moved: Mapping[str, float | None],
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
+    """Keep only bounds that a broken engine would miss.
+
+    An engine that is blind to its input and answers the mean of the golden has exactly the error by which the
+    output moves (std over samples / RMS). A bound stays under 0.8 of that; where this leaves less than 1.25 x the
+    simulated error, or the bound would take any output at all, the precision can't be judged on this golden.
+
+    Args:
+        envelope: by precision and output, from :func:`envelope_of`.
+        refused: why a precision has none.
+        moved: movement by float output; those that may stand still are left out.
+    """
+    kept: dict[str, dict[str, dict[str, float]]] = {}
+    reasons = dict(refused)
+    for precision, entries in envelope.items():
+        capped = {name: _capped(entry, moved.get(name)) for name, entry in entries.items()}
+        weak = [name for name, entry in capped.items() if entry["bound"] < _ROOM * entry["error"]]
+        useless = [name for name, entry in capped.items() if entry["bound"] >= 1]
+        if weak or useless:
+            reasons[precision] = _too_weak((weak or useless)[0], entries, moved)
+        else:
+            kept[precision] = capped
+    return kept, reasons
 
 
 def simulate(model: Model, precision: Precision, inputs: Arrays, batch: int | None) -> Arrays:
@@ -79,6 +111,20 @@ def _entries(
         bound = SLACK * error + floor(precision.unit_roundoff, whole=whole)
         entries[output.name] = {"error": error, "bound": bound}
     return entries
+
+
+def _capped(entry: Mapping[str, float], moved: float | None) -> dict[str, float]:
+    bound = entry["bound"] if moved is None else min(entry["bound"], _BLIND * moved)
+    return {"error": entry["error"], "bound": bound}
+
+
+def _too_weak(name: str, entries: Mapping[str, Mapping[str, float]], moved: Mapping[str, float | None]) -> str:
+    still = moved.get(name)
+    told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"
+    return (
+        f"a correct implementation errs on {name!r} by {entries[name]['error']:.2g} of its size{told}: no bound tells"
+        " it from a broken one. Give inputs that move the output more, or keep this model at a finer precision"
+    )
 
 
 def _error(lowered: object, exact: object, *, whole: bool) -> float:

@@ -116,6 +116,7 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> SpecError:
     import difflib
 
     names = list(known)
-    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.0)
+    hint = f"did you mean {by_lower[near[0]]!r}? " if near and word else ""
     return SpecError(f"unknown {kind} {word!r}: {hint}(known: {', '.join(names)})")

@@ -7,6 +7,7 @@ model's hash, who made it, the envelope of each precision and how much each outp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.difference import rms
-from pytest_trt.errors import DamagedGolden, DataError, EmptyGolden, GoldenMismatch, MissingGolden
+from pytest_trt.errors import DamagedGolden, DataError, EmptyGolden, GoldenMismatch, GoldenRefused, MissingGolden
 from pytest_trt.model import is_float
 from pytest_trt.samples import conform, fit
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_trt.model import Model
+    from pytest_trt.model import Model, TensorSpec
     from pytest_trt.samples import Arrays
 
 __all__ = [
@@ -104,7 +104,11 @@ class Golden:
 
 
 def write(golden: Golden, path: Path, case: str) -> None:
-    """Write the file whole or not at all; the folder is made."""
+    """Write the file whole or not at all; the folder is made.
+
+    Raises:
+        GoldenRefused: it can't be written there.
+    """
     from safetensors.numpy import save
 
     tensors = {f"input.{name}": array for name, array in golden.inputs.items()}
@@ -119,14 +123,17 @@ def write(golden: Golden, path: Path, case: str) -> None:
         "origin": golden.origin,
         **{key: _json(getattr(golden, key)) for key in ("envelope", "refused", "evidence", "provenance")},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         data = save({key: np.asarray(array, order="C") for key, array in tensors.items()}, metadata)
         draft.write_bytes(_in_order(data))
         draft.replace(path)
+    except OSError as error:
+        raise GoldenRefused(f"the golden {path} can't be written: {error.strerror or error}.") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def read(path: Path, mend: str) -> Golden:
@@ -153,17 +160,25 @@ def read(path: Path, mend: str) -> Golden:
         ) from error
 
 
-def movement(output: NDArray[Any], samples: int) -> float | None:
-    """Std over samples / RMS of a float output; None if it has not one entry a sample, or there is one sample.
+def movement(output: NDArray[Any], parts: int) -> float | None:
+    """Std over samples / RMS of a float output; None where it is not made of ``parts`` equal parts, or of one.
 
-    The std is taken element by element over axis 0, and its RMS over the elements is reported.
+    The std is taken element by element over the parts along axis 0, and its RMS over the elements is reported:
+    the relative RMS of an engine that always answers the mean.
+
+    Args:
+        output: samples along axis 0.
+        parts: samples, or runs of several where the model's first axis is fixed.
     """
-    if samples < 2 or not output.ndim or output.shape[0] != samples:
+    if parts < 2 or not output.ndim or output.shape[0] % parts:
         return None
-    scale = rms(output)
     values = output.astype(np.float64)
     values = np.where(np.isfinite(values), values, 0.0)
-    return float(np.sqrt(np.mean(values.std(axis=0) ** 2))) / scale if scale else 0.0
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest:
+        return 0.0
+    values = (values / largest).reshape(parts, -1)
+    return float(np.sqrt(np.mean(values.std(axis=0) ** 2) / np.mean(values**2)))
 
 
 def require_fit(golden: Golden, model: Model, mend: str, *, exact: bool) -> None:
@@ -193,7 +208,7 @@ def require_fit(golden: Golden, model: Model, mend: str, *, exact: bool) -> None
         for name, array in {**run.inputs, **run.outputs}.items():
             _require_numbers(array, name, where, mend)
         for name, spec in wanted.items():
-            _require_output(run.outputs[name], spec, where, mend)
+            _require_output(run.outputs[name], spec, where, mend, exact=exact)
 
 
 def require_evidence(golden: Golden, movements: Mapping[str, float | None], still: tuple[str, ...], mend: str) -> None:
@@ -244,8 +259,13 @@ def _golden(path: Path, metadata: dict[str, str], tensors: Arrays) -> Golden:
     if metadata.get("schema") != str(SCHEMA):
         raise ValueError(f"schema {metadata.get('schema')!r}, this release reads {SCHEMA}")
     inputs, outputs, hop = (_under(prefix, tensors) for prefix in ("input.", "output.", "onnx."))
-    if not outputs or not inputs:
-        raise ValueError("no input or no output in it")
+    if not outputs or not inputs or not set(hop) <= set(outputs):
+        raise ValueError("its inputs and outputs are not whole")
+    told = {key: json.loads(metadata[key]) for key in ("envelope", "refused", "evidence", "provenance")}
+    if not all(isinstance(table, dict) for table in told.values()):
+        raise ValueError("its metadata are not tables")
+    _ = {float(entry["bound"]) for entries in told["envelope"].values() for entry in entries.values()}
+    _ = {float(value) for value in told["evidence"].values()}
     return Golden(
         runs=(Run(inputs, outputs),),
         source=str(path),
@@ -253,7 +273,7 @@ def _golden(path: Path, metadata: dict[str, str], tensors: Arrays) -> Golden:
         origin=metadata["origin"],
         onnx_outputs=hop,
         labels=tensors.get("labels"),
-        **{key: json.loads(metadata[key]) for key in ("envelope", "refused", "evidence", "provenance")},
+        **told,
     )
 
 
@@ -274,15 +294,16 @@ def _require_numbers(array: NDArray[Any], name: str, where: str, mend: str) -> N
         raise GoldenMismatch(f"{where}: {name!r} holds NaN, which nothing can be compared with. Make it anew: {mend}")
 
 
-def _require_output(array: NDArray[Any], spec: Any, where: str, mend: str) -> None:
+def _require_output(array: NDArray[Any], spec: TensorSpec, where: str, mend: str, *, exact: bool) -> None:
     kinds = {is_float(array.dtype), is_float(spec.dtype)}
-    if len(kinds) > 1 or (array.dtype.kind == "b") != (spec.dtype.kind == "b"):
+    other = array.dtype != spec.dtype if exact else len(kinds) > 1 or (array.dtype == bool) != (spec.dtype == bool)
+    if other:
         raise GoldenMismatch(
             f"{where}: {spec.name!r} is {array.dtype}, and the model gives {spec}. Make it anew: {mend}"
         )
     if spec.shape is None:
         return
-    fits = array.ndim == max(len(spec.shape), 0) or (not spec.shape and array.ndim == 1)
+    fits = array.ndim == len(spec.shape) or (not spec.shape and array.ndim == 1)
     if not fits or any(
         isinstance(axis, int) and axis != size for size, axis in zip(array.shape[1:], spec.shape[1:], strict=False)
     ):

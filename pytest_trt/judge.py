@@ -17,12 +17,12 @@ from pytest_trt.tolerance import Tolerance, allowance, bounded, violations
 from pytest_trt.verdict import Accuracy, Judgement
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
     from numpy.typing import NDArray
 
     from pytest_trt.case import Case
-    from pytest_trt.golden import Golden
+    from pytest_trt.golden import Golden, Run
     from pytest_trt.model import Model
     from pytest_trt.samples import Arrays
 
@@ -50,32 +50,44 @@ def judge(
     told = case.tolerance.get(precision.label, Tolerance())
     _require_outputs(told, model, case, precision)
     ranked = _ranked(case, model, told)
-    found = []
-    for name in (spec.name for spec in model.outputs):
-        tolerance = (
-            told.of(name) if name == ranked else replace(told.of(name), top1=None, top5=None, accuracy_drop=None)
-        )
-        limits, own = _limits(case, golden, label, name, tolerance)
-        candidates = [
-            _one(name, actual, run.outputs[name], limits, own, name == ranked, run.name)
-            for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
-        ]
-        worst = max(candidates, key=lambda judgement: (bool(judgement.reasons), judgement.error))
-        found.append(_with_accuracy(worst, golden, outputs, tolerance) if name == ranked else worst)
-    return tuple(found)
+    return tuple(
+        _of_output(case, label, golden, spec.name, outputs, told, ranked=spec.name == ranked) for spec in model.outputs
+    )
 
 
 def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, ...]) -> str:
-    """How to accept this error, for somebody who knows that it is right."""
-    errors = [j.error for j in judgements if j.reasons and not j.whole and math.isfinite(j.error)]
-    remake = f"if the model was meant to change, make the golden anew: {mend(case)}"
+    """How to accept what failed, for somebody who knows that it is right; empty where nothing failed."""
+    failed = [judgement for judgement in judgements if judgement.reasons]
+    errors = [j.error for j in failed if not j.whole and math.isfinite(j.error)]
+    if not failed:
+        return ""
     if not errors:
-        return f"If this is right, {remake}"
+        return f"If the model was meant to change, make the golden anew: {mend(case)}"
     limit = float(f"{1.2 * max(errors):.1e}")
     return (
         f"If this error is right for you, write tolerance.{precision} = {{ rel_rms = {limit:g} }} for this case"
-        f" ({case.where}); {remake}"
+        f" ({case.where}); if the model was meant to change, make the golden anew: {mend(case)}"
     )
+
+
+def _of_output(
+    case: Case, label: str, golden: Golden, name: str, outputs: list[Arrays], told: Tolerance, *, ranked: bool
+) -> Judgement:
+    """The judgement on one output: of the golden's runs, the worst."""
+    whole = not is_float(golden.outputs[name].dtype)
+    tolerance = told.of(name, whole=whole)
+    if not ranked:
+        tolerance = replace(tolerance, top1=None, top5=None, accuracy_drop=None)
+    bound = None if tolerance.overrides_envelope else golden.envelope.get(label, {}).get(name, {}).get("bound")
+    limits = bounded(tolerance, bound, whole=whole)
+    found = [
+        _of_run(name, actual, run, limits, "envelope" if bound is not None else "tolerance", case, ranked=ranked)
+        for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
+    ]
+    worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
+    if not limits.overrides_envelope and not worst.comparison.mismatched:
+        raise _boundless(case, label, name, golden)
+    return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
 
 
 def _require_outputs(told: Tolerance, model: Model, case: Case, precision: Precision) -> None:
@@ -97,20 +109,14 @@ def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     return None
 
 
-def _limits(case: Case, golden: Golden, label: str, output: str, tolerance: Tolerance) -> tuple[Tolerance, bool]:
-    """The limits on an output, and whether the user set the size of the error."""
-    if tolerance.overrides_envelope:
-        return tolerance, True
-    entry = golden.envelope.get(label, {}).get(output)
-    if entry is None or not math.isfinite(entry.get("bound", math.nan)):
-        why = golden.refused.get(label)
-        raise GoldenError(
-            f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden"
-            f" {golden.source} has no envelope for it{f' ({why})' if why else ''}. Write tolerance.{label} ="
-            f" {{ rel_rms = ... }}, name the fp32 model as `reference`, or make the golden anew: {mend(case)}"
-        )
-    whole = not is_float(golden.outputs[output].dtype)
-    return bounded(tolerance, entry["bound"], whole=whole), False
+def _boundless(case: Case, label: str, output: str, golden: Golden) -> GoldenError:
+    why = golden.refused.get(label)
+    missing = f" has no envelope for it, because {why}" if why else " has no envelope for it"
+    named = "" if why else ", name the fp32 model as `reference`"
+    return GoldenError(
+        f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden {golden.source}"
+        f"{missing}. Write tolerance.{label} = {{ rel_rms = ... }}{named}, or make the golden anew: {mend(case)}"
+    )
 
 
 def _named(outputs: Arrays, name: str) -> NDArray[Any]:
@@ -119,19 +125,22 @@ def _named(outputs: Arrays, name: str) -> NDArray[Any]:
     return outputs[name]
 
 
-def _one(
+def _of_run(
     name: str,
     actual: NDArray[Any],
-    reference: NDArray[Any],
+    run: Run,
     limits: Tolerance,
-    own: bool,
+    origin: Literal["envelope", "tolerance"],
+    case: Case,
+    *,
     ranked: bool,
-    run: str,
 ) -> Judgement:
+    reference = run.outputs[name]
     if actual.shape != reference.shape:
         raise DataError(
-            f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}:"
-            " the engine does not compute what the golden was made from."
+            f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: the engine"
+            f" does not compute what the golden was made from, or the golden is not whole; to make it anew:"
+            f" {mend(case)}"
         )
     atol, rtol = allowance(limits, rms(reference))
     comparison = compare(actual, reference, atol=atol, rtol=rtol, ranking=ranked)
@@ -139,10 +148,10 @@ def _one(
         output=name,
         comparison=comparison,
         tolerance=limits,
-        origin="tolerance" if own else "envelope",
+        origin=origin,
         reasons=tuple(violations(comparison, limits)),
         whole=not is_float(reference.dtype),
-        run=run,
+        run=run.name,
     )
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "RECORD",
     "WRITTEN",
-    "case_of",
     "collected",
     "gather",
     "judge_case",
@@ -47,19 +46,15 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
     backend = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
-    except PytestTrtError as error:
+    except Exception as error:
         return note(item, could_not(case, precision, backend, error))
-    try:
-        verdict = check(
-            case,
-            precision,
-            backend=backend,
-            golden_dir=settings.golden_dir(item.config),
-            require_engine=settings.require_engine(item.config),
-        )
-    except Exception as error:  # a fault of ours: pytest shows its traceback, the record must not lack it
-        note_error(item, case.name, precision.label, error)
-        raise
+    verdict = check(
+        case,
+        precision,
+        backend=backend,
+        golden_dir=settings.golden_dir(item.config),
+        require_engine=settings.require_engine(item.config),
+    )
     return note(item, verdict)
 
 
@@ -106,37 +101,75 @@ def note_error(item: pytest.Item, case: str, precision: str | None, error: Excep
 collected = pytest.StashKey[list["Case"]]()
 """All cases that were collected, in order, those deselected later too."""
 
+unreadable = pytest.StashKey[bool]()
+"""Whether a case among them could not be read."""
+
 
 def gather(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Remember the cases of all items, before any is deselected."""
-    config.stash[collected] = [case for item in items if (case := case_of(item)) is not None]
+    """Remember the cases of all items before any is deselected, and mark the items as ours."""
+    found = [(item, _about(item)) for item in items]
+    config.stash[collected] = [case for _, case in found if case is not None and not isinstance(case, Exception)]
+    config.stash[unreadable] = any(isinstance(case, Exception) for _, case in found)
+    for item, case in found:
+        if case is not None and item.get_closest_marker("trt") is None:
+            item.add_marker("trt")
 
 
-def case_of(item: pytest.Item) -> Case | None:
-    """The case that an item is about, if it is."""
+def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
+    """Why a test that asked for the gate did not run it; empty if it did, or works by hand."""
+    if any(name == RECORD for name, _ in item.user_properties):
+        return ""
+    if "trt_check" in fixtures:
+        return f"{item.nodeid} takes trt_check and never calls it: nothing was judged. Write trt_check()."
+    if not any(name.startswith("trt_") for name in fixtures):
+        return (
+            f"{item.nodeid} is marked trt and takes no fixture of it: nothing was judged. Take trt_check and call it."
+        )
+    return ""
+
+
+def golden_path(case: Case, config: pytest.Config) -> str:
+    """Where a case's golden is kept, or would be."""
+    own = case.base / case.golden if case.golden else settings.golden_dir(config) / f"{case.name}.safetensors"
+    return str(own.resolve())
+
+
+def _about(item: pytest.Item) -> Case | Exception | None:
+    """The case that an item is about, if it is, or why it could not be read."""
     params = getattr(getattr(item, "callspec", None), "params", {})
-    found = getattr(item, "case", None) or params.get("trt_case")
-    return None if found is None or isinstance(found, Exception) else found
+    found: Case | Exception | None = getattr(item, "case", None) or params.get("trt_case")
+    return found
 
 
 def _require_own_golden(item: pytest.Item, case: Case) -> None:
+    """One golden belongs to one model; and to be made anew, to cases that would make the same one."""
     from pytest_trt.errors import CaseError
 
+    making = settings.update_golden(item.config)
     for other in item.config.stash.get(collected, []):
-        if _golden_key(other) == _golden_key(case) and _model_key(other) != _model_key(case):
+        if golden_path(other, item.config) != golden_path(case, item.config):
+            continue
+        if _model_key(other) != _model_key(case):
             raise CaseError(
                 f"{case.where}: the name {case.name!r} is taken by another model too ({other.where}), and they"
                 " would share one golden. Give one of them another `name`."
             )
-
-
-def _golden_key(case: Case) -> str:
-    return str((case.base / case.golden).resolve()) if case.golden else case.name
+        if making and _making_key(other) != _making_key(case):
+            raise CaseError(
+                f"{case.where}: {other.where} is of the same name and model and would make another golden (from other"
+                " inputs, samples, seed or labels). Make them alike, or give one of them another `name`."
+            )
 
 
 def _model_key(case: Case) -> str:
     """What a case's golden is made from."""
     return str((case.base / str(case.reference or case.onnx or case.torch)).resolve())
+
+
+def _making_key(case: Case) -> tuple[object, ...]:
+    data = [str((case.base / path).resolve()) if path else None for path in (case.inputs, case.labels)]
+    drawn = (case.samples, case.seed) if case.inputs is None else None
+    return (*data, drawn, dict(case.input), case.opset, case.output_names, case.class_output, case.constant_outputs)
 
 
 def _update_once(item: pytest.Item, case: Case) -> None:
@@ -145,7 +178,7 @@ def _update_once(item: pytest.Item, case: Case) -> None:
 
     done = item.config.stash.setdefault(_updated, {})
     golden_dir = settings.golden_dir(item.config)
-    key = _golden_key(case)
+    key = golden_path(case, item.config)
     if key not in done:
         try:
             lines = update(case, golden_dir, item.config.getoption("trt_golden_reason") or "")

@@ -42,7 +42,7 @@ def locate(reference: str, base: Path, field: str) -> Callable[..., Any]:
     name, _, attribute = reference.rpartition(":")
     try:
         module = _module(name, base)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CaseError(
             f"{field} = {reference!r}: importing {name!r} (from {base} or the Python path) raised {blame(error)}"
         ) from error

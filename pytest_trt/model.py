@@ -13,14 +13,15 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from pytest_trt.errors import ModelError
+from pytest_trt.normalise import normalised, subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["Model", "TensorSpec", "is_float", "load", "nodes_of", "sort_nodes", "tensors_of"]
+__all__ = ["Model", "TensorSpec", "is_float", "load", "nodes_of", "tensors_of"]
 
 # bfloat16 and the float8 family are numpy extension types: their kind is "V", not "f".
 _FLOATS = {"float16", "float32", "float64", "bfloat16"}
@@ -84,10 +85,14 @@ class Model:
         digest = hashlib.sha256()
         graph = self.proto.graph
         opsets = sorted((entry.domain, entry.version) for entry in self.proto.opset_import)
-        digest.update(repr(opsets).encode())
-        for part in (self.proto.functions, graph.input, graph.output, graph.node, graph.initializer):
-            for message in part:
-                digest.update(message.SerializeToString(deterministic=True))
+        digest.update(repr((opsets, self.inputs, self.outputs)).encode())
+        for node in graph.node:
+            digest.update(_bare(node).SerializeToString(deterministic=True))
+        for tensor in graph.initializer:
+            array = onnx.numpy_helper.to_array(tensor)
+            digest.update(repr((tensor.name, tensor.data_type, array.shape)).encode() + array.tobytes())
+        for sparse in graph.sparse_initializer:
+            digest.update(sparse.SerializeToString(deterministic=True))
         return digest.hexdigest()
 
     def require_float_output(self) -> None:
@@ -115,7 +120,6 @@ def load(path: Path) -> Model:
     for tensor in tensors_of(proto.graph):
         if uses_external_data(tensor):
             _load_external(tensor, path)
-    sort_nodes(proto.graph)
     return checked(proto, str(path))
 
 
@@ -128,6 +132,7 @@ def checked(proto: ModelProto, source: str) -> Model:
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{source} holds no network: its graph has no node or no output.")
     try:
+        proto = normalised(proto)
         onnx.checker.check_model(proto)
     except Exception as error:  # the checker raises whatever its C++ side threw
         raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
@@ -140,9 +145,8 @@ def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
     """Every node, those of subgraphs (If, Loop, Scan) included."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for subgraph in _subgraphs(attribute):
-                yield from nodes_of(subgraph)
+        for subgraph in subgraphs(node):
+            yield from nodes_of(subgraph)
 
 
 def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
@@ -153,49 +157,16 @@ def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for subgraph in _subgraphs(attribute):
-                yield from tensors_of(subgraph)
+        for subgraph in subgraphs(node):
+            yield from tensors_of(subgraph)
 
 
-def sort_nodes(graph: GraphProto) -> None:
-    """Put every node after those that it reads from, in place and otherwise in order.
-
-    onnxruntime's fp16 converter writes files that are not sorted; they run, but no checker takes them.
-    """
-    maker = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
-    needed = [sorted({maker[name] for name in _read_by(node) if name in maker}) for node in graph.node]
-    if all(not reads or reads[-1] < place for place, reads in enumerate(needed)):
-        return
-    order: dict[int, None] = {}
-    open_: set[int] = set()
-    for start in range(len(needed)):
-        stack = [start]
-        while stack:
-            place = stack[-1]
-            missing = [read for read in needed[place] if read not in order and read not in open_]
-            open_.add(place)
-            if missing:
-                stack.extend(reversed(missing))
-            else:
-                order[stack.pop()] = None
-    copies = [onnx.NodeProto.FromString(graph.node[place].SerializeToString()) for place in order]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def _read_by(node: NodeProto) -> Iterator[str]:
-    """Tensors that a node reads, those that its subgraphs capture included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for subgraph in _subgraphs(attribute):
-            for inner in subgraph.node:
-                yield from _read_by(inner)
-
-
-def _subgraphs(attribute: AttributeProto) -> Iterable[GraphProto]:
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
+def _bare(node: NodeProto) -> NodeProto:
+    """The node without what exporters write about themselves: descriptions, source paths and lines."""
+    copy = onnx.NodeProto.FromString(node.SerializeToString())
+    copy.ClearField("doc_string")
+    copy.ClearField("metadata_props")
+    return copy
 
 
 def _parse(path: Path) -> ModelProto:
@@ -219,8 +190,12 @@ def _parse(path: Path) -> ModelProto:
 def _load_external(tensor: TensorProto, path: Path) -> None:
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     folder = path.parent.resolve()
-    file = (folder / location).resolve()
-    if not location or not file.is_relative_to(folder):
+    try:
+        file = (folder / location).resolve()
+        inside = bool(location) and file.is_relative_to(folder)
+    except (OSError, ValueError):  # a name that no file system takes
+        inside = False
+    if not inside:
         raise ModelError(
             f"{path}: weight {tensor.name!r} points to external data {location!r}, outside the model's"
             f" folder {folder}. Save the model with its weights beside it."
@@ -242,7 +217,7 @@ def _load_external(tensor: TensorProto, path: Path) -> None:
 
 
 def _require_whole(tensor: TensorProto, path: Path, location: str) -> None:
-    bits = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8
+    bits = _dtype(tensor.data_type, f"{path}: weight {tensor.name!r}").itemsize * 8
     wanted = int(np.prod(tensor.dims, dtype=np.int64)) * bits // 8
     if tensor.data_type not in _SUB_BYTE and len(tensor.raw_data) != wanted:
         raise ModelError(
@@ -266,12 +241,21 @@ def _spec(value: ValueInfoProto, source: str) -> TensorSpec:
             " tensors. Export without it (scikit-learn's ZipMap, for example, can be switched off)."
         )
     tensor = value.type.tensor_type
-    if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-        raise ModelError(f"{source}: {value.name!r} has no numeric element type.")
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    dtype = _dtype(tensor.elem_type, f"{source}: {value.name!r}")
     if not tensor.HasField("shape"):
         return TensorSpec(value.name, dtype, None)
     return TensorSpec(value.name, dtype, tuple(_axis(dim) for dim in tensor.shape.dim))
+
+
+def _dtype(element: int, what: str) -> np.dtype:
+    """numpy's dtype of an ONNX element type."""
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element))
+    except (KeyError, TypeError, ValueError):
+        dtype = None
+    if dtype is None or dtype.kind == "O":
+        raise ModelError(f"{what} has no numeric element type (ONNX type {element}).")
+    return dtype
 
 
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.comparison import compare
 from pytest_trt.create import HOP_LIMIT, movements
 from pytest_trt.data_sets import read_data_sets
-from pytest_trt.envelope import envelope_of, simulate
+from pytest_trt.envelope import envelope_of, provable, simulate
 from pytest_trt.errors import PytestTrtError, StaleGolden
 from pytest_trt.golden import Golden, read, require_evidence, require_fit
 from pytest_trt.lowering.held import held_precision
@@ -36,8 +36,12 @@ def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path
     golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
     require_fit(golden, model, mend(case), exact=case.reference is None)
     _require_fresh(case, golden, reference)
-    require_evidence(golden, movements(golden, reference, case.batch), case.constant_outputs, mend(case))
-    return _with_envelope(case, golden, reference, precision) if place.is_dir() else golden
+    moved = movements(golden, reference, case.batch)
+    require_evidence(golden, moved, case.constant_outputs, mend(case))
+    if not place.is_dir():
+        return golden
+    moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
+    return _with_envelope(case, golden, reference, _in_question(model, precision), moving)
 
 
 def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
@@ -46,10 +50,11 @@ def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
     # Another release of torch exports and seeds the same module with other bytes: let the outputs tell.
     if reference.run is not None and _same_outputs(golden, reference, case.batch):
         return
+    hint = " (a torch factory must seed its random weights)" if reference.run is not None else ""
     raise StaleGolden(
         f"the golden {golden.source} is stale: it was made from another model ({(golden.model_sha256 or '')[:12]})"
         f" than {reference.model.source} is now ({reference.model.sha256[:12]}). If the model was changed on purpose,"
-        f" make the golden anew and review what it prints: {mend(case)}"
+        f" make the golden anew and review what it prints{hint}: {mend(case)}"
     )
 
 
@@ -64,11 +69,19 @@ def _same_outputs(golden: Golden, reference: Reference, batch: int | None) -> bo
     )
 
 
-def _with_envelope(case: Case, golden: Golden, reference: Reference, precision: Precision) -> Golden:
+def _in_question(model: Model, precision: Precision) -> Precision | None:
+    """The precision whose error is asked: of a file as it is, the one that it holds, if that can be simulated."""
+    if precision is not Precision.MODEL:
+        return precision
+    return {known.label: known for known in Precision}.get(held_precision(model.proto))
+
+
+def _with_envelope(
+    case: Case, golden: Golden, reference: Reference, asked: Precision | None, moving: dict[str, float | None]
+) -> Golden:
     """ONNX test data bring no envelope: measure that of the one precision in question."""
-    held = held_precision(reference.model.proto)
-    asked = {p.label: p for p in Precision}.get(held) if precision is Precision.MODEL else precision
-    if held != "fp32" or asked is None:
+    if held_precision(reference.model.proto) != "fp32" or asked is None:
         return golden
-    envelope, refused = envelope_of(reference.model, [run.inputs for run in golden.runs], [asked], case.batch)
+    inputs = [run.inputs for run in golden.runs]
+    envelope, refused = provable(*envelope_of(reference.model, inputs, [asked], case.batch), moving)
     return replace(golden, envelope=envelope, refused=refused)

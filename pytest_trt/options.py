@@ -80,6 +80,19 @@ def known_suffix(text: str) -> object:
     return text
 
 
+def not_empty(text: str) -> object:
+    """A text that is not empty.
+
+    Raises:
+        SpecError: it is.
+    """
+    from pytest_trt.errors import SpecError
+
+    if not text.strip():
+        raise SpecError("the path is empty")
+    return text
+
+
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
     """An argparse type that keeps the text, which crosses to xdist's workers, once ``check`` has taken it."""
 
@@ -111,10 +124,10 @@ OPTIONS = (
     ),
     Option(
         "model",
-        "Check this ONNX file, or every one in this folder; no test file is needed, and without other"
-        " arguments nothing else is collected. Repeatable.",
+        "Check this ONNX file, or every one in this folder; no test file is needed, and on the command line without"
+        " other arguments nothing else is collected. Repeatable.",
         "linelist",
-        {"action": "append", "metavar": "PATH"},
+        {"action": "append", "metavar": "PATH", "type": _checked(not_empty)},
     ),
     Option(
         "calibration",

@@ -9,7 +9,7 @@ import pytest
 from pytest_trt import options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from pytest_trt.backends import Engine
@@ -35,15 +35,21 @@ class _Listener:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        self.finished = 0
+        self.crashed = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take verdicts and written goldens; the teardown report comes last and carries all."""
-        if report.when == "teardown" and any(name.startswith("trt_") for name, _ in report.user_properties):
+        if report.when != "teardown":
+            return
+        self.finished += 1
+        if any(name.startswith("trt_") for name, _ in report.user_properties):
             _results_of(self.config).take(report)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take the words that one of xdist's workers did not know."""
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Take the words that one of xdist's workers did not know, and that it crashed."""
+        self.crashed = self.crashed or bool(error)
         usage = getattr(node, "workeroutput", {}).get("trt_usage")
         if usage:
             _results_of(self.config).refuse(usage)
@@ -52,7 +58,9 @@ class _Listener:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not hasattr(self.config, "workerinput") and self._anything():
-            _results_of(self.config).finish(session)
+            results = _results_of(self.config)
+            results.finished, results.crashed = self.finished, self.crashed
+            results.finish(session)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the table."""
@@ -132,6 +140,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         finish(config, items)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A test that asks for the gate and never runs it does not pass."""
+    report = yield
+    if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
+        fixtures = getattr(item, "fixturenames", None)
+        if fixtures is not None and ("trt_check" in fixtures or item.get_closest_marker("trt") is not None):
+            from pytest_trt.judging import unjudged
+
+            reason = unjudged(item, fixtures)
+            if reason:
+                report.outcome, report.longrepr = "failed", reason
+    return report
+
+
 @pytest.fixture
 def trt_precision(request: pytest.FixtureRequest) -> Precision:
     """The precision that this test runs at; the test is repeated for each that was asked.
@@ -141,11 +164,13 @@ def trt_precision(request: pytest.FixtureRequest) -> Precision:
         def test_tolerance(trt_precision):
             assert trt_precision.bits <= 32
 
-    Asked for by ``--trt-precision=fp16,int8``, the marker's or trt.toml's ``precisions``, or the ini file.
+    Asked for by ``--trt-precision=fp16,int8``, else the ``precisions`` of the marker (or, with a fixture that takes
+    a case, of trt.toml), else the ini file.
     """
     from pytest_trt.precision import Precision
 
-    return Precision.FP32 if request.param == "-" else Precision.parse(request.param)
+    label = _param(request)
+    return Precision.FP32 if label == "-" else Precision.parse(label)
 
 
 @pytest.fixture
@@ -161,10 +186,11 @@ def trt_case(request: pytest.FixtureRequest, trt_precision: Precision) -> Case: 
     from pytest_trt.errors import CaseError
     from pytest_trt.judging import note_error
 
-    if isinstance(request.param, CaseError):
-        note_error(request.node, request.node.name, None, request.param)
-        pytest.fail(f"{type(request.param).__name__}: {request.param}", pytrace=False)
-    case: Case = request.param
+    found = _param(request)
+    if isinstance(found, CaseError):
+        note_error(request.node, request.node.name, None, found)
+        pytest.fail(f"{type(found).__name__}: {found}", pytrace=False)
+    case: Case = found
     return case
 
 
@@ -212,6 +238,17 @@ def trt_check(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pre
     from pytest_trt.judging import judge_case
 
     return lambda: _or_fail(lambda: judge_case(request.node, trt_case, trt_precision))
+
+
+def _param(request: pytest.FixtureRequest) -> Any:
+    """What the fixture was parametrized with."""
+    if hasattr(request, "param"):
+        return request.param
+    pytest.fail(
+        f"{request.fixturename} has no model to be about: name it among the test's arguments; unittest classes and"
+        " request.getfixturevalue() come too late to repeat a test for each case and precision.",
+        pytrace=False,
+    )
 
 
 def _or_fail(step: Callable[[], Any]) -> Any:

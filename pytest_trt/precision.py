@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from pytest_trt.errors import unknown
+from pytest_trt.errors import SpecError, unknown
 
 __all__ = ["Precision"]
 
@@ -66,5 +66,5 @@ class Precision(Enum):
         """
         labels = [label.strip() for label in text.split(",")]
         if not any(labels):
-            raise unknown("precision", text.strip(), cls.labels())
+            raise SpecError(f"the list of precisions is empty (known: {', '.join(cls.labels())})")
         return tuple(dict.fromkeys(cls.parse(label) for label in labels))

@@ -56,7 +56,7 @@ def rank(actual: NDArray[Any], reference: NDArray[Any]) -> Ranking:
     blind = np.isnan(a).any(axis=1)
     first = np.where(blind, -1, a.argmax(axis=1))
     scores_of_best = np.take_along_axis(a, best[:, None], axis=1)
-    above = (a > scores_of_best).sum(axis=1)
+    above = (a >= scores_of_best).sum(axis=1) - 1  # a tie is not known to be won
     flipped = np.flatnonzero(first != best)
     return Ranking(
         samples=len(best),

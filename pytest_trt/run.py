@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "header"]
 
+_ALL_ERRORS = " (every attempt ended in an error)"
+_NAME = "Name models in a trt.toml, with @pytest.mark.trt, or with --trt-model."
+
 _COLOURS = {"passed": {"green": True}, "failed": {"red": True}, "error": {"red": True}}
 
 
@@ -22,7 +25,8 @@ def header(config: pytest.Config) -> str:
     from pytest_trt.report.record import environment
 
     packages = environment()["packages"]
-    asked = ", ".join(settings.precisions_asked(config)) or "as each case says"
+    own = f"{', '.join(settings.precisions_for(config, None))} or each case's own"
+    asked = ", ".join(settings.precisions_asked(config)) or own
     backend = settings.backend_for(config, None)
     version = packages.get(backend) or packages.get(f"{backend}-gpu") or "not installed"
     kind = ", simulated on the CPU" if backend == "onnxruntime" else ""
@@ -38,6 +42,8 @@ class Results:
         self.written: list[str] = []
         self.complaints: list[str] = []
         self.usage: list[str] = []
+        self.finished = 0
+        self.crashed = False
 
     def take(self, report: pytest.TestReport) -> None:
         """Take the records and the golden's changes that an item left."""
@@ -58,6 +64,11 @@ class Results:
         if self.usage:
             self.complaints += self.usage
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        elif session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+            from pytest_trt.collection import spec_errors
+
+            words: list[str] = self.config.stash.get(spec_errors, [])
+            self.complaints += dict.fromkeys(words)
         elif not self.config.option.collectonly:
             self.complaints += self._not_judged()
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
@@ -80,24 +91,39 @@ class Results:
 
     def _not_judged(self) -> Iterator[str]:
         judged = {record["precision"] for record in self.records if record["verdict"] != "error"}
-        failed = {record["precision"] for record in self.records if record["verdict"] == "error"}
-        for precision in settings.precisions_asked(self.config):
+        tried = {record["precision"] for record in self.records if record["verdict"] == "error"}
+        asked = settings.precisions_asked(self.config)
+        for precision in asked:
             if precision not in judged:
-                tried = " (every attempt ended in an error)" if precision in failed else ""
-                yield (
-                    f"--trt-precision={precision} was asked for, and no case was judged at {precision}{tried}."
-                    " Name models in a trt.toml, with @pytest.mark.trt, or with --trt-model."
-                )
+                ended = _ALL_ERRORS if precision in tried else ""
+                what = f"--trt-precision={precision} was asked for, and no case was judged at {precision}"
+                yield f"{what}{ended}. {_NAME}"
+        if not judged and not asked and (by := self._asked_otherwise()):
+            yield f"{by} asks for a verdict, and no case was judged{_ALL_ERRORS if tried else ''}. {_NAME}"
+
+    def _asked_otherwise(self) -> str:
+        """What else asks that something is judged; the ini file does where the whole suite is run."""
+        option = self.config.option
+        if settings.models_alone(self.config):
+            return "--trt-model"
+        if option.trt_require_engine:
+            return "--trt-require-engine"
+        selected = (
+            option.keyword or option.markexpr or getattr(option, "deselect", None) or getattr(option, "lf", False)
+        )
+        whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not selected
+        return "trt_precision in the ini file" if whole and settings.ini_precisions(self.config) else ""
 
     def _write_report(self, session: pytest.Session) -> None:
         path = settings.report_file(self.config)
-        if path is None:
+        if path is None or self.config.option.collectonly:
             return
         from pytest_trt.report.record import document, write
 
         status = int(session.exitstatus)
-        partial = status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or bool(session.shouldstop)
-        partial = partial or bool(session.shouldfail)
+        cut = status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+        missed = self.finished < getattr(session, "testscollected", 0)
+        partial = cut or missed or bool(session.shouldstop or session.shouldfail) or self.crashed
         try:
             write(path, document(self.records, partial=partial, exit_status=status))
         except OSError as error:
@@ -105,17 +131,15 @@ class Results:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _unused(self) -> list[str]:
-        """Goldens that no collected case uses, where the whole suite was collected."""
-        if self.config.args_source is pytest.Config.ArgsSource.ARGS or settings.models(self.config):
-            return []
-        from pytest_trt.judging import collected
+        """Goldens that no collected case uses, where the whole suite was collected and could be read."""
+        from pytest_trt.judging import collected, golden_path, unreadable
 
+        whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not settings.models(self.config)
         cases = self.config.stash.get(collected, [])
-        if not cases or not self.records:
+        if not whole or not cases or self.config.stash.get(unreadable, False):
             return []
-        from pytest_trt.reference import find_golden
-
-        folder = settings.golden_dir(self.config)
-        used = {str(find_golden(case, folder).resolve()) for case in cases}
-        stray = [path for path in sorted(folder.glob("*.safetensors")) if str(path.resolve()) not in used]
-        return [f"unused golden: {path} belongs to no collected case" for path in stray]
+        used = {golden_path(case, self.config) for case in cases}
+        found = sorted(settings.golden_dir(self.config).glob("*.safetensors"))
+        return [
+            f"unused golden: {path} belongs to no collected case" for path in found if str(path.resolve()) not in used
+        ]

@@ -195,7 +195,10 @@ def generate(
         CaseError: an integer input without a range, or a dynamic axis other than the first without a size.
     """
     generator = np.random.default_rng(seed)
-    return {spec.name: _draw(spec, told.get(spec.name, InputSpec()), samples, generator, where) for spec in specs}
+    try:
+        return {spec.name: _draw(spec, told.get(spec.name, InputSpec()), samples, generator, where) for spec in specs}
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise CaseError(f"{where}: samples can't be drawn as `input` and `samples` say: {error}") from error
 
 
 def _batches(source: str, base: Path, field: str) -> Iterable[Any]:
@@ -240,23 +243,29 @@ def _called(source: str, base: Path, field: str) -> Iterator[Any]:
         value = function()
         if isinstance(value, Mapping) or hasattr(value, "__array__"):
             yield value
-        else:
+        elif isinstance(value, Iterable):
             yield from value
+        else:
+            raise DataError(f"{field} {source!r} returned {type(value).__name__}: return arrays by input name.")
     except (DataError, CaseError, GeneratorExit):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{field} {source!r} raised {blame(error)}") from error
 
 
 def _named(found: Any, specs: tuple[TensorSpec, ...], where: str) -> Arrays:
-    if isinstance(found, Mapping):
-        return {str(name): np.asarray(value) for name, value in found.items()}
+    try:
+        if isinstance(found, Mapping):
+            return {str(name): np.asarray(value) for name, value in found.items()}
+        array = np.asarray(found)
+    except Exception as error:  # ragged lists, tensors that want their gradient or lie on a GPU
+        raise DataError(f"{where} can't be made into an array: {error}") from error
     if len(specs) != 1:
         raise DataError(
             f"{where} is one array without a name, and the model has the inputs"
             f" {', '.join(repr(spec.name) for spec in specs)}: give arrays by input name."
         )
-    return {specs[0].name: np.asarray(found)}
+    return {specs[0].name: array}
 
 
 def _fit_one(array: NDArray[Any], spec: TensorSpec, where: str) -> None:

@@ -5,6 +5,7 @@ The command line counts before the case (marker or trt.toml), the case before th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,10 @@ __all__ = [
     "calibration_for",
     "first_given",
     "golden_dir",
+    "ini_precisions",
     "models",
+    "models_alone",
+    "options_again",
     "precisions_asked",
     "precisions_for",
     "report_file",
@@ -69,15 +73,16 @@ def precisions_asked(config: pytest.Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p.label for text in texts for p in Precision.parse_list(text)))
 
 
+def ini_precisions(config: pytest.Config) -> tuple[str, ...]:
+    """The precisions of the ini file alone."""
+    text = _ini(config, "precision")
+    return tuple(precision.label for precision in Precision.parse_list(text)) if text else ()
+
+
 def precisions_for(config: pytest.Config, case: Case | None) -> tuple[str, ...]:
     """What to check a case at."""
-    ini = _ini(config, "precision")
-    return first_given(
-        precisions_asked(config),
-        case.precisions if case else None,
-        tuple(p.label for p in Precision.parse_list(ini)) if ini else None,
-        DEFAULT_PRECISIONS,
-    )
+    own = case.precisions if case else ()
+    return first_given(precisions_asked(config), own, ini_precisions(config), DEFAULT_PRECISIONS)
 
 
 def backend_for(config: pytest.Config, case: Case | None) -> str:
@@ -98,7 +103,7 @@ def calibration_for(config: pytest.Config, case: Case) -> Case:
     if not told:
         return case
     base = config.invocation_params.dir if given else _ini_folder(config)
-    is_file = (base / told).is_file()
+    is_file = told != "golden" and (base / told).is_file()
     return replace(case, calibration=str((base / told).resolve()) if is_file else told)
 
 
@@ -112,12 +117,22 @@ def golden_dir(config: pytest.Config) -> Path:
 
 
 def models(config: pytest.Config) -> list[Path]:
-    """ONNX files and folders named by ``--trt-model`` or the ini file."""
-    given = config.getoption("trt_model")
-    if given:
-        return [Path(config.invocation_params.dir, path) for path in given]
+    """ONNX files and folders named by ``--trt-model``, or else by the ini file."""
+    given: list[str] = config.getoption("trt_model") or []
     listed: list[str] = config.getini("trt_model") or []
-    return [_ini_folder(config) / path for path in listed]
+    base, paths = (config.invocation_params.dir, given) if given else (_ini_folder(config), listed)
+    return [Path(os.path.abspath(base / path)) for path in paths]  # noqa: PTH100 - links stay as they are named
+
+
+def models_alone(config: pytest.Config) -> bool:
+    """Whether the models are all that is to be collected: the command line named them."""
+    return bool(config.getoption("trt_model"))
+
+
+def options_again(config: pytest.Config) -> str:
+    """The options that another command needs to find the same goldens."""
+    folder = config.getoption("trt_golden_dir")
+    return f" --trt-golden-dir={folder}" if folder else ""
 
 
 def report_file(config: pytest.Config) -> Path | None:

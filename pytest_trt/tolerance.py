@@ -21,6 +21,9 @@ _LEAST_FLOOR = 1e-5  # correct fp32 implementations of one network differ by up 
 _WHOLE_NUMBER_FLOOR = 0.01  # share of class ids or flags that a reduced precision may change by near ties
 
 
+_SHARES = ("mismatch", "outliers", "cosine", "top1", "top5", "accuracy_drop")
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """Limits on one output (or, in a case, on all): what is None is not asked.
@@ -64,20 +67,30 @@ class Tolerance:
         for key in table:
             if key not in known:
                 raise unknown(f"limit in {where}:", key, known)
-        limits = {key: _limit(value, f"{where}.{key}") for key, value in table.items() if key != "outputs"}
-        inner = {
-            str(name): cls.from_table(value, f"{where}.outputs.{name}")
-            for name, value in dict(table.get("outputs", {})).items()
-        }
+        limits = {key: _limit(key, value, f"{where}.{key}") for key, value in table.items() if key != "outputs"}
+        outputs = table.get("outputs", {})
+        if not isinstance(outputs, Mapping):
+            raise CaseError(f"{where}.outputs = {outputs!r} must hold a table an output.")
+        inner = {str(name): cls.from_table(value, f"{where}.outputs.{name}") for name, value in outputs.items()}
         return cls(**limits, outputs=inner)
 
-    def of(self, output: str) -> Tolerance:
-        """The limits of one output."""
+    def of(self, output: str, *, whole: bool) -> Tolerance:
+        """The limits of one output: the common ones that suit its kind, replaced by its own.
+
+        Args:
+            output: its name.
+            whole: whether it is integer or boolean; limits on relative size are not of such outputs, nor is
+                the share of unequal elements of floats, unless they are the output's own.
+        """
+        if whole:
+            common = replace(self, outputs={}, rel_rms=None, cosine=None, sqnr_db=None)
+        else:
+            common = replace(self, outputs={}, mismatch=None)
         own = self.outputs.get(output)
         if own is None:
-            return replace(self, outputs={})
+            return common
         given = {f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) not in (None, {})}
-        return replace(self, outputs={}, **given)
+        return replace(common, **given)
 
     @property
     def overrides_envelope(self) -> bool:
@@ -159,7 +172,9 @@ def _under(label: str, value: float, limit: float) -> str:
     return f"{label} {value:.6g} is under the bound {limit:.6g}"
 
 
-def _limit(value: Any, where: str) -> float:
+def _limit(key: str, value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise CaseError(f"{where} = {value!r} is no limit: write a finite number that is not negative.")
+    if key in _SHARES and value > 1:
+        raise CaseError(f"{where} = {value!r} is no share: write a number from 0 to 1, like 0.98 for 98 %.")
     return float(value)

@@ -66,7 +66,7 @@ def _export(factory: str, case: Case, field: str) -> TorchModel:
     specs = _specs(case, field)
     told = dict(zip((spec.name for spec in specs), case.input.values(), strict=True))
     example = generate(specs, told, 2, case.seed, case.where)
-    tensors = tuple(torch.from_numpy(feeds) for feeds in next(split(example, specs)).values())
+    tensors = tuple(torch.tensor(feeds) for feeds in next(split(example, specs)).values())
     names = _output_names(torch, module, tensors, case)
     proto = _to_onnx(torch, module, tensors, specs, names, case, f"{field} {factory!r}")
     model = checked(proto, factory)
@@ -75,8 +75,10 @@ def _export(factory: str, case: Case, field: str) -> TorchModel:
         parts = []
         for feeds in split(inputs, model.inputs, case.batch):
             with torch.no_grad():
-                found = module(*(torch.from_numpy(np.asarray(feeds[spec.name], order="C")) for spec in specs))
-            parts.append(dict(zip(names, (value.numpy() for value in _values(found)), strict=True)))
+                # copies: a module may work in place
+                found = module(*(torch.tensor(np.array(feeds[spec.name])) for spec in specs))
+            arrays = [value.detach().cpu().numpy().copy() for value in _values(found)]
+            parts.append(dict(zip(names, arrays, strict=True)))
         return join(parts)
 
     return TorchModel(model, run)
@@ -97,7 +99,7 @@ def _build(torch: Any, factory: str, case: Case, field: str) -> Any:
     make = locate(factory, case.base, f"{case.where}: {field}")
     try:
         module = make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CaseError(f"{case.where}: {field} = {factory!r} raised {blame(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise CaseError(f"{case.where}: {field} = {factory!r} returned {type(module).__name__}, no torch.nn.Module.")
@@ -131,6 +133,9 @@ def _output_names(torch: Any, module: Any, tensors: tuple[Any, ...], case: Case)
             found = module(*tensors)
         except Exception as error:
             raise ModelError(f"{case.where}: the torch module fails on its example input: {blame(error)}") from error
+    strange = [type(value).__name__ for value in _values(found) if not isinstance(value, torch.Tensor)]
+    if strange:
+        raise ModelError(f"{case.where}: the torch module returns {strange[0]} where a tensor is needed: flatten it.")
     count = len(_values(found))
     if case.output_names and len(case.output_names) != count:
         raise CaseError(f"{case.where}: output_names has {len(case.output_names)} names for {count} outputs.")

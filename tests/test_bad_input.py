@@ -40,7 +40,7 @@ def external(location: str, keep: bool) -> Callable[[Path], object]:
 
 def only_integers(proto: onnx.ModelProto) -> None:
     proto.graph.node.append(helper.make_node("ArgMax", ["logits"], ["best"], axis=1))
-    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("best", onnx.TensorProto.INT64, None))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("best", onnx.TensorProto.INT64, ["N", 1]))
 
 
 def calibration_of(**arrays: np.ndarray) -> Callable[[Path], object]:

@@ -67,7 +67,7 @@ def test_an_unknown_word_is_told_the_nearest(table: dict[str, Any], message: str
         ("input", {"shape": [0]}, r"input.shape = \[0\] must be a list of positive sizes"),
         ("input", {"low": 1}, "input: give both low and high"),
         ("input", {"low": 2, "high": 1}, "input: give both low and high, low not above high"),
-        ("input", {"low": "a", "high": 1}, "input.low = 'a' must be a number"),
+        ("input", {"low": "a", "high": 1}, "input.low = 'a' must be a finite number"),
     ],
 )
 def test_a_value_of_another_kind_is_refused_with_its_key(key: str, value: Any, message: str) -> None:

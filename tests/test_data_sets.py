@@ -99,7 +99,7 @@ def test_a_missing_output_file_is_told(tmp_path: Path) -> None:
     verdict = judged(tmp_path / "net")
 
     assert verdict.kind == "GoldenMismatch"
-    assert "holds 0 output file(s), and the model has the outputs 'logits'" in verdict.message
+    assert "holds no output_*.pb, and the model has the outputs 'logits', which are output_0.pb" in verdict.message
 
 
 def test_a_truncated_file_is_told(tmp_path: Path) -> None:

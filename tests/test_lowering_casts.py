@@ -227,7 +227,7 @@ def test_an_operator_of_unknown_type_is_refused() -> None:
     proto = networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])})
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
 
-    with pytest.raises(LoweringError, match=r"type of 's', computed by Strange .*of domain 'com.example'"):
+    with pytest.raises(LoweringError, match=r"type of 's' at Strange .*of domain 'com.example'"):
         fp16_sandwich(proto)
 
 

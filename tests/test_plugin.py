@@ -180,7 +180,7 @@ def test_require_engine_fails_a_simulation_from_the_ini_too(pytester: pytest.Pyt
     [
         (["--trt-precision=int9"], "unknown precision 'int9': did you mean 'int8'?"),
         (["--trt-precision=int8,fp61"], "unknown precision 'fp61': did you mean 'fp16'?"),
-        (["--trt-precision="], "unknown precision ''"),
+        (["--trt-precision="], "the list of precisions is empty"),
         (["--trt-backend=onnxrutime"], "unknown backend 'onnxrutime': did you mean 'onnxruntime'?"),
         (["--trt-report=report.jsn"], "did you mean '.json'?"),
     ],
@@ -317,8 +317,8 @@ def test_positional_arguments_of_the_marker_are_refused(pytester: pytest.Pyteste
 
     result = pytester.runpytest()
 
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*takes named arguments only*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*takes named arguments only*"])
 
 
 def test_fixtures_have_docstrings_with_examples(pytester: pytest.Pytester) -> None:

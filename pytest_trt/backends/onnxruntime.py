@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.lowering import lower
+from pytest_trt.lowering.casts import fp32_ends
+from pytest_trt.model import Model
 from pytest_trt.samples import conform
 from pytest_trt.session import open_session, require_onnxruntime, run
 
 if TYPE_CHECKING:
-    from pytest_trt.model import Model
     from pytest_trt.precision import Precision
     from pytest_trt.ranges import Ranges
     from pytest_trt.samples import Arrays
@@ -27,6 +28,7 @@ class OnnxruntimeEngine:
     model: Model
     precision: Precision
     session: Any
+    outputs: tuple[str, ...]
     batch: int | None = None
     backend: str = _NAME
     simulated: bool = True
@@ -34,7 +36,8 @@ class OnnxruntimeEngine:
     def run(self, inputs: Arrays) -> Arrays:
         """See :meth:`pytest_trt.backends.Engine.run`."""
         fitting = conform(inputs, self.model.inputs, self.model.source)
-        return run(self.session, self.model, fitting, self.batch)
+        found = run(self.session, self.model, fitting, self.batch)
+        return dict(zip(self.outputs, found.values(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class OnnxruntimeBackend:
     def build(self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None) -> OnnxruntimeEngine:
         """See :meth:`pytest_trt.backends.Backend.build`."""
         lowered = lower(model, precision, ranges)
+        lowered = Model(fp32_ends(lowered.proto), lowered.source)
         session = open_session(lowered.proto, lowered.source)
-        return OnnxruntimeEngine(lowered, precision, session, batch)
+        names = tuple(output.name for output in model.outputs)
+        return OnnxruntimeEngine(lowered, precision, session, names, batch)
 
 
 def open_backend() -> OnnxruntimeBackend:

@@ -17,26 +17,43 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.graph import (
+    MATRIX_OPERANDS,
+    Operands,
     array_of,
     constants,
     copy_at_opset,
+    drop_unread,
     element_types,
     fresh,
     graphs,
+    is_standard,
+    require_type,
     rewrite_operands,
 )
-from pytest_trt.model import sort_nodes
+from pytest_trt.normalise import sort_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["bf16_sandwich", "fp16_sandwich", "fp16_typed", "round_to_tf32", "tf32_emulated"]
+__all__ = ["bf16_sandwich", "fp16_sandwich", "fp16_typed", "fp32_ends", "round_to_tf32", "tf32_emulated"]
 
 _Round = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 
-# Inputs that say how large a result is or which candidates stay: an engine keeps these in fp32.
-_KEPT = {"Resize": (1, 2), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2)}
+_TF32_OPERANDS: Operands = {
+    **MATRIX_OPERANDS,
+    "Einsum": tuple(range(16)),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), (0, 1, 2)),
+}
+
+# Inputs that say how large a result is or which candidates stay: an engine keeps these in fp32, ...
+_KEPT: Operands = {"Resize": (1, 2), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2)}
+
+# ... and so it does with what they are put together from.
+_PUT_TOGETHER = {
+    "Identity", "Concat", "Cast", "Slice", "Gather", "Unsqueeze", "Squeeze", "Reshape", "Constant",
+    "Mul", "Div", "Add", "Sub", "Floor", "Ceil", "ConstantOfShape",
+}  # fmt: skip
 
 _LARGEST_FP16 = 65504.0
 _FIRST_BF16_CAST = 13
@@ -49,7 +66,7 @@ def fp16_sandwich(model: ModelProto) -> ModelProto:
         LoweringError: the type of a tensor can't be inferred.
     """
     copy = copy_at_opset(model, 0)
-    return _sandwich(copy, TensorProto.FLOAT16, "fp16", lambda x: x.astype(np.float16).astype(np.float32))
+    return _sandwich(copy, TensorProto.FLOAT16, "fp16", _to_fp16)
 
 
 def bf16_sandwich(model: ModelProto) -> ModelProto:
@@ -70,32 +87,54 @@ def fp16_typed(model: ModelProto) -> ModelProto:
     Raises:
         LoweringError: a weight is beyond fp16's largest value.
     """
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
     copy = copy_at_opset(model, 0)
+    types = element_types(copy)
+    for graph in graphs(copy.graph):
+        for node in graph.node:
+            for output in filter(None, node.output):
+                require_type(output, node, types)
     for name, tensor in constants(copy).items():
         if tensor.data_type == TensorProto.FLOAT:
             _require_fp16(name, array_of(tensor))
-    converted = convert_float_to_float16(copy, keep_io_types=True)
-    typed: ModelProto = copy if converted is None else converted
+    # rounded here, because the tool would lift what rounds to zero to its smallest value
+    _round_stored(copy, _kept(copy.graph), _to_fp16)
+    typed = _converted_by_onnxruntime(copy)
     sort_nodes(typed.graph)
+    try:
+        onnx.checker.check_model(typed)
+    except onnx.checker.ValidationError as error:
+        raise LoweringError(f"the typed fp16 graph is not valid ONNX: {' '.join(str(error).split())}") from error
     return typed
 
 
+def _converted_by_onnxruntime(copy: ModelProto) -> ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    try:
+        converted = convert_float_to_float16(copy, keep_io_types=True)
+    except Exception as error:  # the tool asserts and raises as it comes
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise LoweringError(f"onnxruntime's float16 tool can't convert the graph: {text}") from error
+    return copy if converted is None else converted
+
+
 def tf32_emulated(model: ModelProto) -> ModelProto:
-    """Operands of Conv, ConvTranspose, Gemm and MatMul rounded to TF32's 10 stored bits.
+    """Operands of matrix products (Conv, ConvTranspose, Gemm, MatMul, Einsum, RNNs) rounded to TF32's 10 stored bits.
 
     Weights are rounded to nearest even. Activations are rounded in the graph by Veltkamp's splitting
     (c = (2^13 + 1) x; c - (c - x)); one beyond 2^114 would overflow in it and becomes NaN, which fails.
+
+    Raises:
+        LoweringError: there is no matrix product in fp32, or the type of an operand is not known.
     """
     copy = copy_at_opset(model, 0)
     types, held, name = element_types(copy), constants(copy), fresh(copy)
     factor = name("trt/veltkamp")
-    rounded: dict[tuple[str, int], tuple[str, list[NodeProto]]] = {}
+    rounded: dict[tuple[str, tuple[int, ...]], tuple[str, list[NodeProto]]] = {}
 
-    def operand(node: NodeProto, index: int, scope: int) -> tuple[str, list[NodeProto]] | None:
+    def source(node: NodeProto, index: int, scope: tuple[int, ...]) -> tuple[str, list[NodeProto]] | None:
         tensor = node.input[index]
-        if types.get(tensor) != TensorProto.FLOAT:
+        if require_type(tensor, node, types) != TensorProto.FLOAT:
             return None
         key = (tensor, scope)
         if key not in rounded and tensor in held:
@@ -104,9 +143,37 @@ def tf32_emulated(model: ModelProto) -> ModelProto:
             rounded[key] = _veltkamp(tensor, factor, name)
         return rounded[key]
 
-    if rewrite_operands(copy.graph, operand):
-        _store(copy, factor, np.array(2.0**13 + 1, np.float32))
-    _drop_unused(copy.graph)
+    if not rewrite_operands(copy.graph, _TF32_OPERANDS, source):
+        raise LoweringError(
+            f"tf32 would change nothing here: the model has no {', '.join(MATRIX_OPERANDS)} on fp32 tensors."
+        )
+    _store(copy, factor, np.array(2.0**13 + 1, np.float32))
+    drop_unread(copy)
+    return copy
+
+
+def fp32_ends(model: ModelProto) -> ModelProto:
+    """Inputs and outputs of bf16 or fp8 turned into fp32 by a Cast, since numpy can't hand them to onnxruntime.
+
+    Their values are rounded to the narrow type still; a model without such ends is returned as it is.
+    """
+    held = {tensor.name for tensor in model.graph.initializer}
+    ends = [v for v in (*model.graph.input, *model.graph.output) if v.name not in held and _is_narrow(v)]
+    if not ends:
+        return model
+    copy = copy_at_opset(model, _FIRST_BF16_CAST)
+    name = fresh(copy)
+    for value in copy.graph.input:
+        if value.name not in held and _is_narrow(value):
+            inner = name(f"{value.name}/narrow")
+            _read_instead(copy.graph, value.name, inner)
+            copy.graph.node.insert(0, _cast(value.name, inner, value.type.tensor_type.elem_type))
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for value in copy.graph.output:
+        if _is_narrow(value):
+            outer = name(f"{value.name}/fp32")
+            copy.graph.node.append(_cast(value.name, outer, TensorProto.FLOAT))
+            value.name, value.type.tensor_type.elem_type = outer, TensorProto.FLOAT
     return copy
 
 
@@ -119,31 +186,52 @@ def round_to_tf32(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), nearest.view(np.float32), values).reshape(np.shape(array))
 
 
+def _to_fp16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
 def _sandwich(copy: ModelProto, to: int, label: str, rounding: _Round) -> ModelProto:
     types, name = element_types(copy), fresh(copy)
     kept = _kept(copy.graph)
+    _round_stored(copy, kept, rounding)
     for graph in graphs(copy.graph):
-        _round_stored(graph, kept, rounding)
         _round_computed(graph, types, kept, to, label, name)
     _round_inputs(copy.graph, types, kept, to, label, name)
     return copy
 
 
 def _kept(graph: GraphProto) -> set[str]:
-    return {
+    """Tensors that tell sizes and thresholds, and those that they are put together from."""
+    nodes = [node for part in graphs(graph) for node in part.node]
+    maker = {output: node for node in nodes for output in node.output}
+    kept: set[str] = set()
+    open_ = [
         node.input[index]
-        for part in graphs(graph)
-        for node in part.node
+        for node in nodes
         for index in _KEPT.get(node.op_type, ())
-        if index < len(node.input)
-    }
+        if index < len(node.input) and is_standard(node)
+    ]
+    while open_:
+        tensor = open_.pop()
+        source = maker.get(tensor)
+        if tensor in kept:
+            continue
+        kept.add(tensor)
+        if source is not None and source.op_type in _PUT_TOGETHER:
+            open_.extend(source.input)
+    return kept
 
 
-def _round_stored(graph: GraphProto, kept: set[str], rounding: _Round) -> None:
-    stored = [(tensor.name, tensor) for tensor in graph.initializer]
+def _round_stored(model: ModelProto, kept: set[str], rounding: _Round) -> None:
+    stored = [(tensor.name, tensor) for part in graphs(model.graph) for tensor in part.initializer]
     stored += [
         (node.output[0], node.attribute[0].t)
-        for node in graph.node
+        for part in graphs(model.graph)
+        for node in part.node
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value"
     ]
     for name, tensor in stored:
@@ -162,7 +250,7 @@ def _round_computed(
         if node.op_type in ("Constant", "Identity"):
             continue  # values stored (rounded above) or passed on
         for index, output in enumerate(node.output):
-            if not output or output in kept or not _is_float32(output, node, types):
+            if not output or output in kept or require_type(output, node, types) != TensorProto.FLOAT:
                 continue
             exact = name(f"{output}/exact")
             node.output[index] = exact
@@ -180,22 +268,24 @@ def _round_inputs(
         if value.name in held | kept or types.get(value.name) != TensorProto.FLOAT:
             continue
         rounded = name(f"{value.name}/{label}")
-        for part in graphs(graph):
-            for node in part.node:
-                node.input[:] = [rounded if tensor == value.name else tensor for tensor in node.input]
+        _read_instead(graph, value.name, rounded)
         for position, node in enumerate(_cast_pair(value.name, rounded, to, label, name)):
             graph.node.insert(position, node)
 
 
-def _is_float32(output: str, node: NodeProto, types: dict[str, int]) -> bool:
-    if output not in types:
-        raise LoweringError(
-            f"the type of {output!r}, computed by {node.op_type} {node.name!r}"
-            f"{f' of domain {node.domain!r}' if node.domain else ''}, is not known to onnx, so it can't be told"
-            " whether to round it. Add it to the graph's value_info, or judge a file lowered by another tool with"
-            " --trt-precision=model."
-        )
-    return types[output] == TensorProto.FLOAT
+def _read_instead(graph: GraphProto, old: str, new: str) -> None:
+    for part in graphs(graph):
+        for node in part.node:
+            node.input[:] = [new if tensor == old else tensor for tensor in node.input]
+
+
+def _is_narrow(value: onnx.ValueInfoProto) -> bool:
+    kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    return kind == "BFLOAT16" or kind.startswith("FLOAT8")
+
+
+def _cast(source: str, target: str, to: int) -> NodeProto:
+    return helper.make_node("Cast", [source], [target], f"{target}/cast", to=to)
 
 
 def _cast_pair(source: str, target: str, to: int, label: str, name: Callable[[str], str]) -> list[NodeProto]:
@@ -218,15 +308,6 @@ def _veltkamp(tensor: str, factor: str, name: Callable[[str], str]) -> tuple[str
 def _store(model: ModelProto, name: str, array: NDArray[Any]) -> str:
     model.graph.initializer.append(numpy_helper.from_array(array, name))
     return name
-
-
-def _drop_unused(graph: GraphProto) -> None:
-    """Remove initializers that nothing reads any more: their rounded twins took their place."""
-    read = {name for part in graphs(graph) for node in part.node for name in node.input}
-    read |= {value.name for value in (*graph.output, *graph.input)}
-    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
-    for tensor in unread:
-        graph.initializer.remove(tensor)
 
 
 def _require_fp16(name: str, values: NDArray[Any]) -> None:

@@ -1,41 +1,57 @@
-"""What every lowering needs of a graph: a copy at an opset, types, constants, and nodes put before nodes."""
+"""What every lowering needs of a graph: a copy at an opset, types, constants, operands, and new sources for them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from pytest_trt.errors import LoweringError
+from pytest_trt.normalise import subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 __all__ = [
     "MATRIX_OPERANDS",
+    "Operands",
     "array_of",
     "constants",
     "copy_at_opset",
+    "drop_unread",
     "element_types",
     "fresh",
     "graphs",
+    "is_standard",
+    "operands_of",
     "opset",
+    "require_type",
     "rewrite_operands",
 ]
 
-MATRIX_OPERANDS = {"Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1)}
+Operands = Mapping[str, tuple[int, ...]]
+"""By operator: which of its inputs are meant."""
+
+MATRIX_OPERANDS: Operands = {"Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1)}
 """The operators of matrix units, and which of their inputs are multiplied (a bias is only added)."""
+
+_FIRST_FREE_INITIALIZERS = 4  # the IR version from which an initializer need not be an input too
 
 
 def opset(model: ModelProto) -> int:
     """The version of the standard operators that the model is written in."""
     return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def is_standard(node: NodeProto) -> bool:
+    """Whether the operator is ONNX's own: other domains may mean anything by the same name."""
+    return node.domain in ("", "ai.onnx")
 
 
 def copy_at_opset(model: ModelProto, least: int) -> ModelProto:
@@ -44,41 +60,68 @@ def copy_at_opset(model: ModelProto, least: int) -> ModelProto:
     Raises:
         LoweringError: onnx's version converter can't convert an operator.
     """
+    copy = onnx.ModelProto()
     if opset(model) >= least:
-        copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        return copy
-    try:
-        return onnx.version_converter.convert_version(model, least)
-    except Exception as error:  # the converter throws C++ errors of several kinds
-        text = " ".join(str(error).split())
-        raise LoweringError(
-            f"opset {opset(model)} is older than the {least} that this precision needs, and onnx can't convert it:"
-            f" {text}. Export the model again at opset {least} or later."
-        ) from error
+    else:
+        copy = _converted(model, least)
+    copy.ir_version = max(copy.ir_version, _FIRST_FREE_INITIALIZERS)
+    return copy
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """The graph and all its subgraphs."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from graphs(subgraph)
+        for subgraph in subgraphs(node):
+            yield from graphs(subgraph)
+
+
+def operands_of(graph: GraphProto, operands: Operands) -> Iterator[tuple[NodeProto, int, bool]]:
+    """Each operand that is meant: its node, its place among the inputs, and whether it is in a subgraph."""
+    for part in graphs(graph):
+        for node in part.node:
+            for index in operands.get(node.op_type, ()) if is_standard(node) else ():
+                if index < len(node.input) and node.input[index]:
+                    yield node, index, part is not graph
 
 
 def element_types(model: ModelProto) -> dict[str, int]:
-    """TensorProto element type by tensor name, as far as onnx can infer it."""
+    """TensorProto element type by tensor name, as far as onnx can infer it; 0 for what is no tensor."""
     inferred = onnx.shape_inference.infer_shapes(model)
     types: dict[str, int] = {}
     for graph in graphs(inferred.graph):
         types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
         for value in (*graph.input, *graph.value_info, *graph.output):
-            if value.type.tensor_type.elem_type:
+            kind = value.type.WhichOneof("value")
+            if kind == "tensor_type" and value.type.tensor_type.elem_type:
                 types[value.name] = value.type.tensor_type.elem_type
+            elif kind not in (None, "tensor_type"):
+                types[value.name] = TensorProto.UNDEFINED
         for node in graph.node:
             _fill_by_schema(node, types, opset(model))
     return types
+
+
+def require_type(tensor: str, node: NodeProto, types: Mapping[str, int]) -> int:
+    """The element type of a tensor that a node reads or makes.
+
+    Raises:
+        LoweringError: onnx does not know it, or it is float64, which no precision here is lowered from.
+    """
+    if tensor not in types:
+        raise LoweringError(
+            f"the type of {tensor!r} at {node.op_type} {node.name!r}"
+            f"{f' of domain {node.domain!r}' if node.domain else ''} is not known to onnx, so it can't be told whether"
+            " to round it. Add it to the graph's value_info, or judge a file lowered by another tool with"
+            " --trt-precision=model."
+        )
+    if types[tensor] == TensorProto.DOUBLE and node.op_type not in ("Constant", "ConstantOfShape", "Range", "Cast"):
+        raise LoweringError(
+            f"{tensor!r} at {node.op_type} {node.name!r} is float64, which TensorRT does not compute in and which is"
+            " not lowered. Export the model in fp32."
+        )
+    return types[tensor]
 
 
 def constants(model: ModelProto) -> dict[str, TensorProto]:
@@ -112,27 +155,29 @@ def fresh(model: ModelProto) -> Callable[[str], str]:
 
 def rewrite_operands(
     graph: GraphProto,
-    operand: Callable[[NodeProto, int, int], tuple[str, list[NodeProto]] | None],
+    operands: Operands,
+    source: Callable[[NodeProto, int, tuple[int, ...]], tuple[str, list[NodeProto]] | None],
+    scope: tuple[int, ...] = (),
 ) -> int:
-    """Give operands of matrix operators another source, subgraphs included.
+    """Give operands another source, in subgraphs too.
 
     Args:
         graph: changed in place.
-        operand: for a node, an input's index and a number of the (sub)graph: the tensor to take instead and the
+        operands: which are meant.
+        source: for a node, an input's index and the way to the (sub)graph: the tensor to take instead and the
             nodes to put before the first consumer (each tensor's nodes once a graph), or None to leave it.
+        scope: the way to this subgraph; the caller gives none.
 
     Returns:
         How many operands were changed.
     """
-    changed = 0
-    nodes: list[NodeProto] = []
-    made: set[str] = set()
-    for node in graph.node:
-        for attribute in node.attribute:
-            for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                changed += rewrite_operands(subgraph, operand)
-        for index in MATRIX_OPERANDS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ():
-            replacement = operand(node, index, id(graph))
+    changed, nodes, made = 0, [], set()
+    for place, node in enumerate(graph.node):
+        for number, subgraph in enumerate(subgraphs(node)):
+            changed += rewrite_operands(subgraph, operands, source, (*scope, place, number))
+        for index in operands.get(node.op_type, ()) if is_standard(node) else ():
+            present = index < len(node.input) and node.input[index]
+            replacement = source(node, index, scope) if present else None
             if replacement is None:
                 continue
             name, before = replacement
@@ -141,8 +186,19 @@ def rewrite_operands(
             node.input[index] = name
             changed += 1
         nodes.append(node)
-    _replace_nodes(graph, nodes)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
     return changed
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Remove initializers that nothing reads any more: their lowered twins took their place."""
+    read = {name for part in graphs(model.graph) for node in part.node for name in node.input}
+    read |= {value.name for part in graphs(model.graph) for value in (*part.output, *part.input)}
+    for graph in graphs(model.graph):
+        for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+            graph.initializer.remove(tensor)
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:
@@ -151,14 +207,15 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
     return array
 
 
-def _replace_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del graph.node[:]
-    graph.node.extend(copies)
+def _converted(model: ModelProto, least: int) -> ModelProto:
+    try:
+        return onnx.version_converter.convert_version(model, least)
+    except Exception as error:  # the converter throws C++ errors of several kinds
+        text = " ".join(str(error).split())
+        raise LoweringError(
+            f"opset {opset(model)} is older than the {least} that this precision needs, and onnx can't convert it:"
+            f" {text}. Export the model again at opset {least} or later."
+        ) from error
 
 
 def _fill_by_schema(node: NodeProto, types: dict[str, int], version: int) -> None:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["held_precision"]
 
-_INTEGER_OPS = {
-    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
-}  # fmt: skip
+# ONNX's own integer operators, and onnxruntime's: they hold quantised values without Q/DQ around them.
+_INTEGER_OPS = (
+    "QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QAttention", "QOrdered", "QEmbed", "QMoE",
+    "MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized",
+)  # fmt: skip
 
 
 def held_precision(model: ModelProto) -> str:
@@ -39,7 +41,7 @@ def _quantised(model: ModelProto) -> set[str]:
     for node in nodes_of(model.graph):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             labels.add(_label(node, {name: tensor.data_type for name, tensor in held.items()}))
-        elif node.op_type in _INTEGER_OPS:
+        elif node.op_type.startswith(_INTEGER_OPS):
             labels.add("int8")
     # int32 is a bias beside int8 values, never a precision of its own
     return {label for label in labels if label != "int32"} or ({"int8"} if labels else set())

@@ -18,9 +18,11 @@ from pytest_trt.lowering.graph import (
     array_of,
     constants,
     copy_at_opset,
+    drop_unread,
     element_types,
     fresh,
-    graphs,
+    operands_of,
+    require_type,
     rewrite_operands,
 )
 
@@ -43,18 +45,25 @@ def quantised_activations(model: ModelProto) -> list[str]:
         LoweringError: there is no matrix operator in the model, so int8 would change nothing.
     """
     types, held = element_types(model), constants(model)
-    operands = [
-        node.input[index]
-        for graph in graphs(model.graph)
-        for node in graph.node
-        for index in MATRIX_OPERANDS.get(node.op_type, ())
-        if types.get(node.input[index]) == TensorProto.FLOAT
-    ]
-    if not operands:
+    found: dict[str, None] = {}
+    quantised = False
+    for node, index, inner in operands_of(model.graph, MATRIX_OPERANDS):
+        tensor = node.input[index]
+        if require_type(tensor, node, types) != TensorProto.FLOAT:
+            continue
+        quantised = True
+        if inner and tensor not in held:
+            raise LoweringError(
+                f"{tensor!r}, read by {node.op_type} {node.name!r}, is in a subgraph (If, Loop or Scan), where it can't"
+                " be calibrated: int8 is not lowered there."
+            )
+        if tensor not in held:
+            found[tensor] = None
+    if not quantised:
         raise LoweringError(
             f"int8 would change nothing here: the model has no {', '.join(MATRIX_OPERANDS)} on fp32 tensors."
         )
-    return list(dict.fromkeys(name for name in operands if name not in held))
+    return list(found)
 
 
 def int8_qdq(model: ModelProto, amax: Mapping[str, float]) -> ModelProto:
@@ -62,7 +71,7 @@ def int8_qdq(model: ModelProto, amax: Mapping[str, float]) -> ModelProto:
 
     Args:
         model: the fp32 graph; not changed.
-        amax: largest absolute value by activation; 0 makes a step of 1, which keeps zeros exact.
+        amax: largest absolute value by activation; one too small for a step makes a step of 1, so zero stays zero.
 
     Raises:
         LoweringError: a range is missing, a weight is NaN or infinite, or there is nothing to quantise.
@@ -76,11 +85,11 @@ def int8_qdq(model: ModelProto, amax: Mapping[str, float]) -> ModelProto:
         )
     copy = copy_at_opset(model, _FIRST_PER_CHANNEL_OPSET)
     types, held, name = element_types(copy), constants(copy), fresh(copy)
-    made: dict[tuple[str, int | None, int], tuple[str, list[NodeProto]]] = {}
+    made: dict[tuple[str, int | None, tuple[int, ...]], tuple[str, list[NodeProto]]] = {}
 
-    def operand(node: NodeProto, index: int, scope: int) -> tuple[str, list[NodeProto]] | None:
+    def source(node: NodeProto, index: int, scope: tuple[int, ...]) -> tuple[str, list[NodeProto]] | None:
         tensor = node.input[index]
-        if types.get(tensor) != TensorProto.FLOAT:
+        if require_type(tensor, node, types) != TensorProto.FLOAT:
             return None
         axis = _channel_axis(node, index, array_of(held[tensor]).ndim) if tensor in held else None
         if (tensor, axis, scope) not in made:
@@ -92,8 +101,8 @@ def int8_qdq(model: ModelProto, amax: Mapping[str, float]) -> ModelProto:
             )
         return made[tensor, axis, scope]
 
-    rewrite_operands(copy.graph, operand)
-    _drop_replaced(copy, {tensor for tensor, _, _ in made})
+    rewrite_operands(copy.graph, MATRIX_OPERANDS, source)
+    drop_unread(copy)
     return copy
 
 
@@ -136,7 +145,8 @@ def _weight(
 
 
 def _step(amax: float) -> float:
-    return float(amax) / _LEVELS if amax > 0 else 1.0
+    step = np.float32(amax / _LEVELS)
+    return float(step) if step >= np.finfo(np.float32).tiny else 1.0
 
 
 def _grid(model: ModelProto, prefix: str, steps: NDArray[np.float32]) -> tuple[str, str]:
@@ -144,11 +154,3 @@ def _grid(model: ModelProto, prefix: str, steps: NDArray[np.float32]) -> tuple[s
     model.graph.initializer.append(numpy_helper.from_array(steps, names[0]))
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(steps.shape, np.int8), names[1]))
     return names
-
-
-def _drop_replaced(model: ModelProto, replaced: set[str]) -> None:
-    """Remove the fp32 weights that nothing reads any more."""
-    read = {name for graph in graphs(model.graph) for node in graph.node for name in node.input}
-    read |= {value.name for value in (*model.graph.output, *model.graph.input)}
-    for tensor in [t for t in model.graph.initializer if t.name in replaced and t.name not in read]:
-        model.graph.initializer.remove(tensor)
