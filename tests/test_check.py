@@ -347,23 +347,22 @@ def test_a_model_at_a_precision_without_envelope_needs_a_tolerance(tmp_path: Pat
     double = helper.make_node("QuantizeLinear", ["mask", "s", "z"], ["q"])
     back = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["mask2"])
     changed = networks.embedding()
-    changed.opset_import[0].version = 21
+    changed.opset_import[0].version = 19
     changed.graph.node[3].ClearField("attribute")
     changed.graph.node[3].input.append("one")
     changed.graph.node[3].attribute.append(helper.make_attribute("keepdims", 0))
     changed.graph.node[1].input[0] = "mask2"
     for node in (back, double):
         changed.graph.node.insert(0, node)
-    for name, value in (("s", np.float32(1e-3)), ("z", np.int16(0)), ("one", np.array([1]))):
+    for name, value in (("s", np.float32(1e-2)), ("one", np.array([1]))):
         changed.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    networks.save(changed, tmp_path / "int16.onnx")
-    other = Case.from_table(
-        {**table, "onnx": "int16.onnx", "reference": "net.onnx", "name": "net"}, tmp_path, "trt.toml"
-    )
+    changed.graph.initializer.append(helper.make_tensor("z", TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    networks.save(changed, tmp_path / "fp8.onnx")
+    other = Case.from_table({**table, "onnx": "fp8.onnx", "reference": "net.onnx", "name": "net"}, tmp_path, "trt.toml")
 
     verdict = judged(other, "model")
 
     assert verdict.kind == "GoldenError"
-    assert "how large the error of 'scores' at int16 may be" in verdict.message
+    assert "how large the error of 'scores' at fp8 may be" in verdict.message
     limits = Tolerance(rel_rms=0.1, outputs={"best": Tolerance(mismatch=0.5)})
     assert judged(replace(other, tolerance={"model": limits}), "model").verdict == "passed"
