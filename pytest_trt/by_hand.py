@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends import Backend, Engine
     from pytest_trt.case import Case
+    from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
-    from pytest_trt.samples import Arrays
     from pytest_trt.verdict import Verdict
 
 __all__ = ["GoldenCheck", "open_engine", "open_golden_check"]

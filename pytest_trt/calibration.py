@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 
 from pytest_trt.errors import DataError, LoweringError
+from pytest_trt.feeds import finite, split
 from pytest_trt.ranges import Ranges
-from pytest_trt.samples import finite, split
 from pytest_trt.session import open_session, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
-    from pytest_trt.samples import Arrays
 
 __all__ = ["calibrate"]
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends import Backend, Engine
     from pytest_trt.case import Case
+    from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
     from pytest_trt.model import Model
     from pytest_trt.ranges import Ranges
-    from pytest_trt.samples import Arrays
 
 __all__ = ["Ran", "build", "check", "could_not", "ranges_for", "refuse_simulation", "verdict_of"]
 

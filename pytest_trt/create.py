@@ -13,12 +13,13 @@ import numpy as np
 from pytest_trt.comparison import compare
 from pytest_trt.envelope import envelope_of, provable, simulate
 from pytest_trt.errors import CaseError, GoldenError, GoldenRefused, PytestTrtError
+from pytest_trt.feeds import finite, join, split
 from pytest_trt.golden import Golden, Run, movement, read, require_evidence, require_fit, write
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import is_float
 from pytest_trt.precision import Precision
 from pytest_trt.reference import Reference, class_output, find_golden, mend, reference_of
-from pytest_trt.samples import finite, generate, join, read_array, split
+from pytest_trt.samples import generate, read_array
 from pytest_trt.samples import read as read_samples
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_trt.case import Case
-    from pytest_trt.samples import Arrays
+    from pytest_trt.feeds import Arrays
 
 __all__ = ["HOP_LIMIT", "create", "in_ci", "movements", "update"]
 

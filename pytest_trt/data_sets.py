@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from onnx import TensorProto
 
+    from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
-    from pytest_trt.samples import Arrays
 
 __all__ = ["data_sets_beside", "read_data_sets"]
 

@@ -17,8 +17,8 @@ from pytest_trt.tolerance import SLACK, floor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
-    from pytest_trt.samples import Arrays
 
 __all__ = ["envelope_of", "provable", "simulate"]
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.errors import DamagedGolden, DataError, EmptyGolden, GoldenMismatch, GoldenRefused, MissingGolden
+from pytest_trt.feeds import conform, fit
 from pytest_trt.model import is_float
-from pytest_trt.samples import conform, fit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model, TensorSpec
-    from pytest_trt.samples import Arrays
 
 __all__ = [
     "LEAST_MOVEMENT",

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_trt.case import Case
+    from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden, Run
     from pytest_trt.model import Model
-    from pytest_trt.samples import Arrays
 
 __all__ = ["accept_hint", "judge"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-__all__ = ["normalised", "sort_nodes", "subgraphs"]
+__all__ = ["free_name", "normalised", "sort_nodes", "subgraphs"]
 
 _CONSTANTS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
@@ -107,12 +107,13 @@ def _name_once(graph: GraphProto, outer: dict[str, str], taken: set[str]) -> Non
         for subgraph in subgraphs(node):
             renamed = dict(outer)
             for name in sorted(_names(subgraph) - {""}):
-                renamed[name] = _free(name, taken)
+                renamed[name] = free_name(name, taken)
             _rename(subgraph, renamed)
             _name_once(subgraph, renamed, taken)
 
 
-def _free(wish: str, taken: set[str]) -> str:
+def free_name(wish: str, taken: set[str]) -> str:
+    """The wish, or with a number where it is taken; it is taken from now on."""
     name, number = wish, 0
     while name in taken:
         number += 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_trt.case import Case
-    from pytest_trt.samples import Arrays
+    from pytest_trt.feeds import Arrays
 
 __all__ = ["Reference", "class_output", "find_golden", "mend", "reference_of", "subject_of"]
 

@@ -6,15 +6,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import BackendError, ModelError
-from pytest_trt.samples import join, split
+from pytest_trt.feeds import join, split
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from onnx import ModelProto
 
+    from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
-    from pytest_trt.samples import Arrays
 
 __all__ = ["open_session", "require_onnxruntime", "run"]
 

@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 
 from pytest_trt.errors import CaseError, ModelError
+from pytest_trt.feeds import Arrays, join, split
 from pytest_trt.locate import blame, locate
 from pytest_trt.model import Model, TensorSpec, checked
-from pytest_trt.samples import Arrays, InputSpec, generate, join, split
+from pytest_trt.samples import InputSpec, generate
 
 if TYPE_CHECKING:
     from pytest_trt.case import Case

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from pytest_trt.errors import unknown
 
 if TYPE_CHECKING:
+    from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
     from pytest_trt.ranges import Ranges
-    from pytest_trt.samples import Arrays
 
 __all__ = ["DEFAULT", "Backend", "Engine", "choose", "known_backend"]
 

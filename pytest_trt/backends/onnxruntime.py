@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.model import Model
-from pytest_trt.samples import conform
 from pytest_trt.session import open_session, require_onnxruntime, run
 
 if TYPE_CHECKING:
+    from pytest_trt.feeds import Arrays
     from pytest_trt.precision import Precision
     from pytest_trt.ranges import Ranges
-    from pytest_trt.samples import Arrays
 
 __all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend"]
 

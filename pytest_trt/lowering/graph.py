@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pytest_trt.errors import LoweringError
-from pytest_trt.normalise import subgraphs
+from pytest_trt.normalise import free_name, subgraphs
 
 if TYPE_CHECKING:
     from typing import Any
@@ -142,15 +142,7 @@ def fresh(model: ModelProto) -> Callable[[str], str]:
     taken = {name for graph in graphs(model.graph) for node in graph.node for name in (*node.input, *node.output)}
     taken |= {tensor.name for graph in graphs(model.graph) for tensor in graph.initializer}
 
-    def make(wish: str) -> str:
-        name, number = wish, 0
-        while name in taken:
-            number += 1
-            name = f"{wish}_{number}"
-        taken.add(name)
-        return name
-
-    return make
+    return lambda wish: free_name(wish, taken)
 
 
 def rewrite_operands(
