@@ -98,8 +98,8 @@ def note_error(item: pytest.Item, case: str, precision: str | None, error: Excep
     _put(item, record_of(verdict))
 
 
-collected = pytest.StashKey[list["Case"]]()
-"""All cases that were collected, in order, those deselected later too."""
+collected = pytest.StashKey[dict[str, list["Case"]]]()
+"""All cases that were collected, those deselected later too, by the path of their golden."""
 
 unreadable = pytest.StashKey[bool]()
 """Whether a case among them could not be read."""
@@ -108,10 +108,13 @@ unreadable = pytest.StashKey[bool]()
 def gather(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Remember the cases of all items before any is deselected, and mark the items as ours."""
     found = [(item, _about(item)) for item in items]
-    config.stash[collected] = [case for _, case in found if case is not None and not isinstance(case, Exception)]
+    distinct = {id(case): case for _, case in found if case is not None and not isinstance(case, Exception)}
+    owners = config.stash.setdefault(collected, {})
+    for case in distinct.values():
+        owners.setdefault(golden_path(case, config), []).append(case)
     config.stash[unreadable] = any(isinstance(case, Exception) for _, case in found)
-    for item, case in found:
-        if case is not None and item.get_closest_marker("trt") is None:
+    for item, about in found:
+        if about is not None and item.get_closest_marker("trt") is None:
             item.add_marker("trt")
 
 
@@ -146,9 +149,8 @@ def _require_own_golden(item: pytest.Item, case: Case) -> None:
     from pytest_trt.errors import CaseError
 
     making = settings.update_golden(item.config)
-    for other in item.config.stash.get(collected, []):
-        if golden_path(other, item.config) != golden_path(case, item.config):
-            continue
+    owners = item.config.stash.get(collected, {})
+    for other in owners.get(golden_path(case, item.config), []):
         if _model_key(other) != _model_key(case):
             raise CaseError(
                 f"{case.where}: the name {case.name!r} is taken by another model too ({other.where}), and they"

@@ -132,13 +132,12 @@ class Results:
 
     def _unused(self) -> list[str]:
         """Goldens that no collected case uses, where the whole suite was collected and could be read."""
-        from pytest_trt.judging import collected, golden_path, unreadable
+        from pytest_trt.judging import collected, unreadable
 
         whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not settings.models(self.config)
-        cases = self.config.stash.get(collected, [])
-        if not whole or not cases or self.config.stash.get(unreadable, False):
+        used = self.config.stash.get(collected, {})
+        if not whole or not used or self.config.stash.get(unreadable, False):
             return []
-        used = {golden_path(case, self.config) for case in cases}
         found = sorted(settings.golden_dir(self.config).glob("*.safetensors"))
         return [
             f"unused golden: {path} belongs to no collected case" for path in found if str(path.resolve()) not in used
