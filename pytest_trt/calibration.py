@@ -24,7 +24,9 @@ __all__ = ["calibrate"]
 _BATCH = 8  # samples whose activations are in memory together, where the first axis is dynamic
 
 
-def calibrate(model: Model, tensors: list[str], samples: Iterable[Arrays], source: str) -> Ranges:
+def calibrate(
+    model: Model, tensors: list[str], samples: Iterable[Arrays], source: str, batch: int | None = None
+) -> Ranges:
     """Min-max ranges: amax = max |x| over all samples.
 
     Args:
@@ -32,6 +34,7 @@ def calibrate(model: Model, tensors: list[str], samples: Iterable[Arrays], sourc
         tensors: names of the activations whose range is wanted.
         samples: batches of arrays by input name, read once, one after the other.
         source: what messages call the samples.
+        batch: the most samples at once where the first axis is dynamic; 8 if not given.
 
     Raises:
         DataError: no samples, or a NaN or infinite value among them.
@@ -41,9 +44,9 @@ def calibrate(model: Model, tensors: list[str], samples: Iterable[Arrays], sourc
     session = open_session(_with_outputs(model.proto, inner), model.source)
     amax = dict.fromkeys(tensors, 0.0)
     seen = False
-    for batch in samples:
-        finite(batch, source)
-        for feeds in split(batch, model.inputs, _BATCH):
+    for arrays in samples:
+        finite(arrays, source)
+        for feeds in split(arrays, model.inputs, batch or _at_once(arrays, model)):
             seen = True
             _widen(amax, {**run(session, model, feeds), **feeds})
     if not seen:
@@ -55,6 +58,12 @@ def calibrate(model: Model, tensors: list[str], samples: Iterable[Arrays], sourc
                 " no range can hold it. Look for NaN weights, or inputs of the wrong scale."
             )
     return Ranges(amax, source)
+
+
+def _at_once(arrays: Arrays, model: Model) -> int | None:
+    """Eight samples, but all where inputs have first axes of their own lengths, which are no common batch."""
+    lengths = {arrays[spec.name].shape[0] for spec in model.inputs if spec.shape and arrays[spec.name].ndim}
+    return _BATCH if len(lengths) == 1 else None
 
 
 def _widen(amax: dict[str, float], arrays: Arrays) -> None:

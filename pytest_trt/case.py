@@ -108,27 +108,24 @@ def known_keys() -> list[str]:
 
 
 def cases_of_file(tables: Any, base: Path, where: str) -> list[Case | CaseError]:
-    """The cases of one file, in order; one that can't be read is its own error, and so is a second of a name.
+    """The cases of one file, in order; one that can't be read is its own error, and so are all of one name.
 
     Raises:
         SpecError: a word is not known.
     """
     if not isinstance(tables, list):
         return [CaseError(f"{where}: write [[model]] with two brackets, one table a model.")]
-    found: list[Case | CaseError] = []
-    names: set[str] = set()
-    for number, table in enumerate(tables, 1):
-        label = f"{where}: model {_label(table, number)}"
-        case = _case(table, base, label)
-        if isinstance(case, Case) and case.name in names:
-            case = CaseError(
-                f"{label}: another model of this file is called {case.name!r} already, and they would share"
-                " one golden. Give it another `name`."
-            )
-        elif isinstance(case, Case):
-            names.add(case.name)
-        found.append(case)
-    return found
+    labels = [f"{where}: model {_label(table, number)}" for number, table in enumerate(tables, 1)]
+    found = [_case(table, base, label) for table, label in zip(tables, labels, strict=True)]
+    names = [case.name for case in found if isinstance(case, Case)]
+    return [_of_one_name(case) if isinstance(case, Case) and names.count(case.name) > 1 else case for case in found]
+
+
+def _of_one_name(case: Case) -> CaseError:
+    return CaseError(
+        f"{case.where}: another model of this file is called {case.name!r} too, and they would share one golden."
+        " Give each its own `name`; neither was checked."
+    )
 
 
 def _label(table: Any, number: int) -> str:

@@ -14,7 +14,7 @@ from pytest_trt.calibration import calibrate
 from pytest_trt.errors import BackendError, CaseError, PytestTrtError
 from pytest_trt.judge import accept_hint, judge
 from pytest_trt.locate import blame
-from pytest_trt.lowering import needs_ranges
+from pytest_trt.lowering import at_opset, needs_ranges
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.opening import open_golden
@@ -87,6 +87,7 @@ def check(
 
 def build(case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend) -> Engine:
     """The engine of a case's model at a precision, calibrated with the case's own data."""
+    model = at_opset(model, precision)
     return backend.build(model, precision, ranges_for(case, model, precision, golden), case.batch)
 
 
@@ -109,9 +110,8 @@ def ranges_for(case: Case, model: Model, precision: Precision, golden: Golden) -
     samples: Iterable[Arrays] = (run.inputs for run in golden.runs)
     if case.calibration != "golden":
         samples = read(case.calibration, case.base, model.inputs, f"{case.where}: calibration")
-    return calibrate(
-        model, quantised_activations(model.proto), samples, f"{case.where}: calibration {case.calibration!r}"
-    )
+    source = f"{case.where}: calibration {case.calibration!r}"
+    return calibrate(model, quantised_activations(model.proto), samples, source, case.batch)
 
 
 def verdict_of(
@@ -128,7 +128,7 @@ def verdict_of(
         simulated=ran.simulated,
         verdict="failed" if outside else "passed",
         judgements=judgements,
-        held=held if held != "fp32" else None,
+        held=held if precision is Precision.MODEL or held != "fp32" else None,
         where=case.where,
         accept=accept_hint(case, precision, judgements),
         provenance={

@@ -43,15 +43,20 @@ class CaseFile(pytest.File):
         except Exception as error:  # whatever a file holds, the others are checked
             ours = isinstance(error, CaseError)
             error = error if ours else CaseError(f"{self.path} can't be read: {type(error).__name__}: {error}")
-            yield CaseItem.from_parent(self, name="unreadable", case=error, precision=None, line=0)
+            yield self._item("unreadable", case=error, precision=None, line=0)
             return
         for number, (case, line) in enumerate(zip(cases, _lines(self.path, len(cases)), strict=True), 1):
             if isinstance(case, Case):
                 for label in settings.precisions_for(self.config, case):
                     name = f"{case.name}[{label}]"
-                    yield CaseItem.from_parent(self, name=name, case=case, precision=label, line=line)
+                    yield self._item(name, case=case, precision=label, line=line)
             else:
-                yield CaseItem.from_parent(self, name=f"model-{number}", case=case, precision=None, line=line)
+                yield self._item(f"model-{number}", case=case, precision=None, line=line)
+
+    def _item(self, name: str, **settings: Any) -> CaseItem:
+        # the id is written out, because --lf knows an item by the same text that it was saved under
+        item: CaseItem = CaseItem.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", **settings)
+        return item
 
 
 class CaseItem(pytest.Item):
@@ -126,7 +131,7 @@ def case_of_model(path: Path, config: pytest.Config) -> Case:
     """The case of an ONNX file that the command line names."""
     label = shown(path, config)
     table = {"onnx": path.name}
-    return Case.from_table(table, path.parent, label, f"--trt-model={label}{settings.options_again(config)}")
+    return Case.from_table(table, path.parent, label, f"--trt-model={quoted(label)}{settings.options_again(config)}")
 
 
 def _cases(path: Path, config: pytest.Config) -> list[Case | CaseError]:
@@ -170,6 +175,11 @@ def _models(table: Any, where: str) -> Any:
     if "model" not in table:
         raise CaseError(f"{where} holds no case: write one [[model]] table for each model.")
     return table["model"]
+
+
+def quoted(path: str) -> str:
+    """The path as a shell takes it."""
+    return f'"{path}"' if " " in path else path
 
 
 def shown(path: Path, config: pytest.Config) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.difference import Block, blocks, ratio
+from pytest_trt.difference import Block, blocks, dot, ratio
 from pytest_trt.errors import DataError
 from pytest_trt.model import is_float
 from pytest_trt.percentiles import BINS, bins, percentiles
@@ -165,10 +165,10 @@ class _Tally:
             error, x, y = error[plain], x[plain], y[plain]
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # sum_scaled() mends what is lost
             self.error_sum += float(error.sum())
-            self.error_squares += float(error @ error)
-            self.actual_squares += float(x @ x)
-            self.reference_squares += float(y @ y)
-            self.product += float(x @ y)
+            self.error_squares += dot(error, error)
+            self.actual_squares += dot(x, x)
+            self.reference_squares += dot(y, y)
+            self.product += dot(x, y)
 
     def _keep_extremes(self, block: Block) -> None:
         size, scale = block.size, np.abs(block.reference)
@@ -201,10 +201,10 @@ class _Tally:
             plain = np.isfinite(block.actual) & np.isfinite(block.reference)
             x, y = block.actual[plain] / scale, block.reference[plain] / scale
             error = x - y
-            self.error_squares += float(error @ error)
-            self.actual_squares += float(x @ x)
-            self.reference_squares += float(y @ y)
-            self.product += float(x @ y)
+            self.error_squares += dot(error, error)
+            self.actual_squares += dot(x, x)
+            self.reference_squares += dot(y, y)
+            self.product += dot(x, y)
 
     def figures(self, a: NDArray[Any], r: NDArray[Any], p99: float, p999: float, ranking: Ranking | None) -> Comparison:
         """The figures of all blocks."""

@@ -90,6 +90,7 @@ def create(case: Case, reason: str = "") -> Golden:
     inputs = _inputs(case, reference)
     exact = simulate(model, Precision.FP32, inputs, case.batch)
     outputs = reference.run(inputs) if reference.run else exact
+    _require_numbers(outputs, model.source)
     envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch)
     golden = Golden(
         runs=(Run(inputs, outputs),),
@@ -120,8 +121,9 @@ def create(case: Case, reason: str = "") -> Golden:
 def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:
     """How much each float output moves: over the samples, or for a single one against inputs of zero."""
     first = golden.runs[0]
-    parts = _parts(first.inputs, reference)
-    found = {name: movement(output, parts) for name, output in first.outputs.items() if is_float(output.dtype)}
+    found = {
+        name: _movement(name, golden, reference) for name, output in first.outputs.items() if is_float(output.dtype)
+    }
     if None not in found.values():
         return found
     if golden.evidence or reference is None:
@@ -131,6 +133,14 @@ def movements(golden: Golden, reference: Reference | None, batch: int | None) ->
         name: _distance(probe[name], first.outputs[name]) if value is None and name in probe else value
         for name, value in found.items()
     }
+
+
+def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
+    """Over the samples of a run, or over runs of one shape."""
+    outputs = [run.outputs[name] for run in golden.runs]
+    if len(outputs) > 1 and len({output.shape for output in outputs}) == 1:
+        return movement(np.stack(outputs), len(outputs))
+    return movement(outputs[0], _parts(golden.runs[0].inputs, reference))
 
 
 def _parts(inputs: Arrays, reference: Reference | None) -> int:
@@ -188,6 +198,15 @@ def _labels(case: Case, reference: Reference, outputs: Arrays) -> NDArray[Any] |
             f" of the {scores.shape[0]} samples is needed."
         )
     return labels
+
+
+def _require_numbers(outputs: Arrays, source: str) -> None:
+    for name, array in outputs.items():
+        if is_float(array.dtype) and np.isnan(array.astype(np.float32)).any():
+            raise GoldenRefused(
+                f"{source} computes NaN in fp32: output {name!r} holds it, and nothing can be compared with it."
+                " Look for NaN among its weights, and for inputs that it does not take (ids out of range, for example)."
+            )
 
 
 def _require_same(golden: Golden, source: str) -> None:
@@ -249,7 +268,8 @@ def _bounds(golden: Golden, old: Golden | None) -> list[str]:
     for precision, entries in golden.envelope.items():
         for name, entry in entries.items():
             before = (old.envelope if old else {}).get(precision, {}).get(name)
-            was = f" (was {before['bound']:.2e})" if before and before["bound"] != entry["bound"] else ""
+            old_bound = f"{before['bound']:.2e}" if before else ""
+            was = f" (was {old_bound})" if old_bound not in ("", f"{entry['bound']:.2e}") else ""
             lines.append(
                 f"  {precision} {name!r}: simulated error {entry['error']:.2e}, bound {entry['bound']:.2e}{was}"
             )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Doubles = NDArray[np.float64]
 
-__all__ = ["Block", "blocks", "ratio", "rms"]
+__all__ = ["Block", "blocks", "dot", "ratio", "rms"]
 
 _SIZE = 1 << 16  # the float64 copies of a block stay in the processor's cache
 
@@ -62,13 +62,18 @@ def ratio(size: Doubles, scale: Doubles) -> Doubles:
     return found
 
 
+def dot(x: Doubles, y: Doubles) -> float:
+    """Sum of products, without BLAS: its threads cost more than they gain on a block, and most of all under xdist."""
+    return float(np.einsum("i,i->", x, y))
+
+
 def rms(array: NDArray[Any]) -> float:
     """Root of the mean square of the finite values, in float64; 0.0 if there are none."""
     flat, total, count = array.reshape(-1), 0.0, 0
     for start in range(0, flat.size, _SIZE):
         values = flat[start : start + _SIZE].astype(np.float64)
         values = values[np.isfinite(values)]
-        total, count = total + float(values @ values), count + values.size
+        total, count = total + dot(values, values), count + values.size
     return math.sqrt(total / count) if count else 0.0
 
 

@@ -51,7 +51,8 @@ def judge(
     _require_outputs(told, model, case, precision)
     ranked = _ranked(case, model, told)
     return tuple(
-        _of_output(case, label, golden, spec.name, outputs, told, ranked=spec.name == ranked) for spec in model.outputs
+        _of_output(case, (precision.label, label), golden, spec.name, outputs, told, ranked=spec.name == ranked)
+        for spec in model.outputs
     )
 
 
@@ -62,7 +63,12 @@ def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, .
     if not failed:
         return ""
     if not errors:
-        return f"If the model was meant to change, make the golden anew: {mend(case)}"
+        return "NaN and infinity are inside no tolerance. Look for what overflows, and keep its layers in fp32 or bf16."
+    if max(errors) >= 1:
+        return (
+            "An error as large as the output is no rounding: look at the calibration data, the inputs' scale and order."
+            f" If the model was meant to change, make the golden anew: {mend(case)}"
+        )
     limit = float(f"{1.2 * max(errors):.1e}")
     return (
         f"If this error is right for you, write tolerance.{precision} = {{ rel_rms = {limit:g} }} for this case"
@@ -71,9 +77,17 @@ def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, .
 
 
 def _of_output(
-    case: Case, label: str, golden: Golden, name: str, outputs: list[Arrays], told: Tolerance, *, ranked: bool
+    case: Case,
+    labels: tuple[str, str],
+    golden: Golden,
+    name: str,
+    outputs: list[Arrays],
+    told: Tolerance,
+    *,
+    ranked: bool,
 ) -> Judgement:
-    """The judgement on one output: of the golden's runs, the worst."""
+    """The judgement on one output: of the golden's runs, the worst. ``labels``: the precision asked, and the held."""
+    asked, label = labels
     whole = not is_float(golden.outputs[name].dtype)
     tolerance = told.of(name, whole=whole)
     if not ranked:
@@ -86,7 +100,9 @@ def _of_output(
     ]
     worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
     if not limits.overrides_envelope and not worst.comparison.mismatched:
-        raise _boundless(case, label, name, golden)
+        raise _boundless(case, asked, label, name, golden)
+    if not limits.overrides_envelope and (why := golden.refused.get(label)):
+        worst = replace(worst, reasons=(*worst.reasons, f"when the golden was made: {why}"))
     return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
 
 
@@ -109,13 +125,13 @@ def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     return None
 
 
-def _boundless(case: Case, label: str, output: str, golden: Golden) -> GoldenError:
+def _boundless(case: Case, asked: str, label: str, output: str, golden: Golden) -> GoldenError:
     why = golden.refused.get(label)
     missing = f" has no envelope for it, because {why}" if why else " has no envelope for it"
     named = "" if why else ", name the fp32 model as `reference`"
     return GoldenError(
         f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden {golden.source}"
-        f"{missing}. Write tolerance.{label} = {{ rel_rms = ... }}{named}, or make the golden anew: {mend(case)}"
+        f"{missing}. Write tolerance.{asked} = {{ rel_rms = ... }}{named}, or make the golden anew: {mend(case)}"
     )
 
 

@@ -119,9 +119,11 @@ def gather(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
-    """Why a test that asked for the gate did not run it; empty if it did, or works by hand."""
-    if any(name == RECORD for name, _ in item.user_properties):
-        return ""
+    """Why a test that asked for the gate has no pass of it; empty if it has, or works by hand."""
+    verdicts = [value for name, value in item.user_properties if name == "trt_verdict"]
+    if verdicts:
+        bad = next((str(value) for value in verdicts if value != "passed"), "")
+        return f"{item.nodeid} swallowed a verdict: {bad}, which is never a pass." if bad else ""
     if "trt_check" in fixtures:
         return f"{item.nodeid} takes trt_check and never calls it: nothing was judged. Write trt_check()."
     if not any(name.startswith("trt_") for name in fixtures):

@@ -133,12 +133,34 @@ def checked(proto: ModelProto, source: str) -> Model:
         raise ModelError(f"{source} holds no network: its graph has no node or no output.")
     try:
         proto = normalised(proto)
-        onnx.checker.check_model(proto)
+        _check(proto)
     except Exception as error:  # the checker raises whatever its C++ side threw
-        raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
+        if "No Op registered" not in str(error):
+            raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
+        _let_onnxruntime_decide(proto, source)
     model = Model(proto, source)
     _ = model.inputs, model.outputs
     return model
+
+
+def _check(proto: ModelProto) -> None:
+    """onnx's checker, which wants a shape of every output, where a file may leave it open."""
+    open_ = [output.type.tensor_type for output in proto.graph.output if output.type.HasField("tensor_type")]
+    open_ = [tensor for tensor in open_ if not tensor.HasField("shape")]
+    for tensor in open_:
+        tensor.shape.dim.add()
+    try:
+        onnx.checker.check_model(proto)
+    finally:
+        for tensor in open_:
+            tensor.ClearField("shape")
+
+
+def _let_onnxruntime_decide(proto: ModelProto, source: str) -> None:
+    """onnxruntime knows operators under ONNX's own name from before ONNX had them (LayerNormalization)."""
+    from pytest_trt.session import open_session
+
+    open_session(proto, source)
 
 
 def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
@@ -162,10 +184,10 @@ def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def _bare(node: NodeProto) -> NodeProto:
-    """The node without what exporters write about themselves: descriptions, source paths and lines."""
+    """The node without its name and what exporters write about themselves: descriptions, source paths and lines."""
     copy = onnx.NodeProto.FromString(node.SerializeToString())
-    copy.ClearField("doc_string")
-    copy.ClearField("metadata_props")
+    for told in ("name", "doc_string", "metadata_props"):
+        copy.ClearField(told)
     return copy
 
 
@@ -260,7 +282,7 @@ def _dtype(element: int, what: str) -> np.dtype:
 
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
-        return int(dim.dim_value)
+        return int(dim.dim_value) if dim.dim_value >= 0 else None  # some exporters write -1 for "any"
     return dim.dim_param or None
 
 

@@ -34,10 +34,10 @@ def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path
     place = find_golden(case, golden_dir)
     reference = Reference(model) if case.reference is None and case.torch is None else reference_of(case)
     golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
-    require_fit(golden, model, mend(case), exact=case.reference is None)
+    require_fit(golden, model, mend(case, place), exact=case.reference is None)
     _require_fresh(case, golden, reference)
     moved = movements(golden, reference, case.batch)
-    require_evidence(golden, moved, case.constant_outputs, mend(case))
+    require_evidence(golden, moved, case.constant_outputs, mend(case, place))
     if not place.is_dir():
         return golden
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}

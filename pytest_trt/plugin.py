@@ -146,7 +146,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
-        if fixtures is not None and ("trt_check" in fixtures or item.get_closest_marker("trt") is not None):
+        if fixtures is not None and item.get_closest_marker("trt") is not None:
             from pytest_trt.judging import unjudged
 
             reason = unjudged(item, fixtures)

@@ -21,4 +21,4 @@ class Ranges:
     """
 
     amax: Mapping[str, float]
-    source: str
+    source: str = "given"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "header"]
 
-_ALL_ERRORS = " (every attempt ended in an error)"
-_NAME = "Name models in a trt.toml, with @pytest.mark.trt, or with --trt-model."
+_ALL_ERRORS = ": every attempt ended in an error."
+_NAME = ". Name models in a trt.toml, with @pytest.mark.trt, or with --trt-model."
 
 _COLOURS = {"passed": {"green": True}, "failed": {"red": True}, "error": {"red": True}}
 
@@ -70,7 +70,7 @@ class Results:
             words: list[str] = self.config.stash.get(spec_errors, [])
             self.complaints += dict.fromkeys(words)
         elif not self.config.option.collectonly:
-            self.complaints += self._not_judged()
+            self.complaints += self._not_judged(cut=bool(session.shouldstop or session.shouldfail))
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._write_report(session)
@@ -89,17 +89,21 @@ class Results:
         for text in self.complaints:
             terminalreporter.write_line(f"ERROR: {text}", red=True)
 
-    def _not_judged(self) -> Iterator[str]:
+    def _not_judged(self, *, cut: bool) -> Iterator[str]:
+        """Why the run is not green: a precision that nothing was judged at, though it was asked for.
+
+        Where the run was cut short, or only what failed before is run again, one verdict is enough.
+        """
         judged = {record["precision"] for record in self.records if record["verdict"] != "error"}
         tried = {record["precision"] for record in self.records if record["verdict"] == "error"}
         asked = settings.precisions_asked(self.config)
-        for precision in asked:
+        again = any(getattr(self.config.option, name, False) for name in ("lf", "stepwise"))
+        for precision in () if judged and (cut or again) else asked:
             if precision not in judged:
-                ended = _ALL_ERRORS if precision in tried else ""
                 what = f"--trt-precision={precision} was asked for, and no case was judged at {precision}"
-                yield f"{what}{ended}. {_NAME}"
+                yield what + (_ALL_ERRORS if precision in tried else _NAME)
         if not judged and not asked and (by := self._asked_otherwise()):
-            yield f"{by} asks for a verdict, and no case was judged{_ALL_ERRORS if tried else ''}. {_NAME}"
+            yield f"{by} asks for a verdict, and no case was judged{_ALL_ERRORS if tried else _NAME}"
 
     def _asked_otherwise(self) -> str:
         """What else asks that something is judged; the ini file does where the whole suite is run."""

@@ -176,7 +176,7 @@ def _draw(spec: TensorSpec, told: InputSpec, samples: int, generator: np.random.
         if told.low is None or told.high is None:
             raise CaseError(
                 f"{where}: input {spec} is an integer and no range is known to draw it from: write"
-                f" input.{spec.name} = {{ low = 0, high = ... }}, or name real data with `inputs`."
+                f" input.{spec.name} = {{ low = 0, high = ... }}, or name real data with `inputs`, in a trt.toml."
             )
         return generator.integers(int(told.low), int(told.high) + 1, shape).astype(spec.dtype)
     if told.low is None or told.high is None:
@@ -189,7 +189,7 @@ def _sample_shape(spec: TensorSpec, told: InputSpec, samples: int, where: str) -
     if axes is None or any(not isinstance(axis, int) for axis in axes[1:]):
         raise CaseError(
             f"{where}: input {spec} has axes of unknown size: write input.{spec.name} = {{ shape = [...] }},"
-            " or name real data with `inputs`."
+            " or name real data with `inputs`, in a trt.toml."
         )
     if not axes:
         return ()

@@ -125,14 +125,16 @@ def models(config: pytest.Config) -> list[Path]:
 
 
 def models_alone(config: pytest.Config) -> bool:
-    """Whether the models are all that is to be collected: the command line named them."""
-    return bool(config.getoption("trt_model"))
+    """Whether the models are all that is to be collected: they were typed, not written into addopts."""
+    typed = (str(argument) for argument in config.invocation_params.args)
+    return any(argument.partition("=")[0] == "--trt-model" for argument in typed)
 
 
 def options_again(config: pytest.Config) -> str:
     """The options that another command needs to find the same goldens."""
     folder = config.getoption("trt_golden_dir")
-    return f" --trt-golden-dir={folder}" if folder else ""
+    quoted = f'"{folder}"' if folder and " " in folder else folder
+    return f" --trt-golden-dir={quoted}" if folder else ""
 
 
 def report_file(config: pytest.Config) -> Path | None:

@@ -18,7 +18,7 @@ SLACK = 2.5
 """How far a correct engine may be beyond the simulated error: measured engines are within 2 (docs/tolerance.md)."""
 
 _LEAST_FLOOR = 1e-5  # correct fp32 implementations of one network differ by up to 5e-6
-_WHOLE_NUMBER_FLOOR = 0.01  # share of class ids or flags that a reduced precision may change by near ties
+_TIES = 0.01  # share of class ids or flags that a reduced precision may change by near ties
 
 
 _SHARES = ("mismatch", "outliers", "cosine", "top1", "top5", "accuracy_drop")
@@ -99,14 +99,21 @@ class Tolerance:
         return any(limit is not None for limit in sizes)
 
 
-def floor(unit_roundoff: float, *, whole: bool) -> float:
+def floor(unit_roundoff: float, *, whole: bool, count: int = 100) -> float:
     """What is allowed on top of the simulated error.
 
     A correct engine may round the output once more than the simulation did, which is at most one unit
-    roundoff, and fp32 itself differs between implementations. Whole numbers are exact in fp32.
+    roundoff, and fp32 itself differs between implementations. Whole numbers are exact in fp32; at a reduced
+    precision a near tie may change one of them, or one in a hundred.
+
+    Args:
+        unit_roundoff: of the precision.
+        whole: whether the output is integer or boolean.
+        count: its number of elements, if it is.
     """
-    reduced = unit_roundoff > 1e-6
-    return (_WHOLE_NUMBER_FLOOR if reduced else 0.0) if whole else max(_LEAST_FLOOR, unit_roundoff)
+    if not whole:
+        return max(_LEAST_FLOOR, unit_roundoff)
+    return max(_TIES, min(1 / max(count, 1), 0.25)) if unit_roundoff > 1e-6 else 0.0
 
 
 def bounded(tolerance: Tolerance, envelope: float | None, *, whole: bool) -> Tolerance:

@@ -149,11 +149,16 @@ def test_a_bad_trt_toml(pytester: pytest.Pytester, golden: Path, toml: str, said
 
 
 def test_two_cases_of_one_name_in_a_file(pytester: pytest.Pytester, golden: Path) -> None:
+    before = golden.read_bytes()
     networks.save(networks.convolutional(seed=3), pytester.path / "b.onnx")
     with (pytester.path / "trt.toml").open("a") as file:
-        file.write('[[model]]\nname = "net"\nonnx = "b.onnx"\n')
+        file.write('[[model]]\nname = "net"\nonnx = "b.onnx"\n[[model]]\nname = "other"\nonnx = "net.onnx"\n')
 
-    judged(pytester, ["--trt-update-golden"], ["model 'net': another model of this file is called 'net' already"])
+    result = pytester.runpytest("--trt-update-golden")
+
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(["*another model of this file is called 'net' too*"])
+    assert golden.read_bytes() == before
 
 
 def test_the_marker_says_bad_things_too(pytester: pytest.Pytester, golden: Path) -> None:

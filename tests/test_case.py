@@ -79,11 +79,11 @@ def test_one_precision_may_stand_alone() -> None:
     assert read(onnx="a.onnx", precisions="int8").precisions == ("int8",)
 
 
-def test_a_second_case_of_one_name_is_refused_and_the_first_kept() -> None:
-    first, second = cases_of_file([{"onnx": "a/net.onnx"}, {"onnx": "b/net.onnx"}], HERE, "trt.toml")
+def test_cases_of_one_name_are_all_refused_and_others_kept() -> None:
+    found = cases_of_file([{"onnx": "a/net.onnx"}, {"onnx": "b/net.onnx"}, {"onnx": "c.onnx"}], HERE, "trt.toml")
 
-    assert isinstance(first, Case)
-    assert "another model of this file is called 'net' already" in str(second)
+    assert [type(case) for case in found] == [CaseError, CaseError, Case]
+    assert "another model of this file is called 'net' too" in str(found[0])
 
 
 def test_a_case_that_can_not_be_read_leaves_the_others() -> None:

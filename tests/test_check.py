@@ -147,7 +147,7 @@ def test_a_file_of_any_tool_is_judged_as_it_is_by_the_precision_it_holds(case: C
     verdict = judged(reference_to(case, lowered(networks.convolutional())), "model")
 
     assert verdict.verdict == "passed"
-    assert verdict.held == (held if held != "fp32" else None)
+    assert verdict.held == held
 
 
 def test_placeholder_ranges_in_a_file_fail(case: Case) -> None:
@@ -366,3 +366,32 @@ def test_a_model_at_a_precision_without_envelope_needs_a_tolerance(tmp_path: Pat
     assert "how large the error of 'scores' at fp8 may be" in verdict.message
     limits = Tolerance(rel_rms=0.1, outputs={"best": Tolerance(mismatch=0.5)})
     assert judged(replace(other, tolerance={"model": limits}), "model").verdict == "passed"
+
+
+def test_a_file_that_stayed_fp32_is_shown_to_hold_fp32(case: Case) -> None:
+    verdict = judged(reference_to(case, networks.convolutional()), "model")
+
+    assert verdict.held == "fp32"
+
+
+def test_an_error_as_large_as_the_output_is_not_talked_into_a_tolerance(case: Case) -> None:
+    changed = networks.with_weight(networks.convolutional(), "w3", lambda w: -w)
+
+    verdict = judged(reference_to(case, changed), "fp16")
+
+    assert "tolerance.fp16" not in verdict.accept
+    assert "look at the calibration data, the inputs' scale and order" in verdict.accept
+
+
+def test_an_overflow_is_told_as_the_golden_saw_it(tmp_path: Path) -> None:
+    def too_large(w: np.ndarray) -> np.ndarray:
+        return w * np.float32(1e6)
+
+    networks.save(networks.with_weight(networks.convolutional(), "w3", too_large), tmp_path / "net.onnx")
+    case = Case(onnx="net.onnx", base=tmp_path, where="trt.toml")
+    update(case, tmp_path / "golden")
+
+    told = text(judged(case, "fp16"))
+
+    assert "this model overflows at fp16" in told
+    assert "NaN and infinity are inside no tolerance" in told

@@ -238,3 +238,14 @@ def test_lower_refuses_to_lower_a_reduced_file_further() -> None:
         lower(half, "bf16")
     assert lower(half, "fp16") is half
     assert lower(half, "model") is half
+
+
+def test_lower_takes_a_plain_onnx_model_and_returns_another() -> None:
+    proto = networks.convolutional()
+    before = proto.SerializeToString(deterministic=True)
+
+    lowered = lower(proto, "fp16", typed=True)
+
+    assert isinstance(lowered, onnx.ModelProto)
+    assert proto.SerializeToString(deterministic=True) == before
+    onnx.checker.check_model(lowered)

@@ -211,7 +211,8 @@ def test_a_weight_channel_too_small_for_a_step_is_zero() -> None:
 def test_what_exporters_write_about_themselves_is_no_change() -> None:
     plain, told = networks.convolutional(), networks.convolutional()
     for node in told.graph.node:
-        node.doc_string = "/home/somebody/net.py:3"
+        node.name = f"another_{node.name}"
+        node.doc_string = "net.py:3"
         node.metadata_props.add(key="source", value="line 3")
     for tensor in told.graph.initializer:
         array = numpy_helper.to_array(tensor)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from pytest_trt.errors import LoweringError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from pytest_trt.model import Model
     from pytest_trt.ranges import Ranges
 
-__all__ = ["lower", "needs_ranges"]
+__all__ = ["at_opset", "lower", "needs_ranges"]
 
 
 def needs_ranges(model: Model, precision: Precision) -> bool:
@@ -21,23 +23,63 @@ def needs_ranges(model: Model, precision: Precision) -> bool:
     return precision is Precision.INT8 and held_precision(model.proto) == "fp32"
 
 
-def lower(model: Model, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False) -> Model:
+def at_opset(model: Model, precision: Precision) -> Model:
+    """The model in operators new enough for the precision; itself where they are.
+
+    Done first, because onnx's converter may give tensors other names, and calibration goes by names.
+
+    Raises:
+        LoweringError: an operator can't be converted.
+    """
+    from pytest_trt.lowering.graph import copy_at_opset, opset
+    from pytest_trt.lowering.held import held_precision
+    from pytest_trt.model import Model as Converted
+
+    least = 13 if precision in (Precision.BF16, Precision.INT8) else 0
+    if opset(model.proto) >= least or held_precision(model.proto) != "fp32":
+        return model
+    return Converted(copy_at_opset(model.proto, least), model.source)
+
+
+@overload
+def lower(model: Model, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False) -> Model: ...
+@overload
+def lower(
+    model: ModelProto, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False
+) -> ModelProto: ...
+def lower(
+    model: Model | ModelProto, precision: Precision | str, ranges: Ranges | None = None, *, typed: bool = False
+) -> Model | ModelProto:
     """The same network with the precision's rounding in its graph; the argument is left alone.
 
     Args:
-        model: an fp32 model; one that holds the precision already is returned as it is.
+        model: an fp32 model, or onnx's ModelProto of one; one that holds the precision already is returned as it is.
         precision: what to express. fp32 and model change nothing.
         ranges: of the activations, for int8.
         typed: for fp16, the graph in fp16 itself, which TensorRT takes, in place of the cast sandwich that
             onnxruntime simulates.
 
+    Returns:
+        The kind that was given.
+
     Raises:
         SpecError: no such precision.
+        ModelError: the ModelProto is not valid.
         LoweringError: the model holds another reduced precision, or can't be expressed in this one.
     """
-    from pytest_trt.lowering.held import held_precision
+    from pytest_trt.model import Model as Checked
+    from pytest_trt.model import checked
 
     precision = Precision.parse(precision) if isinstance(precision, str) else precision
+    if isinstance(model, Checked):
+        return _expressed(model, precision, ranges, typed)
+    copy = type(model).FromString(model.SerializeToString())
+    return _expressed(checked(copy, "the model"), precision, ranges, typed).proto
+
+
+def _expressed(model: Model, precision: Precision, ranges: Ranges | None, typed: bool) -> Model:
+    from pytest_trt.lowering.held import held_precision
+
     held = held_precision(model.proto)
     if precision is Precision.MODEL or held == precision.label:
         return model

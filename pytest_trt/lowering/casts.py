@@ -27,10 +27,12 @@ from pytest_trt.lowering.graph import (
     fresh,
     graphs,
     is_standard,
+    operands_of,
     require_type,
     rewrite_operands,
 )
 from pytest_trt.normalise import sort_nodes
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +57,6 @@ _PUT_TOGETHER = {
     "Mul", "Div", "Add", "Sub", "Floor", "Ceil", "ConstantOfShape",
 }  # fmt: skip
 
-_LARGEST_FP16 = 65504.0
 _FIRST_BF16_CAST = 13
 
 
@@ -66,7 +67,7 @@ def fp16_sandwich(model: ModelProto) -> ModelProto:
         LoweringError: the type of a tensor can't be inferred.
     """
     copy = copy_at_opset(model, 0)
-    return _sandwich(copy, TensorProto.FLOAT16, "fp16", _to_fp16)
+    return _sandwich(copy, TensorProto.FLOAT16, Precision.FP16, _to_fp16)
 
 
 def bf16_sandwich(model: ModelProto) -> ModelProto:
@@ -76,13 +77,14 @@ def bf16_sandwich(model: ModelProto) -> ModelProto:
         LoweringError: the type of a tensor can't be inferred, or the opset can't be raised to 13.
     """
     copy = copy_at_opset(model, _FIRST_BF16_CAST)
-    return _sandwich(copy, TensorProto.BFLOAT16, "bf16", lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32))
+    return _sandwich(copy, TensorProto.BFLOAT16, Precision.BF16, _to_bf16)
 
 
 def fp16_typed(model: ModelProto) -> ModelProto:
     """The graph in fp16 itself, inputs and outputs kept in fp32: what a strongly typed TensorRT takes.
 
-    Converted by onnxruntime's float16 tool, which clamps what fp16 can't hold; such weights are refused here.
+    Converted by onnxruntime's float16 tool, which clamps what fp16 can't hold; a weight of a matrix product
+    beyond it is refused here.
 
     Raises:
         LoweringError: a weight is beyond fp16's largest value.
@@ -93,11 +95,13 @@ def fp16_typed(model: ModelProto) -> ModelProto:
         for node in graph.node:
             for output in filter(None, node.output):
                 require_type(output, node, types)
-    for name, tensor in constants(copy).items():
-        if tensor.data_type == TensorProto.FLOAT:
-            _require_fp16(name, array_of(tensor))
+    held = constants(copy)
+    for node, index, _inner in operands_of(copy.graph, MATRIX_OPERANDS):
+        tensor = held.get(node.input[index])
+        if tensor is not None and tensor.data_type == TensorProto.FLOAT:
+            _require_fp16(node.input[index], array_of(tensor))
     # rounded here, because the tool would lift what rounds to zero to its smallest value
-    _round_stored(copy, _kept(copy.graph), _to_fp16)
+    _round_stored(copy, _kept(copy.graph), _to_fp16, Precision.FP16.largest)
     typed = _converted_by_onnxruntime(copy)
     sort_nodes(typed.graph)
     try:
@@ -194,13 +198,13 @@ def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
-def _sandwich(copy: ModelProto, to: int, label: str, rounding: _Round) -> ModelProto:
+def _sandwich(copy: ModelProto, to: int, precision: Precision, rounding: _Round) -> ModelProto:
     types, name = element_types(copy), fresh(copy)
     kept = _kept(copy.graph)
-    _round_stored(copy, kept, rounding)
+    _round_stored(copy, kept, rounding, precision.largest)
     for graph in graphs(copy.graph):
-        _round_computed(graph, types, kept, to, label, name)
-    _round_inputs(copy.graph, types, kept, to, label, name)
+        _round_computed(graph, types, kept, to, precision.label, name)
+    _round_inputs(copy.graph, types, kept, to, precision.label, name)
     return copy
 
 
@@ -226,7 +230,13 @@ def _kept(graph: GraphProto) -> set[str]:
     return kept
 
 
-def _round_stored(model: ModelProto, kept: set[str], rounding: _Round) -> None:
+def _round_stored(model: ModelProto, kept: set[str], rounding: _Round, largest: float) -> None:
+    """Round initializers and Constants.
+
+    What is stored beyond the precision's largest value is clamped to it, as converters do with the masks of
+    attention; a weight of a matrix product is not, but becomes infinite and is seen.
+    """
+    weights = {node.input[index] for node, index, _ in operands_of(model.graph, MATRIX_OPERANDS)}
     stored = [(tensor.name, tensor) for part in graphs(model.graph) for tensor in part.initializer]
     stored += [
         (node.output[0], node.attribute[0].t)
@@ -236,9 +246,11 @@ def _round_stored(model: ModelProto, kept: set[str], rounding: _Round) -> None:
     ]
     for name, tensor in stored:
         if tensor.data_type == TensorProto.FLOAT and name not in kept:
-            with np.errstate(over="ignore"):  # beyond the precision's largest value is infinity, as meant
-                rounded = rounding(array_of(tensor))
-            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+            array = array_of(tensor)
+            if name not in weights:
+                array = np.where(np.isfinite(array), np.clip(array, -largest, largest), array).astype(np.float32)
+            with np.errstate(over="ignore"):
+                tensor.CopyFrom(numpy_helper.from_array(rounding(array), tensor.name))
 
 
 def _round_computed(
@@ -313,8 +325,8 @@ def _store(model: ModelProto, name: str, array: NDArray[Any]) -> str:
 def _require_fp16(name: str, values: NDArray[Any]) -> None:
     finite = values[np.isfinite(values)]
     largest = float(np.abs(finite).max(initial=0.0))
-    if largest > _LARGEST_FP16:
+    if largest > Precision.FP16.largest:
         raise LoweringError(
-            f"weight {name!r} holds {largest:.6g}, beyond fp16's largest value {_LARGEST_FP16:.0f}:"
+            f"weight {name!r} holds {largest:.6g}, beyond fp16's largest value {Precision.FP16.largest:.0f}:"
             " scale it, or keep its layer in fp32 or bf16."
         )

@@ -41,6 +41,7 @@ Operands = Mapping[str, tuple[int, ...]]
 MATRIX_OPERANDS: Operands = {"Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1)}
 """The operators of matrix units, and which of their inputs are multiplied (a bias is only added)."""
 
+_FIRST_RESIZE_MODES = 11
 _FIRST_FREE_INITIALIZERS = 4  # the IR version from which an initializer need not be an input too
 
 
@@ -201,13 +202,25 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
 
 def _converted(model: ModelProto, least: int) -> ModelProto:
     try:
-        return onnx.version_converter.convert_version(model, least)
+        found = onnx.version_converter.convert_version(model, least)
     except Exception as error:  # the converter throws C++ errors of several kinds
         text = " ".join(str(error).split())
         raise LoweringError(
             f"opset {opset(model)} is older than the {least} that this precision needs, and onnx can't convert it:"
             f" {text}. Export the model again at opset {least} or later."
         ) from error
+    if opset(model) < _FIRST_RESIZE_MODES:
+        for graph in graphs(found.graph):
+            for node in graph.node:
+                _resize_as_before(node)
+    return found
+
+
+def _resize_as_before(node: NodeProto) -> None:
+    """Resize had one way to place its points before opset 11, and the converter does not write it down."""
+    if node.op_type == "Resize" and not any(a.name == "coordinate_transformation_mode" for a in node.attribute):
+        node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+        node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
 
 
 def _fill_by_schema(node: NodeProto, types: dict[str, int], version: int) -> None:

@@ -1,0 +1,70 @@
+"""README and docs are true: their files and tests run as they are written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import networks
+import onnx
+from test_examples import DIGITS, ROOT
+
+from pytest_trt.case import known_keys
+from pytest_trt.options import OPTIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def blocks(path: str, language: str) -> list[str]:
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+    return [re.sub(r"^   ", "", block, flags=re.MULTILINE) if block.startswith("   ") else block for block in found]
+
+
+def test_the_readmes_case_and_tests_run_side_by_side(pytester: pytest.Pytester) -> None:
+    for name in ("digits.onnx", "test.npz", "calibration.npz"):
+        shutil.copy(DIGITS / name, pytester.path)
+    [toml] = blocks("README.md", "toml")
+    [python] = blocks("README.md", "python")
+    (pytester.path / "trt.toml").write_text(toml)
+    (pytester.path / "test_readme.py").write_text(python)
+
+    pytester.runpytest("trt.toml", "--trt-update-golden").assert_outcomes(passed=2)
+    pytester.runpytest("--trt-precision=int8").assert_outcomes(passed=3)
+    pytester.runpytest("--trt-update-golden").assert_outcomes(passed=5)
+
+
+def test_the_references_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks.save(networks.convolutional(), tmp_path / "net.onnx")
+    networks.save(networks.convolutional(), tmp_path / "models" / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    first, second = blocks("docs/reference.md", "python")
+    scope = {"samples": {"x": networks.images()}}
+
+    for code in (first, second):
+        exec(code, scope)
+
+    told = capsys.readouterr().out
+    assert "there is no golden" in told
+    assert "--trt-model=models/net.onnx" in told
+    onnx.checker.check_model("int8.onnx")
+
+
+def test_the_reference_names_every_option_and_every_key() -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text()
+
+    for option in OPTIONS:
+        assert f"`--trt-{option.name}" in reference
+    for key in known_keys():
+        assert f"`{key}" in reference or f"`{key}.<precision>`" in reference
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert target.startswith("http") or (document.parent / target).exists(), f"{document.name}: {target}"
