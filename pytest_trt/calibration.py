@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from pytest_trt.errors import DataError, LoweringError
+from pytest_trt.errors import BackendError, DataError, LoweringError
 from pytest_trt.feeds import finite, split
 from pytest_trt.ranges import Ranges
 from pytest_trt.session import open_session, run
@@ -34,7 +34,8 @@ def calibrate(
         tensors: names of the activations whose range is wanted.
         samples: batches of arrays by input name, read once, one after the other.
         source: what messages call the samples.
-        batch: the most samples at once where the first axis is dynamic; 8 if not given.
+        batch: the most samples at once where the first axis is dynamic; if not given, 8 where samples are
+            independent, else all.
 
     Raises:
         DataError: no samples, or a NaN or infinite value among them.
@@ -43,11 +44,14 @@ def calibrate(
     inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
     session = open_session(_with_outputs(model.proto, inner), model.source)
     amax = dict.fromkeys(tensors, 0.0)
+    at_once = batch
     seen = False
     for arrays in samples:
         finite(arrays, source)
-        for feeds in split(arrays, model.inputs, batch or _at_once(arrays, model)):
-            seen = True
+        if not seen and batch is None:
+            at_once = _BATCH if _independent(session, model, arrays) else None
+        seen = True
+        for feeds in split(arrays, model.inputs, at_once):
             _widen(amax, {**run(session, model, feeds), **feeds})
     if not seen:
         raise DataError(f"{source} holds no samples.")
@@ -60,10 +64,25 @@ def calibrate(
     return Ranges(amax, source)
 
 
-def _at_once(arrays: Arrays, model: Model) -> int | None:
-    """Eight samples, but all where inputs have first axes of their own lengths, which are no common batch."""
+def _independent(session: Any, model: Model, arrays: Arrays) -> bool:
+    """Whether the first axis may be cut: of some samples, two halves compute what the whole does.
+
+    It may be time, points or nodes, where a cut makes another network.
+    """
+    if any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs):
+        return False  # fixed first axes are cut as they are anyway
     lengths = {arrays[spec.name].shape[0] for spec in model.inputs if spec.shape and arrays[spec.name].ndim}
-    return _BATCH if len(lengths) == 1 else None
+    if len(lengths) != 1 or lengths == {1}:
+        return False
+    some = {name: array[: 2 * _BATCH] if array.ndim else array for name, array in arrays.items()}
+    half = max(1, min(2 * _BATCH, *lengths) // 2)
+    try:
+        whole = run(session, model, some)
+        cut = run(session, model, some, half)
+    except (BackendError, DataError):
+        return False
+    names = [output.name for output in model.outputs]
+    return all(np.allclose(whole[name], cut[name], rtol=1e-3, atol=1e-4, equal_nan=True) for name in names)
 
 
 def _widen(amax: dict[str, float], arrays: Arrays) -> None:

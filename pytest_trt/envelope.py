@@ -8,6 +8,7 @@ from pytest_trt.backends import DEFAULT, choose
 from pytest_trt.calibration import calibrate
 from pytest_trt.comparison import compare
 from pytest_trt.errors import LoweringError, PytestTrtError
+from pytest_trt.locate import blame
 from pytest_trt.lowering import at_opset, needs_ranges
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model import is_float
@@ -53,6 +54,8 @@ def envelope_of(
             envelope[precision.label] = _entries(reference, precision, lowered, exact)
         except PytestTrtError as error:
             refused[precision.label] = str(error)
+        except Exception as error:  # a fault of ours at one precision leaves the others
+            refused[precision.label] = f"a fault of pytest-trt, please report it: {blame(error)}"
     return envelope, refused
 
 

@@ -227,11 +227,12 @@ def require_evidence(golden: Golden, movements: Mapping[str, float | None], stil
         if name in still or (moved is not None and moved >= LEAST_MOVEMENT):
             continue
         figure = "can't be seen to move" if moved is None else f"moves by {moved:.1e} of its size"
+        how = f"Give inputs that tell samples apart (`inputs`), or list an output that is constant by design in\
+ `constant_outputs`; then: {mend}"
         raise EmptyGolden(
             f"the golden {golden.source} holds no evidence: output {name!r} {figure} over the samples (at least"
-            f" {LEAST_MOVEMENT:g} is needed), so even a broken engine would agree with it. Give inputs that tell"
-            " samples apart (`inputs`), or list an output that is constant by design in `constant_outputs`;"
-            f" then: {mend}"
+            f" {LEAST_MOVEMENT:g} is needed), so even a broken engine would agree with it."
+            f" {mend if mend.startswith('write ') else how}"
         )
 
 

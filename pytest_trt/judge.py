@@ -63,7 +63,9 @@ def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, .
     if not failed:
         return ""
     if not errors:
-        return "NaN and infinity are inside no tolerance. Look for what overflows, and keep its layers in fp32 or bf16."
+        narrow = precision in (Precision.FP16, Precision.BF16, Precision.INT8, Precision.MODEL)
+        cause = "what overflows, and keep its layers in fp32 or bf16" if narrow else "NaN among its weights"
+        return f"NaN and infinity are inside no tolerance. Look for {cause}."
     if max(errors) >= 1:
         return (
             "An error as large as the output is no rounding: look at the calibration data, the inputs' scale and order."

@@ -282,7 +282,7 @@ def _dtype(element: int, what: str) -> np.dtype:
 
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
-        return int(dim.dim_value) if dim.dim_value >= 0 else None  # some exporters write -1 for "any"
+        return int(dim.dim_value) if dim.dim_value > 0 else None  # some exporters write -1 or 0 for "any"
     return dim.dim_param or None
 
 

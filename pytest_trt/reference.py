@@ -75,8 +75,9 @@ def mend(case: Case, place: Path | None = None) -> str:
     """The command that makes the case's golden anew; ONNX test data (``place`` is a folder) has none."""
     if place is not None and place.is_dir():
         return f"write other test data into {place}; pytest-trt never writes there"
-    command = case.command or (f"--trt-model={case.base / case.onnx}" if case.onnx else "")
-    return f"pytest {command} --trt-update-golden"
+    if not case.command:
+        return "in Python, pytest_trt.create.update(case, golden_dir)"
+    return f"pytest {case.command} --trt-update-golden"
 
 
 def class_output(case: Case, model: Model) -> str:

@@ -97,18 +97,23 @@ class Results:
         judged = {record["precision"] for record in self.records if record["verdict"] != "error"}
         tried = {record["precision"] for record in self.records if record["verdict"] == "error"}
         asked = settings.precisions_asked(self.config)
-        again = any(getattr(self.config.option, name, False) for name in ("lf", "stepwise"))
-        for precision in () if judged and (cut or again) else asked:
+        for precision in () if (judged or tried) and (cut or self._again()) else asked:
             if precision not in judged:
                 what = f"--trt-precision={precision} was asked for, and no case was judged at {precision}"
                 yield what + (_ALL_ERRORS if precision in tried else _NAME)
         if not judged and not asked and (by := self._asked_otherwise()):
             yield f"{by} asks for a verdict, and no case was judged{_ALL_ERRORS if tried else _NAME}"
 
+    def _again(self) -> bool:
+        """Whether --lf alone chose what to run."""
+        option, cache = self.config.option, getattr(self.config, "cache", None)
+        chosen = option.keyword or option.markexpr
+        return bool(getattr(option, "lf", False) and not chosen and cache and cache.get("cache/lastfailed", {}))
+
     def _asked_otherwise(self) -> str:
         """What else asks that something is judged; the ini file does where the whole suite is run."""
         option = self.config.option
-        if settings.models_alone(self.config):
+        if option.trt_model:
             return "--trt-model"
         if option.trt_require_engine:
             return "--trt-require-engine"
@@ -140,6 +145,7 @@ class Results:
 
         whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not settings.models(self.config)
         used = self.config.stash.get(collected, {})
+        whole = whole and not getattr(self.config.option, "lf", False)
         if not whole or not used or self.config.stash.get(unreadable, False):
             return []
         found = sorted(settings.golden_dir(self.config).glob("*.safetensors"))

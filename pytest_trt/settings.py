@@ -6,6 +6,7 @@ The command line counts before the case (marker or trt.toml), the case before th
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,9 +126,10 @@ def models(config: pytest.Config) -> list[Path]:
 
 
 def models_alone(config: pytest.Config) -> bool:
-    """Whether the models are all that is to be collected: they were typed, not written into addopts."""
-    typed = (str(argument) for argument in config.invocation_params.args)
-    return any(argument.partition("=")[0] == "--trt-model" for argument in typed)
+    """Whether the models are all that is to be collected: they are no standing words of addopts or PYTEST_ADDOPTS."""
+    standing = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    written = any(str(word).partition("=")[0] == "--trt-model" for word in standing)
+    return bool(config.getoption("trt_model")) and not written
 
 
 def options_again(config: pytest.Config) -> str:

@@ -51,7 +51,7 @@ def test_the_references_python_runs(
 
     told = capsys.readouterr().out
     assert "there is no golden" in told
-    assert "--trt-model=models/net.onnx" in told
+    assert "in Python, pytest_trt.create.update(case, golden_dir)" in told
     onnx.checker.check_model("int8.onnx")
 
 

@@ -129,6 +129,47 @@ def test_a_weight_that_fp16_can_not_hold_is_infinite_not_clamped(tmp_path: Path)
     assert judged(case, "fp16").verdict == "failed"
 
 
+@pytest.mark.parametrize("through", ["Mul", "Div", "Einsum", "Transpose"])
+def test_what_is_no_mask_overflows_wherever_it_is_stored(tmp_path: Path, through: str) -> None:
+    w = (1e5 * DRAW.standard_normal((6, 6))).astype(np.float32)
+    small = np.float32(1e-5)
+    nodes = {
+        "Mul": [helper.make_node("Mul", ["x", "big"], ["m"]), helper.make_node("Mul", ["m", "small"], ["y"])],
+        "Div": [helper.make_node("Div", ["x", "big"], ["m"]), helper.make_node("Div", ["m", "small"], ["y"])],
+        "Einsum": [
+            helper.make_node("Einsum", ["x", "w"], ["m"], equation="ij,jk->ik"),
+            helper.make_node("Mul", ["m", "small"], ["y"]),
+        ],
+        "Transpose": [
+            helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["x", "t"], ["m"]),
+            helper.make_node("Mul", ["m", "small"], ["y"]),
+        ],
+    }[through]
+    shapes = ({"x": (FLOAT, ["N", 6])}, {"y": (FLOAT, ["N", 6])})
+    weights = {"w": w, "big": np.float32(1e5), "small": small}
+    networks.save(networks.model(nodes, *shapes, weights), tmp_path / "net.onnx")
+    case = Case(onnx="net.onnx", base=tmp_path)
+    update(case, tmp_path / "golden")
+
+    assert judged(case, "fp16").verdict != "passed"
+
+
+def test_a_first_axis_that_is_no_batch_is_calibrated_whole(tmp_path: Path) -> None:
+    nodes = [helper.make_node("CumSum", ["x", "axis"], ["c"]), helper.make_node("MatMul", ["c", "w"], ["y"])]
+    weights = {"axis": np.array(0), "w": DRAW.standard_normal((4, 4)).astype(np.float32)}
+    proto = networks.model(nodes, {"x": (FLOAT, ["p", 4])}, {"y": (FLOAT, ["p", 4])}, weights)
+    networks.save(proto, tmp_path / "net.onnx")
+    np.savez(tmp_path / "in.npz", x=np.abs(DRAW.standard_normal((64, 4))).astype(np.float32))
+    case = Case(onnx="net.onnx", inputs="in.npz", calibration="golden", base=tmp_path)
+    update(case, tmp_path / "golden")
+
+    verdict = judged(case, "int8")
+
+    assert verdict.verdict == "passed"
+    assert verdict.judgements[0].error < 2e-2
+
+
 def test_inputs_of_their_own_lengths_are_calibrated_whole(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["q", "w"], ["a"]),
@@ -211,13 +252,18 @@ def test_an_output_without_a_shape_and_an_axis_of_minus_one_are_taken(tmp_path: 
 
 
 def test_an_operator_that_onnxruntime_knows_from_before_onnx_did_is_taken(tmp_path: Path) -> None:
-    node = helper.make_node("LayerNormalization", ["x", "g"], ["y"], axis=-1)
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "g"], ["n"], axis=-1),
+        helper.make_node("MatMul", ["n", "w"], ["y"]),
+    ]
     shapes = ({"x": (FLOAT, ["N", 6])}, {"y": (FLOAT, ["N", 6])})
-    proto = networks.model([node], *shapes, {"g": np.ones(6, np.float32)}, opset=15)
+    weights = {"g": np.ones(6, np.float32), "w": DRAW.standard_normal((6, 6)).astype(np.float32)}
+    networks.save(networks.model(nodes, *shapes, weights, opset=15), tmp_path / "net.onnx")
+    case = Case(onnx="net.onnx", calibration="golden", base=tmp_path)
+    update(case, tmp_path / "golden")
 
-    model = load(networks.save(proto, tmp_path / "net.onnx"))
-
-    assert [spec.name for spec in model.inputs] == ["x"]
+    for precision in ("fp32", "tf32", "fp16", "bf16", "int8"):
+        assert judged(case, precision).verdict == "passed"
 
 
 def test_the_advice_for_a_file_as_it_is_names_the_key_that_is_read(tmp_path: Path) -> None:
@@ -313,3 +359,36 @@ def test_the_command_that_mends_is_quoted(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         ['*pytest --trt-model="my nets/a net.onnx" --trt-golden-dir="my goldens" --trt-update-golden']
     )
+
+
+def test_lf_waives_nothing_that_it_did_not_leave_out(pytester: pytest.Pytester, golden: Path) -> None:
+    result = pytester.runpytest("--lf", "--trt-precision=int8,fp16", "-k", "fp16")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["ERROR: --trt-precision=int8 was asked for*"])
+
+
+def test_models_in_an_argument_file_are_judged(pytester: pytest.Pytester, golden: Path) -> None:
+    pytester.makepyfile(test_a="def test_a(): pass")
+    (pytester.path / "args.txt").write_text("--trt-model=net.onnx\n")
+
+    pytester.runpytest("@args.txt", "test_a.py").assert_outcomes(passed=2)
+
+
+def test_a_golden_is_not_called_unused_because_lf_left_its_case_out(pytester: pytest.Pytester, golden: Path) -> None:
+    networks.save(networks.convolutional(seed=5), pytester.path / "k.onnx")
+    (pytester.path / "k.trt.toml").write_text('[[model]]\nonnx = "k.onnx"\n')
+    pytester.runpytest("k.trt.toml", "--trt-update-golden").assert_outcomes(passed=1)
+    golden.write_bytes(b"")
+    pytester.runpytest().assert_outcomes(passed=1, failed=1)
+
+    assert "unused golden" not in pytester.runpytest("--lf").stdout.str()
+
+
+def test_nan_in_fp32_is_not_called_an_overflow(tmp_path: Path) -> None:
+    networks.save(networks.convolutional(), tmp_path / "net.onnx")
+    networks.save(networks.with_weight(networks.convolutional(), "b3", lambda b: b * np.nan), tmp_path / "nan.onnx")
+    case = Case(name="net", onnx="nan.onnx", reference="net.onnx", base=tmp_path)
+    update(case, tmp_path / "golden")
+
+    assert "Look for NaN among its weights" in judged(case, "fp32").accept

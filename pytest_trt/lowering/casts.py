@@ -27,7 +27,6 @@ from pytest_trt.lowering.graph import (
     fresh,
     graphs,
     is_standard,
-    operands_of,
     require_type,
     rewrite_operands,
 )
@@ -52,6 +51,11 @@ _TF32_OPERANDS: Operands = {
 _KEPT: Operands = {"Resize": (1, 2), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2)}
 
 # ... and so it does with what they are put together from.
+_MASKING = {
+    "Add", "Sub", "Mul", "Where", "Min", "Max", "Clip", "Identity", "Cast", "Expand", "Unsqueeze", "Squeeze", "Reshape",
+    "Transpose", "Slice", "Concat", "Gather",
+}  # fmt: skip
+
 _PUT_TOGETHER = {
     "Identity", "Concat", "Cast", "Slice", "Gather", "Unsqueeze", "Squeeze", "Reshape", "Constant",
     "Mul", "Div", "Add", "Sub", "Floor", "Ceil", "ConstantOfShape",
@@ -83,8 +87,8 @@ def bf16_sandwich(model: ModelProto) -> ModelProto:
 def fp16_typed(model: ModelProto) -> ModelProto:
     """The graph in fp16 itself, inputs and outputs kept in fp32: what a strongly typed TensorRT takes.
 
-    Converted by onnxruntime's float16 tool, which clamps what fp16 can't hold; a weight of a matrix product
-    beyond it is refused here.
+    Converted by onnxruntime's float16 tool, which clamps what fp16 can't hold; that is right for the masks of
+    attention, and anything else beyond fp16 is refused here.
 
     Raises:
         LoweringError: a weight is beyond fp16's largest value.
@@ -95,11 +99,10 @@ def fp16_typed(model: ModelProto) -> ModelProto:
         for node in graph.node:
             for output in filter(None, node.output):
                 require_type(output, node, types)
-    held = constants(copy)
-    for node, index, _inner in operands_of(copy.graph, MATRIX_OPERANDS):
-        tensor = held.get(node.input[index])
-        if tensor is not None and tensor.data_type == TensorProto.FLOAT:
-            _require_fp16(node.input[index], array_of(tensor))
+    masks = _masks(copy.graph)
+    for name, tensor in constants(copy).items():
+        if tensor.data_type == TensorProto.FLOAT and name not in masks:
+            _require_fp16(name, array_of(tensor))
     # rounded here, because the tool would lift what rounds to zero to its smallest value
     _round_stored(copy, _kept(copy.graph), _to_fp16, Precision.FP16.largest)
     typed = _converted_by_onnxruntime(copy)
@@ -231,12 +234,8 @@ def _kept(graph: GraphProto) -> set[str]:
 
 
 def _round_stored(model: ModelProto, kept: set[str], rounding: _Round, largest: float) -> None:
-    """Round initializers and Constants.
-
-    What is stored beyond the precision's largest value is clamped to it, as converters do with the masks of
-    attention; a weight of a matrix product is not, but becomes infinite and is seen.
-    """
-    weights = {node.input[index] for node, index, _ in operands_of(model.graph, MATRIX_OPERANDS)}
+    """Round initializers and Constants; what is beyond the largest value becomes infinite, but masks are clamped."""
+    masks = _masks(model.graph)
     stored = [(tensor.name, tensor) for part in graphs(model.graph) for tensor in part.initializer]
     stored += [
         (node.output[0], node.attribute[0].t)
@@ -247,10 +246,30 @@ def _round_stored(model: ModelProto, kept: set[str], rounding: _Round, largest: 
     for name, tensor in stored:
         if tensor.data_type == TensorProto.FLOAT and name not in kept:
             array = array_of(tensor)
-            if name not in weights:
-                array = np.where(np.isfinite(array), np.clip(array, -largest, largest), array).astype(np.float32)
+            if name in masks:
+                array = np.where(np.isfinite(array), np.maximum(array, -largest), array).astype(np.float32)
             with np.errstate(over="ignore"):
                 tensor.CopyFrom(numpy_helper.from_array(rounding(array), tensor.name))
+
+
+def _masks(graph: GraphProto) -> set[str]:
+    """Tensors that are added to the scores of a softmax: there a largest negative value means "never".
+
+    Converters clamp it; as minus infinity it would make NaN of 0 x -inf.
+    """
+    nodes = [node for part in graphs(graph) for node in part.node]
+    maker = {output: node for node in nodes for output in node.output}
+    open_ = [node.input[0] for node in nodes if node.op_type in ("Softmax", "LogSoftmax")]
+    found: set[str] = set()
+    while open_:
+        tensor = open_.pop()
+        if tensor in found:
+            continue
+        found.add(tensor)
+        source = maker.get(tensor)
+        if source is not None and source.op_type in _MASKING:
+            open_.extend(source.input)
+    return found
 
 
 def _round_computed(

@@ -227,7 +227,10 @@ def _fill_by_schema(node: NodeProto, types: dict[str, int], version: int) -> Non
     """Types that shape inference left open: an output typed like an input has that input's type."""
     if all(name in types for name in node.output if name) or not onnx.defs.has(node.op_type, node.domain):
         return
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    except onnx.defs.SchemaError:  # onnxruntime knew it under ONNX's name before ONNX did
+        schema = onnx.defs.get_schema(node.op_type, domain=node.domain)
     known = {
         schema.inputs[min(i, len(schema.inputs) - 1)].type_str: types[name]
         for i, name in enumerate(node.input)
