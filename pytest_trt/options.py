@@ -34,10 +34,12 @@ def add_options(parser: pytest.Parser) -> None:
 
 def given(config: pytest.Config) -> bool:
     """Whether any option of ours was given, on the command line or in the ini file."""
-    return any(
-        config.getoption(dest_of(option.name)) or (option.ini_type and config.getini(dest_of(option.name)))
-        for option in OPTIONS
-    )
+    option = config.option
+    if any(getattr(option, dest_of(name), None) for name, *_ in OPTIONS):
+        return True
+    if config.inipath is None and not getattr(option, "override_ini", None):
+        return False  # no ini file to ask
+    return any(ini_type and config.getini(dest_of(name)) for name, _, ini_type, _ in OPTIONS)
 
 
 def dest_of(name: str) -> str:

@@ -28,6 +28,7 @@ _MARKER = (
 
 _results = pytest.StashKey["Results"]()
 _used = pytest.StashKey[bool]()
+_given = pytest.StashKey[bool]()
 
 
 class _Listener:
@@ -68,7 +69,7 @@ class _Listener:
             _results_of(self.config).show(terminalreporter)
 
     def _anything(self) -> bool:
-        return _results in self.config.stash or options.given(self.config)
+        return _results in self.config.stash or self.config.stash[_given]
 
 
 def _results_of(config: pytest.Config) -> Results:
@@ -88,7 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, refuse what can't be done, and collect the models that the command line names."""
     config.addinivalue_line("markers", _MARKER)
     config.pluginmanager.register(_Listener(config), "trt-listener")
-    if options.given(config):
+    config.stash[_given] = options.given(config)
+    if config.stash[_given]:
         from pytest_trt.arguments import prepare_options
 
         prepare_options(config)
@@ -100,7 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """One line, when any option is given."""
-    if not options.given(config):
+    if not config.stash[_given]:
         return None
     from pytest_trt.run import header
 
