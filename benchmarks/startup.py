@@ -1,7 +1,8 @@
 """Cost of being installed: ``pytest --co -q`` in an empty folder, with the plugin and with ``-p no:trt``.
 
-``python benchmarks/startup.py`` prints the medians of 20 interleaved runs each, of the wall clock and of processor
-time, and exits with 1 if the plugin costs more than 15 ms by both: a busy machine spoils the wall clock alone.
+``python benchmarks/startup.py`` prints medians and minima of 20 interleaved runs each, of the wall clock and of
+processor time, and exits with 1 if the plugin costs more than 15 ms by every one of them: on a busy machine single ones
+scatter by tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ def main() -> int:
     times = measure(parser.parse_args().runs)
     costs = []
     for column, clock in enumerate(("wall clock", "processor")):
-        with_it, without = (statistics.median(run[column] for run in times[kind]) for kind in (True, False))
-        costs.append(with_it - without)
-        print(f"{clock}: with {with_it:.1f} ms, without {without:.1f} ms: {costs[-1]:+.1f} ms (limit {LIMIT_MS:g} ms)")
+        for figure, of in (("median", statistics.median), ("least", min)):
+            with_it, without = (of([run[column] for run in times[kind]]) for kind in (True, False))
+            costs.append(with_it - without)
+            print(f"{clock}, {figure}: with {with_it:.1f} ms, without {without:.1f} ms: {costs[-1]:+.1f} ms")
+    print(f"limit {LIMIT_MS:g} ms")
     return int(min(costs) > LIMIT_MS)
 
 
