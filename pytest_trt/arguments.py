@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,9 @@ def _names_us(path: Path) -> bool:
 
 
 def _refuse_update(config: pytest.Config) -> None:
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+    from pytest_trt.create import in_ci
+
+    if in_ci():
         raise pytest.UsageError(
             "--trt-update-golden is refused where CI is set: a gate that writes what it checks passes always."
             " Make goldens on your machine, look at them and commit them."

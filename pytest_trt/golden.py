@@ -7,15 +7,14 @@ model's hash, who made it, the envelope of each precision and how much each outp
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.atomic import write_whole
 from pytest_trt.errors import DamagedGolden, DataError, EmptyGolden, GoldenMismatch, GoldenRefused, MissingGolden
 from pytest_trt.feeds import conform, fit
 from pytest_trt.model import is_float
@@ -123,17 +122,11 @@ def write(golden: Golden, path: Path, case: str) -> None:
         "origin": golden.origin,
         **{key: _json(getattr(golden, key)) for key in ("envelope", "refused", "evidence", "provenance")},
     }
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = save({key: np.asarray(array, order="C") for key, array in tensors.items()}, metadata)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = save({key: np.asarray(array, order="C") for key, array in tensors.items()}, metadata)
-        draft.write_bytes(_in_order(data))
-        draft.replace(path)
+        write_whole(path, _in_order(data))
     except OSError as error:
         raise GoldenRefused(f"the golden {path} can't be written: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def read(path: Path, mend: str) -> Golden:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from pytest_trt.atomic import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,13 +87,8 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: it can't be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
 
 
 def _output(judgement: Judgement) -> dict[str, Any]:
