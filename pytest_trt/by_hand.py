@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from pytest_trt import settings
 from pytest_trt.backends import choose
-from pytest_trt.check import build, could_not, refuse_simulation, verdict_of
+from pytest_trt.check import build, could_not, refuse_other_than_engines, verdict_of
 from pytest_trt.errors import CaseError, PytestTrtError
 from pytest_trt.judging import note, prepare
 from pytest_trt.opening import open_golden
@@ -18,17 +19,19 @@ from pytest_trt.reference import subject_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pytest
-
     from pytest_trt.backends import Backend, Engine
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
+    from pytest_trt.layer import Layer
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
     from pytest_trt.verdict import Verdict
 
 __all__ = ["GoldenCheck", "open_engine", "open_golden_check"]
+
+
+_engine = pytest.StashKey["Engine"]()
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class OutputsGiven:
 
     backend: str
     simulated: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def layers(self) -> tuple[Layer, ...]:
+        """None that we know of."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -73,13 +82,12 @@ class GoldenCheck:
             outputs: arrays by output name, in the golden's shapes.
         """
         __tracebackhide__ = True
-        import pytest
-
         from pytest_trt.errors import NotPassed
 
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
         try:
-            verdict = verdict_of(self._case, self._precision, self._model, self.golden, self._ran, [arrays])
+            ran = self._item.stash.get(_engine, self._ran)
+            verdict = verdict_of(self._case, self._precision, self._model, self.golden, ran, [arrays])
         except PytestTrtError as error:
             verdict = could_not(self._case, self._precision, self._ran.backend, error)
         try:
@@ -102,11 +110,13 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         backend = choose(name)
         if settings.require_engine(item.config):
-            refuse_simulation(backend)
-        return build(case, model, precision, golden, backend)
+            refuse_other_than_engines(backend)
+        engine = build(case, model, precision, golden, backend, settings.how_for(item.config, case))
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error))
         raise
+    item.stash[_engine] = engine
+    return engine
 
 
 def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> GoldenCheck:

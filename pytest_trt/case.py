@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from pytest_trt.build_options import read_build_options
 from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.precision import Precision
+from pytest_trt.profile import Span
 from pytest_trt.samples import InputSpec
 from pytest_trt.tolerance import Tolerance
 
@@ -43,6 +45,9 @@ class Case:
         precisions: what to check when the command line does not say.
         backend: what to run on when the command line does not say.
         tolerance: by precision; replaces the envelope.
+        build: how to build the engine: the keys of :class:`BuildOptions`.
+        engine: plan that was built elsewhere, to be judged in place of building.
+        profiles: optimization profiles, by input name the shapes min, opt and max; taken from the golden if not given.
         golden: golden file, or folder of ``test_data_set_N``, in place of the golden folder's.
         batch: the most samples at once where the first axis is dynamic.
         output_names: names for a torch module's outputs.
@@ -67,6 +72,9 @@ class Case:
     precisions: tuple[str, ...] = ()
     backend: str | None = None
     tolerance: Mapping[str, Tolerance] = field(default_factory=dict)
+    build: Mapping[str, Any] = field(default_factory=dict)
+    engine: str | None = None
+    profiles: tuple[Mapping[str, Span], ...] = ()
     golden: str | None = None
     batch: int | None = None
     output_names: tuple[str, ...] = ()
@@ -249,6 +257,38 @@ def _backend(value: Any, where: str) -> str:
         raise SpecError(f"{where}: {error}") from error
 
 
+def _build(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CaseError(f'{where} = {value!r} must be a table: build = {{ workspace = "2G" }}.')
+    return read_build_options(value, where)
+
+
+def _profiles(value: Any, where: str) -> tuple[dict[str, Span], ...]:
+    tables = [value] if isinstance(value, Mapping) else value
+    if not isinstance(tables, (list, tuple)) or not tables or not all(isinstance(table, Mapping) for table in tables):
+        raise CaseError(
+            f"{where} = {value!r} must be a table an optimization profile:"
+            " profiles = [{ x = { min = [1, 3, 32, 32], opt = [8, 3, 32, 32], max = [16, 3, 32, 32] } }]."
+        )
+    return tuple({str(name): _span(span, f"{where}.{name}") for name, span in table.items()} for table in tables)
+
+
+def _span(value: Any, where: str) -> Span:
+    keys = ("min", "opt", "max")
+    found: list[Any] = (
+        [value.get(key) for key in keys] if isinstance(value, Mapping) and set(value) == set(keys) else []
+    )
+    if not found or not all(_are_sizes(axes) for axes in found) or len({len(axes) for axes in found}) != 1:
+        raise CaseError(f"{where} = {value!r} must have min, opt and max, each a list of as many sizes.")
+    if not all(low <= best <= high for low, best, high in zip(*found, strict=True)):
+        raise CaseError(f"{where}: min, opt and max must not fall: {found[0]}, {found[1]}, {found[2]}.")
+    return Span(*(tuple(axes) for axes in found))
+
+
+def _are_sizes(axes: Any) -> bool:
+    return isinstance(axes, (list, tuple)) and all(type(axis) is int and axis >= 0 for axis in axes)
+
+
 _READERS: Mapping[str, Any] = {
     "name": _text,
     "onnx": _text,
@@ -265,6 +305,9 @@ _READERS: Mapping[str, Any] = {
     "precisions": _precisions,
     "backend": _backend,
     "tolerance": _tolerances,
+    "build": _build,
+    "engine": _text,
+    "profiles": _profiles,
     "golden": _text,
     "batch": _count(1),
     "output_names": _texts,

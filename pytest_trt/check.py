@@ -6,34 +6,36 @@ golden's outputs, and judged against the bound that a correct implementation kee
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_trt.backends import DEFAULT, choose, known_backend
-from pytest_trt.calibration import calibrate
-from pytest_trt.errors import BackendError, CaseError, PytestTrtError
+from pytest_trt.backends import DEFAULT, Planner, choose, known_backend
+from pytest_trt.errors import BackendError, PytestTrtError
+from pytest_trt.honoured import asked_of, require_honoured
+from pytest_trt.how import how_of, recipe_of
 from pytest_trt.judge import accept_hint, judge
+from pytest_trt.layer import achieved
 from pytest_trt.locate import blame
-from pytest_trt.lowering import at_opset, needs_ranges
+from pytest_trt.lowering import needs_ranges
 from pytest_trt.lowering.held import held_precision
-from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.opening import open_golden
 from pytest_trt.precision import Precision
 from pytest_trt.reference import subject_of
-from pytest_trt.samples import read
 from pytest_trt.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from pytest_trt.backends import Backend, Engine
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
+    from pytest_trt.how import How
+    from pytest_trt.layer import Layer
     from pytest_trt.model import Model
-    from pytest_trt.ranges import Ranges
 
-__all__ = ["Ran", "build", "check", "could_not", "ranges_for", "refuse_simulation", "verdict_of"]
+__all__ = ["Ran", "build", "check", "could_not", "refuse_other_than_engines", "verdict_of"]
 
 
 class Ran(Protocol):
@@ -45,6 +47,14 @@ class Ran(Protocol):
     @property
     def simulated(self) -> bool: ...  # noqa: D102
 
+    @property
+    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def layers(self) -> tuple[Layer, ...]: ...  # noqa: D102
+
 
 def check(
     case: Case,
@@ -53,6 +63,7 @@ def check(
     backend: str | None = None,
     golden_dir: Path | str = "golden",
     require_engine: bool = False,
+    how: How | None = None,
 ) -> Verdict:
     """Judge one case at one precision.
 
@@ -61,7 +72,8 @@ def check(
         precision: what to lower it to, or ``model`` for the file as it is.
         backend: what builds and runs the engine; the case's own, else onnxruntime, if not given.
         golden_dir: the folder of goldens.
-        require_engine: whether a simulated result is a failure.
+        require_engine: whether a result without a TensorRT engine is a failure.
+        how: how engines are built and kept; as the case says, if not given.
 
     Returns:
         The verdict; bad input makes it "error" with a message, and never raises.
@@ -71,47 +83,58 @@ def check(
     """
     precision = Precision.parse(precision) if isinstance(precision, str) else precision
     name = known_backend(backend or case.backend or DEFAULT)
+    how = how or how_of(case)
     try:
         chosen = choose(name)
         if require_engine:
-            refuse_simulation(chosen)
+            refuse_other_than_engines(chosen)
         model = subject_of(case)
+        if how.only_build:
+            return built_only(case, precision, model, chosen, how)
         model.require_float_output()
         golden = open_golden(case, model, precision, Path(golden_dir))
-        engine = build(case, model, precision, golden, chosen)
+        engine = build(case, model, precision, golden, chosen, how)
         outputs = [engine.run(run.inputs) for run in golden.runs]
         return verdict_of(case, precision, model, golden, engine, outputs)
     except Exception as error:
         return could_not(case, precision, name, error)
 
 
-def build(case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend) -> Engine:
-    """The engine of a case's model at a precision, calibrated with the case's own data."""
-    model = at_opset(model, precision)
-    return backend.build(model, precision, ranges_for(case, model, precision, golden), case.batch)
-
-
-def ranges_for(case: Case, model: Model, precision: Precision, golden: Golden) -> Ranges | None:
-    """The ranges that this precision needs of this model, from the case's calibration data.
+def build(
+    case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend, how: How | None = None
+) -> Engine:
+    """The engine of a case's model at a precision, calibrated with the case's own data, and found to honour it.
 
     Raises:
-        CaseError: it needs some, and the case names no data.
-        DataError: the data can't be used.
+        PrecisionNotHonoured: it runs in another precision.
     """
-    if not needs_ranges(model, precision):
-        return None
-    if case.calibration is None:
-        raise CaseError(
-            f"{case.where}: {case.name!r} at {precision} needs calibration data and names none, and an int8 engine"
-            " without calibration is wrong by as much as its outputs are large. Write calibration ="
-            ' "calibration.npz" (arrays by input name) or "module:function" in the case, or pass'
-            ' --trt-calibration; "golden" calibrates on the golden\'s own inputs.'
-        )
-    samples: Iterable[Arrays] = (run.inputs for run in golden.runs)
-    if case.calibration != "golden":
-        samples = read(case.calibration, case.base, model.inputs, f"{case.where}: calibration")
-    source = f"{case.where}: calibration {case.calibration!r}"
-    return calibrate(model, quantised_activations(model.proto), samples, source, case.batch)
+    how = how or how_of(case)
+    feeds = tuple(run.inputs for run in golden.runs)
+    engine = backend.build(recipe_of(case, model, precision, feeds, how))
+    require_honoured(engine, asked_of(precision, model), how.options.honoured, builds_engines=backend.builds_engines)
+    return engine
+
+
+def built_only(case: Case, precision: Precision, model: Model, backend: Backend, how: How) -> Verdict:
+    """The verdict that a case's engine builds; nothing is run or compared.
+
+    Raises:
+        BackendError: the backend builds no engines.
+    """
+    refuse_other_than_engines(backend)
+    if not isinstance(backend, Planner):
+        raise BackendError(f"backend {backend.name!r} can't build without running: drop --trt-build-only.")
+    plan = backend.plan(recipe_of(case, model, precision, (), how))
+    return Verdict(
+        case=case.name,
+        precision=precision.label,
+        backend=backend.name,
+        simulated=False,
+        verdict="built",
+        where=case.where,
+        warnings=plan.warnings,
+        provenance={"model": model.source, "model_sha256": model.sha256, "engine": dict(plan.facts)},
+    )
 
 
 def verdict_of(
@@ -131,6 +154,8 @@ def verdict_of(
         held=held if precision is Precision.MODEL or held != "fp32" else None,
         where=case.where,
         accept=accept_hint(case, precision, judgements),
+        layers=_layers(ran, asked_of(precision, model)),
+        warnings=ran.warnings,
         provenance={
             "model": model.source,
             "model_sha256": model.sha256,
@@ -138,6 +163,7 @@ def verdict_of(
             "golden_model_sha256": golden.model_sha256,
             "golden_made_by": dict(golden.provenance),
             "calibration": case.calibration if needs_ranges(model, precision) else None,
+            "engine": dict(ran.facts),
         },
         hops=_hops(golden),
     )
@@ -145,7 +171,7 @@ def verdict_of(
 
 def could_not(case: Case, precision: Precision, backend: str, error: Exception) -> Verdict:
     """The verdict that a case could not be judged; what we did not foresee is named as our fault."""
-    ours = isinstance(error, PytestTrtError)
+    ours = isinstance(error, (PytestTrtError, UserWarning))
     return Verdict(
         case=case.name,
         precision=precision.label,
@@ -158,17 +184,23 @@ def could_not(case: Case, precision: Precision, backend: str, error: Exception) 
     )
 
 
-def refuse_simulation(backend: Backend) -> None:
+def refuse_other_than_engines(backend: Backend) -> None:
     """Fail where the run requires an engine and the backend builds none.
 
     Raises:
-        BackendError: it only simulates.
+        BackendError: it simulates, or runs the model without TensorRT.
     """
-    if backend.simulated:
+    if not backend.builds_engines:
+        instead = "only simulates the precision on the CPU" if backend.simulated else "builds no TensorRT engine"
         raise BackendError(
-            f"an engine is required (--trt-require-engine), and backend {backend.name!r} only simulates the"
-            " precision on the CPU. Choose a backend that builds engines with --trt-backend, or drop the requirement."
+            f"an engine is required (--trt-require-engine, --trt-build-only), and backend {backend.name!r} {instead}."
+            " Choose a backend that builds engines with --trt-backend, or drop the requirement."
         )
+
+
+def _layers(ran: Ran, asked: str) -> dict[str, object]:
+    layers = ran.layers()
+    return {**asdict(achieved(layers, asked)), "layers": [asdict(layer) for layer in layers]} if layers else {}
 
 
 def _hops(golden: Golden) -> tuple[dict[str, object], ...]:

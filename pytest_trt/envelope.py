@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_trt.backends import DEFAULT, choose
-from pytest_trt.calibration import calibrate
 from pytest_trt.comparison import compare
 from pytest_trt.errors import LoweringError, PytestTrtError
 from pytest_trt.locate import blame
-from pytest_trt.lowering import at_opset, needs_ranges
-from pytest_trt.lowering.qdq import quantised_activations
+from pytest_trt.lowering import at_opset
 from pytest_trt.model import is_float
 from pytest_trt.precision import Precision
+from pytest_trt.recipe import Recipe, sampled
 from pytest_trt.tolerance import SLACK, floor
 
 if TYPE_CHECKING:
@@ -94,10 +93,8 @@ def simulate(model: Model, precision: Precision, inputs: Arrays, batch: int | No
 
 
 def _simulate_all(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None) -> list[Arrays]:
-    ranges = None
-    if needs_ranges(model, precision):
-        ranges = calibrate(model, quantised_activations(model.proto), inputs, "the golden's inputs", batch)
-    engine = choose(DEFAULT).build(model, precision, ranges, batch)
+    calibration = sampled(model, lambda: inputs, "the golden's inputs", batch)
+    engine = choose(DEFAULT).build(Recipe(model, precision, calibration, batch))
     return [engine.run(run) for run in inputs]
 
 

@@ -9,6 +9,7 @@
     ├── DataError              inputs, calibration or labels that can't be used
     ├── LoweringError          a precision that this model can't be expressed in
     ├── BackendError           a backend that is absent, or fails to build or to run
+    │   └── PrecisionNotHonoured   the engine was built, and runs in another precision
     └── GoldenError
         ├── MissingGolden      there is none
         ├── StaleGolden        it was made from another model
@@ -40,6 +41,7 @@ __all__ = [
     "MissingGolden",
     "ModelError",
     "NotPassed",
+    "PrecisionNotHonoured",
     "PytestTrtError",
     "SpecError",
     "StaleGolden",
@@ -77,6 +79,10 @@ class LoweringError(PytestTrtError):
 
 class BackendError(PytestTrtError):
     """A backend that is absent, or fails to build or to run."""
+
+
+class PrecisionNotHonoured(BackendError):
+    """An engine was built, and does not run in the precision that was asked, or does not tell."""
 
 
 class GoldenError(PytestTrtError):

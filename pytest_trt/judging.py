@@ -54,6 +54,7 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
         backend=backend,
         golden_dir=settings.golden_dir(item.config),
         require_engine=settings.require_engine(item.config),
+        how=settings.how_for(item.config, case),
     )
     return note(item, verdict)
 

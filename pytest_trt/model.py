@@ -171,6 +171,12 @@ def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
             yield from nodes_of(subgraph)
 
 
+def tensor_names(model: ModelProto) -> set[str]:
+    """Names of all tensors: inputs, initializers and what the nodes compute, those of subgraphs included."""
+    names = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
+    return names | {name for node in nodes_of(model.graph) for name in node.output if name}
+
+
 def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
     """Every stored tensor: initializers and tensor attributes, those of subgraphs included."""
     yield from graph.initializer

@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["OPTIONS", "Option", "add_options", "dest_of", "given", "known_backend", "known_precisions", "known_suffix"]
+__all__ = [
+    "OPTIONS",
+    "Option",
+    "add_options",
+    "dest_of",
+    "given",
+    "known_backend",
+    "known_build_option",
+    "known_precisions",
+    "known_suffix",
+    "known_typing",
+]
 
 
 class Option(NamedTuple):
@@ -95,6 +106,28 @@ def not_empty(text: str) -> object:
     return text
 
 
+def known_typing(text: str) -> object:
+    """The typing.
+
+    Raises:
+        SpecError: it is not known.
+    """
+    from pytest_trt.build_options import read_build_options
+
+    return read_build_options({"typing": text}, "--trt")
+
+
+def known_build_option(text: str) -> object:
+    """A build option KEY=VALUE.
+
+    Raises:
+        SpecError: the key or a word is not known, or the value is out of range.
+    """
+    from pytest_trt.build_options import read_word
+
+    return read_word(text)
+
+
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
     """An argparse type that keeps the text, which crosses to xdist's workers, once ``check`` has taken it."""
 
@@ -156,6 +189,40 @@ OPTIONS = (
         "Write the record of all verdicts to this .json file.",
         "string",
         {"metavar": "FILE", "type": _checked(known_suffix)},
+    ),
+    Option(
+        "typing",
+        "How TensorRT is told the precision: strong (the model holds it), weak (builder flags, TensorRT 8 to 10),"
+        " auto (strong where the release has it; the default).",
+        "string",
+        {"metavar": "TYPING", "type": _checked(known_typing)},
+    ),
+    Option(
+        "build",
+        "How engines are built, as in a case's build table: workspace=2G, optimization_level=3, tactic_sources=none,"
+        " refit=true, device=1, ... Repeatable.",
+        "linelist",
+        {"action": "append", "metavar": "KEY=VALUE", "type": _checked(known_build_option)},
+    ),
+    Option(
+        "engine",
+        "Judge this plan, which was built elsewhere, in place of building: for one case at one precision. A plan is"
+        " code: load only those you trust.",
+        None,
+        {"metavar": "FILE", "type": _checked(not_empty)},
+    ),
+    Option(
+        "store",
+        "Folder that keeps plans and timing caches, so that the next run builds nothing (default: pytest-trt in the"
+        " user's cache folder); none keeps nothing.",
+        "string",
+        {"metavar": "DIR", "type": _checked(not_empty)},
+    ),
+    Option(
+        "build-only",
+        "Build the engines and judge nothing: shows that a model parses and builds, on a machine that can't run it.",
+        "bool",
+        {"action": "store_true"},
     ),
     Option(
         "require-engine",

@@ -11,19 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_trt.errors import SpecError
-from pytest_trt.options import dest_of, known_backend, known_precisions, known_suffix
+from pytest_trt.options import (
+    dest_of,
+    known_backend,
+    known_build_option,
+    known_precisions,
+    known_suffix,
+    known_typing,
+)
 from pytest_trt.precision import Precision
+from pytest_trt.progress import progress_of
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_trt.case import Case
+    from pytest_trt.how import How
 
 __all__ = [
     "backend_for",
+    "build_only",
     "calibration_for",
     "first_given",
     "golden_dir",
+    "how_for",
     "ini_precisions",
     "models",
     "models_alone",
@@ -58,6 +69,7 @@ def validate(config: pytest.Config) -> None:
     for label, check in (
         ("precision", known_precisions),
         ("backend", known_backend),
+        ("typing", known_typing),
         ("report", known_suffix),
     ):
         text = _ini(config, label)
@@ -66,6 +78,11 @@ def validate(config: pytest.Config) -> None:
                 check(text)
             except SpecError as error:
                 raise SpecError(f"ini option trt_{label}: {error}") from error
+    for text in _ini(config, "build") or ():
+        try:
+            known_build_option(text)
+        except SpecError as error:
+            raise SpecError(f"ini option trt_build: {error}") from error
 
 
 def precisions_asked(config: pytest.Config) -> tuple[str, ...]:
@@ -106,6 +123,52 @@ def calibration_for(config: pytest.Config, case: Case) -> Case:
     base = config.invocation_params.dir if given else _ini_folder(config)
     is_file = told != "golden" and (base / told).is_file()
     return replace(case, calibration=str((base / told).resolve()) if is_file else told)
+
+
+def how_for(config: pytest.Config, case: Case) -> How:
+    """How a case's engine is built: each option from the command line, else the case, else the ini file."""
+    from pytest_trt.build_options import anchored, merged
+    from pytest_trt.how import How
+
+    told = _build_table([f"typing={config.getoption('trt_typing') or ''}"], config.getoption("trt_build"))
+    ini = _build_table([f"typing={_ini(config, 'typing') or ''}"], _ini(config, "build"))
+    given = config.getoption("trt_engine")
+    plan = Path(config.invocation_params.dir, given) if given else case.base / case.engine if case.engine else None
+    return How(
+        options=merged(
+            anchored(ini, _ini_folder(config)),
+            anchored(case.build, case.base),
+            anchored(told, config.invocation_params.dir),
+        ),
+        plan=plan,
+        store=_store(config),
+        only_build=build_only(config),
+        progress=progress_of(config),
+    )
+
+
+def build_only(config: pytest.Config) -> bool:
+    """Whether engines are built and nothing is judged."""
+    return bool(config.getoption("trt_build_only") or config.getini("trt_build_only"))
+
+
+def _build_table(typing: list[str], texts: list[str] | None) -> dict[str, Any]:
+    from pytest_trt.build_options import read_build_options, read_word
+
+    words = [text for text in [*typing, *(texts or [])] if not text.endswith("typing=")]
+    return read_build_options(dict(read_word(word) for word in words), "--trt-build")
+
+
+def _store(config: pytest.Config) -> Path | None:
+    given, ini = config.getoption("trt_store"), _ini(config, "store")
+    told = given or ini
+    if told == "none":
+        return None
+    if told:
+        return Path(config.invocation_params.dir if given else _ini_folder(config), told)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pytest-trt", appauthor=False)
 
 
 def golden_dir(config: pytest.Config) -> Path:

@@ -69,7 +69,8 @@ class Verdict:
         precision: what was asked.
         backend: what ran it.
         simulated: whether no engine was built, and the rounding was simulated on the CPU.
-        verdict: "passed", "failed" (judged, outside) or "error" (could not be judged, never a pass).
+        verdict: "passed", "failed" (judged, outside) or "error" (could not be judged, never a pass); "built" where
+            only building was asked.
         judgements: one an output, the worst of several data sets.
         held: the precision that the file holds, where it was judged as it is.
         message: why it could not be judged.
@@ -77,6 +78,8 @@ class Verdict:
         where: the file that the case was written in.
         accept: how to accept the error, if it is right.
         provenance: model, golden and backend: names, hashes, versions.
+        layers: how many compute layers run in the asked precision, and all layers, where an engine tells.
+        warnings: what the builder warned of.
         hops: error of each step that is known, the first one first.
     """
 
@@ -84,7 +87,7 @@ class Verdict:
     precision: str
     backend: str
     simulated: bool
-    verdict: Literal["passed", "failed", "error"]
+    verdict: Literal["passed", "failed", "error", "built"]
     judgements: tuple[Judgement, ...] = ()
     held: str | None = None
     message: str = ""
@@ -92,6 +95,8 @@ class Verdict:
     where: str = ""
     accept: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     hops: tuple[Mapping[str, Any], ...] = ()
 
     @property

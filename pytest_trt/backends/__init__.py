@@ -1,26 +1,32 @@
 """Backends: what builds an engine from a model at a precision, and runs it.
 
-A backend is known by name. Its module is imported when it is chosen, and has ``open_backend() -> Backend``.
+A backend is known by name. Its module is imported when it is chosen, and has ``open_backend(name) -> Backend``.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_trt.errors import unknown
 
 if TYPE_CHECKING:
-    from pytest_trt.feeds import Arrays
-    from pytest_trt.model import Model
-    from pytest_trt.precision import Precision
-    from pytest_trt.ranges import Ranges
+    from collections.abc import Mapping
 
-__all__ = ["DEFAULT", "Backend", "Engine", "choose", "known_backend"]
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.layer import Layer
+    from pytest_trt.precision import Precision
+    from pytest_trt.recipe import Recipe
+
+__all__ = ["DEFAULT", "Backend", "Engine", "Plan", "Planner", "choose", "known_backend"]
 
 DEFAULT = "onnxruntime"
 
-_MODULES = {"onnxruntime": "pytest_trt.backends.onnxruntime"}
+_MODULES = {
+    "onnxruntime": "pytest_trt.backends.onnxruntime",
+    "tensorrt": "pytest_trt.backends.tensorrt",
+    "tensorrt-rtx": "pytest_trt.backends.tensorrt",
+}
 
 
 @runtime_checkable
@@ -31,6 +37,8 @@ class Engine(Protocol):
         precision: what it was built for.
         backend: name of the backend that built it.
         simulated: whether the precision's rounding was written into the graph and run on the CPU.
+        facts: what it is and what built it, for the record: versions, GPU, hash of its plan.
+        warnings: what the builder warned of, word by word.
     """
 
     @property
@@ -41,6 +49,16 @@ class Engine(Protocol):
 
     @property
     def simulated(self) -> bool: ...  # noqa: D102
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Its layers, as its inspector tells them; none where nothing was built or nothing can be told."""
+        ...
 
     def run(self, inputs: Arrays) -> Arrays:
         """Outputs by name, in their own dtypes, samples along axis 0.
@@ -62,6 +80,7 @@ class Backend(Protocol):
     Attributes:
         name: on the command line.
         simulated: whether its engines are simulations.
+        builds_engines: whether it builds TensorRT engines, and not only runs the model some other way.
         version: name and version of what runs the engine, for the record.
     """
 
@@ -72,20 +91,43 @@ class Backend(Protocol):
     def simulated(self) -> bool: ...  # noqa: D102
 
     @property
+    def builds_engines(self) -> bool: ...  # noqa: D102
+
+    @property
     def version(self) -> str: ...  # noqa: D102
 
-    def build(self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None) -> Engine:
-        """An engine of the model at the precision.
-
-        Args:
-            model: fp32, or a file that holds the precision already.
-            precision: what to build for; nothing else may be built under its name.
-            ranges: of the activations, where the precision needs them.
-            batch: the most samples at once where the first axis is dynamic.
+    def build(self, recipe: Recipe) -> Engine:
+        """The engine of a recipe.
 
         Raises:
             LoweringError: the model can't be expressed in the precision.
             ModelError, BackendError: the engine can't be built.
+        """
+        ...
+
+
+class Plan(Protocol):
+    """A built engine as TensorRT serializes it."""
+
+    @property
+    def data(self) -> bytes: ...  # noqa: D102 - what a plan file holds
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102 - as in Engine
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A backend that can build on a machine which can't run."""
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """The plan of a recipe; nothing is run.
+
+        Raises:
+            LoweringError, ModelError, BackendError: as :meth:`Backend.build`.
         """
         ...
 
@@ -108,5 +150,5 @@ def choose(name: str) -> Backend:
         SpecError: there is none.
         BackendError: it needs a package that is not installed.
     """
-    backend: Backend = importlib.import_module(_MODULES[known_backend(name)]).open_backend()
+    backend: Backend = importlib.import_module(_MODULES[known_backend(name)]).open_backend(name)
     return backend

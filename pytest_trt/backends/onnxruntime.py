@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.model import Model
+from pytest_trt.recipe import ranges_of
 from pytest_trt.session import open_session, require_onnxruntime, run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_trt.feeds import Arrays
+    from pytest_trt.layer import Layer
     from pytest_trt.precision import Precision
-    from pytest_trt.ranges import Ranges
+    from pytest_trt.recipe import Recipe
 
 __all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend"]
 
@@ -32,6 +36,12 @@ class OnnxruntimeEngine:
     batch: int | None = None
     backend: str = _NAME
     simulated: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def layers(self) -> tuple[Layer, ...]:
+        """None: nothing was built."""
+        return ()
 
     def run(self, inputs: Arrays) -> Arrays:
         """See :meth:`pytest_trt.backends.Engine.run`."""
@@ -47,17 +57,19 @@ class OnnxruntimeBackend:
     version: str
     name: str = _NAME
     simulated: bool = True
+    builds_engines: bool = False
 
-    def build(self, model: Model, precision: Precision, ranges: Ranges | None, batch: int | None) -> OnnxruntimeEngine:
+    def build(self, recipe: Recipe) -> OnnxruntimeEngine:
         """See :meth:`pytest_trt.backends.Backend.build`."""
-        lowered = lower(model, precision, ranges)
+        model, precision = recipe.model, recipe.precision
+        lowered = lower(model, precision, ranges_of(recipe))
         lowered = Model(fp32_ends(lowered.proto), lowered.source)
         session = open_session(lowered.proto, lowered.source)
         names = tuple(output.name for output in model.outputs)
-        return OnnxruntimeEngine(lowered, precision, session, names, batch)
+        return OnnxruntimeEngine(lowered, precision, session, names, recipe.batch)
 
 
-def open_backend() -> OnnxruntimeBackend:
+def open_backend(name: str = _NAME) -> OnnxruntimeBackend:  # noqa: ARG001 - this module has but one
     """The backend, if onnxruntime is installed.
 
     Raises:

@@ -1,0 +1,53 @@
+"""Honoured: what was asked must be what was built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_trt.errors import PrecisionNotHonoured
+from pytest_trt.layer import achieved
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from pytest_trt.backends import Engine
+    from pytest_trt.model import Model
+
+__all__ = ["asked_of", "require_honoured"]
+
+_ACCEPT = "or accept it with build = { honoured = 0 } (--trt-build honoured=0)."
+
+
+def asked_of(precision: Precision, model: Model) -> str:
+    """The precision that the layers should run in: what was asked, or what the file holds where it is taken as is."""
+    return held_precision(model.proto) if precision is Precision.MODEL else precision.label
+
+
+def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines: bool) -> None:
+    """Refuse an engine that runs in another precision than was asked.
+
+    Args:
+        engine: that was built or loaded.
+        asked: the precision's name.
+        least: the share of the compute layers that must run in it, 0 to 1; 0 refuses nothing.
+        builds_engines: whether the backend builds engines, whose layers have to tell.
+
+    Raises:
+        PrecisionNotHonoured: too few compute layers run in it, or the engine does not tell.
+    """
+    if not builds_engines or least == 0:
+        return
+    layers = engine.layers()
+    found = achieved(layers, asked)
+    unknown = found.by_precision.get("unknown", 0)
+    if not layers or (unknown and unknown == found.compute):
+        raise PrecisionNotHonoured(
+            f"the engine does not tell the precision of its layers, so nobody can say that it runs in {asked}. Build"
+            f" it with detailed profiling verbosity (trtexec --profilingVerbosity=detailed), {_ACCEPT}"
+        )
+    if found.honoured < least * (found.compute - unknown):
+        raise PrecisionNotHonoured(
+            f"{asked} was asked, and the engine has {found}; at least {100 * least:g} % are required. Ask with"
+            " --trt-typing=strong where the release has it, or for the precision that it runs in,"
+            f" {_ACCEPT}"
+        )

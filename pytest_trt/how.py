@@ -1,0 +1,104 @@
+"""How: the way from a case to the recipe of its engine - options, calibration, profiles, where plans are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_trt.build_options import BuildOptions, anchored, merged
+from pytest_trt.errors import CaseError
+from pytest_trt.lowering import at_opset, needs_ranges
+from pytest_trt.ranges import read_ranges
+from pytest_trt.recipe import Calibration, Recipe, given, sampled
+from pytest_trt.samples import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from pytest_trt.case import Case
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.model import Model
+    from pytest_trt.precision import Precision
+
+__all__ = ["How", "calibration_of", "how_of", "recipe_of"]
+
+
+@dataclass(frozen=True)
+class How:
+    """How engines are built and kept.
+
+    Attributes:
+        options: of the builder.
+        plan: file of an engine that was built elsewhere, in place of building.
+        store: folder of plans and timing caches; None keeps nothing.
+        only_build: whether to build and not to run.
+        progress: told what is going on, where somebody watches.
+    """
+
+    options: BuildOptions = field(default_factory=BuildOptions)
+    plan: Path | None = None
+    store: Path | None = None
+    only_build: bool = False
+    progress: Callable[[str, float | None], None] | None = None
+
+
+def how_of(case: Case) -> How:
+    """As the case itself says, its plans kept nowhere."""
+    plan = case.base / case.engine if case.engine else None
+    return How(merged(anchored(case.build, case.base)), plan)
+
+
+def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Arrays, ...], how: How) -> Recipe:
+    """The recipe of a case's engine.
+
+    Args:
+        case: names calibration and profiles.
+        model: under test.
+        precision: what to build for.
+        feeds: runs of inputs that the engine will see; none where it is only built.
+        how: options, and where plans are kept.
+
+    Raises:
+        CaseError: the precision needs calibration, and the case names none.
+        DataError: the calibration data can't be read.
+    """
+    converted = at_opset(model, precision)
+    return Recipe(
+        model=converted,
+        precision=precision,
+        calibration=calibration_of(case, converted, precision, feeds) if how.plan is None else None,
+        batch=case.batch,
+        feeds=feeds,
+        profiles=case.profiles,
+        options=how.options,
+        plan=how.plan,
+        store=how.store,
+        module=None,
+        progress=how.progress,
+    )
+
+
+def calibration_of(case: Case, model: Model, precision: Precision, feeds: Iterable[Arrays]) -> Calibration | None:
+    """What int8 is calibrated with: the case's samples or ranges; None where the precision needs none.
+
+    Raises:
+        CaseError: it needs some, and the case names none.
+        DataError: ranges can't be read.
+    """
+    if not needs_ranges(model, precision):
+        return None
+    if case.calibration is None:
+        raise CaseError(
+            f"{case.where}: {case.name!r} at {precision} needs calibration data and names none, and an int8 engine"
+            " without calibration is wrong by as much as its outputs are large. Write calibration ="
+            ' "calibration.npz" (arrays by input name), "ranges.txt" (a line `tensor: range` each) or'
+            ' "module:function" in the case, or pass --trt-calibration; "golden" calibrates on the golden\'s inputs.'
+        )
+    source = f"{case.where}: calibration {case.calibration!r}"
+    if case.calibration == "golden":
+        return sampled(model, lambda: feeds, source, case.batch)
+    if case.calibration.endswith(".txt"):
+        return given(model, read_ranges(case.base / case.calibration, source))
+    data = case.calibration
+    return sampled(model, lambda: read(data, case.base, model.inputs, f"{case.where}: calibration"), source, case.batch)

@@ -1,0 +1,96 @@
+"""Recipe: all that a backend needs to build one engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.build_options import BuildOptions
+from pytest_trt.calibration import calibrate
+from pytest_trt.lowering import needs_ranges
+from pytest_trt.lowering.qdq import quantised_activations
+from pytest_trt.model import tensor_names
+from pytest_trt.ranges import select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.model import Model
+    from pytest_trt.precision import Precision
+    from pytest_trt.profile import Profile
+    from pytest_trt.ranges import Ranges
+
+__all__ = ["Calibration", "Recipe", "given", "ranges_of", "sampled"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What int8 is calibrated with.
+
+    Attributes:
+        ranges: from names of activations to their ranges; runs the fp32 model over the samples, or looks the
+            names up in ranges that were given.
+        samples: batches of arrays by input name, read anew at each call; None where ranges were given.
+        source: what messages call it.
+    """
+
+    ranges: Callable[[list[str]], Ranges]
+    samples: Callable[[], Iterable[Arrays]] | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to build.
+
+    Attributes:
+        model: fp32, in operators new enough for the precision, or a file that holds a precision already.
+        precision: what to build for; nothing else may be built under its name.
+        calibration: for int8, where the model does not hold its scales.
+        batch: the most samples at once where the first axis is dynamic.
+        feeds: the runs of inputs that the engine will see, which tell the shapes of dynamic axes.
+        profiles: optimization profiles of the user's own; if none, one is taken from ``feeds``.
+        options: how to build.
+        plan: file of an engine that was built elsewhere, to be loaded in place of building.
+        store: folder of plans and timing caches; None keeps nothing.
+        module: makes the torch module that the model was exported from, where the case names one.
+        progress: told what is going on (a phase, and the share done or None), where somebody watches.
+    """
+
+    model: Model
+    precision: Precision
+    calibration: Calibration | None = None
+    batch: int | None = None
+    feeds: tuple[Arrays, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+    plan: Path | None = None
+    store: Path | None = None
+    module: Callable[[], Any] | None = None
+    progress: Callable[[str, float | None], None] | None = None
+
+
+def sampled(
+    model: Model, samples: Callable[[], Iterable[Arrays]], source: str, batch: int | None = None
+) -> Calibration:
+    """Calibration by samples: ranges are those of the fp32 model's tensors over them."""
+    return Calibration(lambda tensors: calibrate(model, tensors, samples(), source, batch), samples, source)
+
+
+def given(model: Model, ranges: Ranges) -> Calibration:
+    """Calibration by ranges that somebody else has taken."""
+    return Calibration(lambda tensors: select(ranges, tensors, tensor_names(model.proto)), None, ranges.source)
+
+
+def ranges_of(recipe: Recipe) -> Ranges | None:
+    """The ranges that lowering the recipe's model takes; None where it takes none.
+
+    Raises:
+        DataError: the calibration data can't be used.
+        LoweringError: int8 would change nothing, or a tensor has no range.
+    """
+    if recipe.calibration is None or not needs_ranges(recipe.model, recipe.precision):
+        return None
+    return recipe.calibration.ranges(quantised_activations(recipe.model.proto))
