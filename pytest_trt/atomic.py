@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,16 +13,23 @@ if TYPE_CHECKING:
 __all__ = ["write_whole"]
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write beside the file and put it in its place; the folder is made, an old file stays if anything fails.
+
+    Args:
+        path: the file.
+        data: all of it.
+        private: other users may not read it, from its first byte on, nor look into a folder that is made.
 
     Raises:
         OSError: it can't be written there.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # by chance, not by pid alone: two threads may write one file, and every container has a process 1
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
+        path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
+        with open(draft, "xb", opener=partial(os.open, mode=0o600 if private else 0o666)) as file:
+            file.write(data)
         draft.replace(path)
     finally:
         with contextlib.suppress(OSError):
