@@ -109,7 +109,7 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         model = subject_of(case)
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         backend = choose(name)
-        if settings.require_engine(item.config):
+        if settings.require_engine(item.config) or settings.how_for(item.config, case).plan is not None:
             refuse_other_than_engines(backend)
         engine = build(case, model, precision, golden, backend, settings.how_for(item.config, case))
     except PytestTrtError as error:

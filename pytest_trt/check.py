@@ -86,7 +86,7 @@ def check(
     how = how or how_of(case)
     try:
         chosen = choose(name)
-        if require_engine:
+        if require_engine or how.plan is not None:
             refuse_other_than_engines(chosen)
         model = subject_of(case)
         if how.only_build:
@@ -193,8 +193,8 @@ def refuse_other_than_engines(backend: Backend) -> None:
     if not backend.builds_engines:
         instead = "only simulates the precision on the CPU" if backend.simulated else "builds no TensorRT engine"
         raise BackendError(
-            f"an engine is required (--trt-require-engine, --trt-build-only), and backend {backend.name!r} {instead}."
-            " Choose a backend that builds engines with --trt-backend, or drop the requirement."
+            "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only), and backend"
+            f" {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the requirement."
         )
 
 

@@ -66,6 +66,7 @@ def prepare(item: pytest.Item, case: Case) -> Case:
         PytestTrtError: another case of this name would share its golden, or the golden can't be made.
     """
     _require_own_golden(item, case)
+    _require_own_plan(item)
     case = settings.calibration_for(item.config, case)
     if settings.update_golden(item.config):
         _update_once(item, case)
@@ -164,6 +165,19 @@ def _require_own_golden(item: pytest.Item, case: Case) -> None:
                 f"{case.where}: {other.where} is of the same name and model and would make another golden (from other"
                 " inputs, samples, seed or labels). Make them alike, or give one of them another `name`."
             )
+
+
+def _require_own_plan(item: pytest.Item) -> None:
+    """--trt-engine names one plan: it can be of one case at one precision only."""
+    from pytest_trt.errors import CaseError
+
+    plan = item.config.getoption("trt_engine")
+    judged = [other.nodeid for other in item.session.items if _about(other) is not None]
+    if plan and len(judged) > 1:
+        raise CaseError(
+            f"--trt-engine={plan} is one plan, and {len(judged)} tests would judge it ({judged[0]}, {judged[1]}, ...):"
+            " choose one case and one precision, by node id or with -k; or name a plan for each case (engine = ...)."
+        )
 
 
 def _model_key(case: Case) -> str:

@@ -24,6 +24,8 @@ class Layer:
         weights: dtype of its weights; None where it has none, or the release does not tell.
         tactic: name of the kernel that was chosen; empty where the release does not tell.
         onnx_nodes: names of the ONNX nodes in it.
+        precision: what it multiplies in: the dtype of its first input, tf32 where the kernel's name says so, unknown
+            where many operators were fused into one layer that does not tell.
         computes: whether it multiplies matrices (convolution, deconvolution, matrix product), where precision
             decides speed and error.
     """
@@ -35,13 +37,8 @@ class Layer:
     weights: str | None = None
     tactic: str = ""
     onnx_nodes: tuple[str, ...] = ()
+    precision: str = "unknown"
     computes: bool = False
-
-    @property
-    def precision(self) -> str:
-        """What it multiplies in: the dtype of its first input, and tf32 where the kernel's name says so."""
-        first = self.inputs[0] if self.inputs else self.weights or "unknown"
-        return "tf32" if first == "fp32" and "tf32" in self.tactic.lower() else first
 
 
 @dataclass(frozen=True)

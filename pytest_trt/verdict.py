@@ -101,8 +101,8 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether it was judged, and inside every bound."""
-        return self.verdict == "passed"
+        """Whether it was judged and is inside every bound, or was built where only building was asked."""
+        return self.verdict in ("passed", "built")
 
     @property
     def worst(self) -> Judgement | None:

@@ -26,9 +26,11 @@ __all__ = [
     "copy_at_opset",
     "drop_unread",
     "element_types",
+    "float_activations",
     "fresh",
     "graphs",
     "is_standard",
+    "matrix_nodes",
     "operands_of",
     "opset",
     "require_type",
@@ -136,6 +138,19 @@ def constants(model: ModelProto) -> dict[str, TensorProto]:
             elif node.op_type == "Identity" and node.input[0] in found:
                 found[node.output[0]] = found[node.input[0]]
     return found
+
+
+def float_activations(model: ModelProto) -> list[str]:
+    """Names of the fp32 tensors that are computed or fed, in the graph's order; subgraphs are left out."""
+    types, held = element_types(model), constants(model)
+    inputs = [value.name for value in model.graph.input]
+    names = [*inputs, *(name for node in model.graph.node for name in node.output if name)]
+    return [name for name in names if name not in held and types.get(name) == TensorProto.FLOAT]
+
+
+def matrix_nodes(model: ModelProto) -> frozenset[str]:
+    """Names of the nodes that multiply matrices."""
+    return frozenset(node.name for node in model.graph.node if node.op_type in MATRIX_OPERANDS and node.name)
 
 
 def fresh(model: ModelProto) -> Callable[[str], str]:

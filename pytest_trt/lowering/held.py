@@ -12,7 +12,7 @@ from pytest_trt.model import nodes_of
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["held_precision"]
+__all__ = ["held_precision", "held_types"]
 
 # ONNX's own integer operators, and onnxruntime's: they hold quantised values without Q/DQ around them.
 _INTEGER_OPS = (
@@ -33,6 +33,13 @@ def held_precision(model: ModelProto) -> str:
     if TensorProto.BFLOAT16 in types:
         return "bf16"
     return "fp16" if TensorProto.FLOAT16 in types else "fp32"
+
+
+def held_types(model: ModelProto) -> set[str]:
+    """Every precision below fp32 in the graph, by name: Q/DQ nodes by their integers, fp16 and bf16 by tensors."""
+    types = _types(model)
+    narrow = {"bf16": TensorProto.BFLOAT16, "fp16": TensorProto.FLOAT16}
+    return _quantised(model) | {label for label, type_ in narrow.items() if type_ in types}
 
 
 def _quantised(model: ModelProto) -> set[str]:

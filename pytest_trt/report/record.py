@@ -33,6 +33,9 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
     "torch",
 )
 
@@ -54,7 +57,8 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "outputs": {judgement.output: _output(judgement) for judgement in verdict.judgements},
         "findings": [],
         "hops": _plain(list(verdict.hops)),
-        "layers": {},
+        "layers": _plain(dict(verdict.layers)),
+        "warnings": list(verdict.warnings),
         "latency": None,
         "provenance": _plain(dict(verdict.provenance)),
     }

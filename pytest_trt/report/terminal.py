@@ -8,7 +8,10 @@ __all__ = ["backend_label", "message", "table"]
 
 Record = dict[str, Any]
 
-_HEAD = ("case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "verdict")
+_HEAD = (
+    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "verdict",
+)  # fmt: skip
+_OPTIONAL = ("top-1", "accuracy", "layers")
 
 
 def backend_label(record: Record) -> str:
@@ -19,10 +22,10 @@ def backend_label(record: Record) -> str:
 def table(records: list[Record]) -> list[tuple[str, str]]:
     """Lines of the summary table, each with the verdict that it tells ("" for the head).
 
-    Columns that no row has anything for (top-1, accuracy) are left out.
+    Columns that no row has anything for (top-1, accuracy, layers in the asked precision) are left out.
     """
     rows = [_row(record) for record in records]
-    used = [i for i, name in enumerate(_HEAD) if name not in ("top-1", "accuracy") or any(r[i] for r in rows)]
+    used = [i for i, name in enumerate(_HEAD) if name not in _OPTIONAL or any(r[i] for r in rows)]
     cells = [tuple(row[i] or "-" for i in used) for row in rows]
     head = tuple(_HEAD[i] for i in used)
     widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(used))]
@@ -41,7 +44,7 @@ def message(record: Record) -> str:
         if output["reasons"]:
             parts += _output(name, output)
     golden = record["provenance"].get("golden")
-    return "\n".join([*parts, f"  golden: {golden}", f"  {record['accept']}"])
+    return "\n".join([*parts, *_engine(record), f"  golden: {golden}", f"  {record['accept']}"])
 
 
 def _asked(record: Record) -> str:
@@ -53,7 +56,8 @@ def _row(record: Record) -> tuple[str, ...]:
     output = record["outputs"].get(record["worst_output"])
     identity = (record["case"], _asked(record), backend_label(record))
     if output is None:
-        return (*identity, "", "", "", "", "", f"error: {record['kind']}")
+        told = "built, not judged" if record["verdict"] == "built" else f"error: {record['kind']}"
+        return (*identity, "", "", "", "", "", "", told)
     place = output["max_abs_at"]
     label = record["worst_output"]
     worst = f"{label}{place['index']} off by {_number(place['difference'])}" if place else f"{label} is empty"
@@ -65,8 +69,26 @@ def _row(record: Record) -> tuple[str, ...]:
         worst,
         top1,
         _accuracy(output),
+        _honoured(record),
         record["verdict"],
     )
+
+
+def _honoured(record: Record) -> str:
+    layers = record["layers"]
+    return f"{layers['honoured']}/{layers['compute']} {layers['asked']}" if layers else ""
+
+
+def _engine(record: Record) -> list[str]:
+    """What the engine is, and what its builder warned of."""
+    engine = record["provenance"].get("engine") or {}
+    lines = []
+    if engine.get("gpu"):
+        typing = f" {engine['typing']} typing," if engine.get("typing") else ""
+        lines.append(f"  engine: {engine.get('tensorrt')},{typing} {engine['gpu']}; {_honoured(record)} compute layers")
+    warned = record["warnings"]
+    lines += [f"  the builder warned: {text}" for text in warned[:3]]
+    return [*lines, f"  ... and {len(warned) - 3} warnings more, in the record"] if len(warned) > 3 else lines
 
 
 def _error(output: dict[str, Any]) -> str:

@@ -1,0 +1,135 @@
+"""Config: the build options as TensorRT's builder takes them; one that the release lacks is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.errors import BackendError
+from pytest_trt.precision import Precision
+from pytest_trt.trt.release import label, member, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    import tensorrt
+
+    from pytest_trt.build_options import BuildOptions
+
+__all__ = ["configure", "load_plugins"]
+
+
+def configure(
+    trt: ModuleType, builder: tensorrt.Builder, precision: Precision, flags: list[Any], options: BuildOptions
+) -> tensorrt.IBuilderConfig:
+    """The builder's configuration, all but profiles, calibrator and timing cache.
+
+    Args:
+        trt: the release.
+        builder: that will build.
+        precision: decides TF32, which TensorRT has on by default: on for tf32 and off for all others.
+        flags: of the precision.
+        options: what else was asked.
+
+    Raises:
+        BackendError: the release or the GPU lacks what an option asks for.
+    """
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else no layer tells its precision
+    _switch(config, trt.BuilderFlag.TF32, on=precision is Precision.TF32)
+    for flag in flags:
+        config.set_flag(flag)
+    _set_flags(trt, config, options)
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.tactic_sources is not None:
+        config.set_tactic_sources(_mask(trt, options.tactic_sources))
+    if options.hardware_compatibility != "none":
+        config.hardware_compatibility_level = _compatibility(trt, options.hardware_compatibility)
+    if options.dla_core is not None:
+        _use_dla(trt, builder, config, precision, options)
+    if options.compute_capabilities:
+        _target(trt, config, options.compute_capabilities)
+    return config
+
+
+def load_plugins(trt: ModuleType, paths: tuple[str, ...]) -> None:
+    """Load plugin libraries.
+
+    Raises:
+        BackendError: one can't be loaded.
+    """
+    for path in paths:
+        try:
+            found = trt.get_plugin_registry().load_library(path)
+        except Exception as error:  # the binding turns the loader's errors into whatever kind
+            raise BackendError(f"the plugin library {path} can't be loaded: {error}.") from error
+        if found is None:
+            raise BackendError(
+                f"the plugin library {path} can't be loaded: look whether it is there, was built for {label(trt)},"
+                " and finds its own libraries (ldd)."
+            )
+
+
+def _set_flags(trt: ModuleType, config: tensorrt.IBuilderConfig, options: BuildOptions) -> None:
+    wanted = {
+        "REFIT": options.refit,
+        "SPARSE_WEIGHTS": options.sparsity,
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "GPU_FALLBACK": options.gpu_fallback,
+    }
+    for name, on in wanted.items():
+        if on:
+            config.set_flag(require(member(trt.BuilderFlag, name), f"builder flag {name}", trt, "leave it out"))
+
+
+def _switch(config: tensorrt.IBuilderConfig, flag: Any, *, on: bool) -> None:
+    turn: Callable[[Any], None] = config.set_flag if on else config.clear_flag
+    turn(flag)
+
+
+def _mask(trt: ModuleType, names: tuple[str, ...]) -> int:
+    known = [name for name in dir(trt.TacticSource) if name.isupper()]
+    instead = f"it has {', '.join(known)}, and none"
+    sources = [require(member(trt.TacticSource, name), f"tactic source {name}", trt, instead) for name in names]
+    return sum(1 << int(source) for source in sources)
+
+
+def _compatibility(trt: ModuleType, word: str) -> Any:
+    found = member(trt.HardwareCompatibilityLevel, word.upper())
+    return require(found, f"hardware compatibility {word}", trt, "ampere_plus is in every release from 8.6")
+
+
+def _use_dla(
+    trt: ModuleType,
+    builder: tensorrt.Builder,
+    config: tensorrt.IBuilderConfig,
+    precision: Precision,
+    options: BuildOptions,
+) -> None:
+    cores = builder.num_DLA_cores
+    if options.dla_core is None or options.dla_core >= cores:
+        raise BackendError(
+            f"DLA core {options.dla_core} was asked, and {label(trt)} sees {cores} on this machine. DLA is on Jetson"
+            " Xavier and Orin and on DRIVE, with TensorRT 8 and 10; leave dla_core out to build for the GPU."
+        )
+    if precision in (Precision.FP32, Precision.TF32, Precision.BF16):
+        raise BackendError(f"DLA computes in fp16 and int8 only, and {precision} was asked.")
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = options.dla_core
+
+
+def _target(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:
+    kinds = getattr(trt, "ComputeCapability", None)
+    if kinds is None:
+        raise BackendError(
+            f"{label(trt)} builds for the GPU it runs on; build option compute_capabilities is TensorRT-RTX's"
+            " (--trt-backend=tensorrt-rtx)."
+        )
+    known = ", ".join(name for name in dir(kinds) if name.startswith("SM"))
+    config.num_compute_capabilities = len(capabilities)
+    for number, text in enumerate(capabilities):
+        name = f"SM{text.replace('.', '')}"
+        config.set_compute_capability(require(member(kinds, name), f"target {text}", trt, f"it has {known}"), number)

@@ -1,0 +1,115 @@
+"""Deserialize: from a plan to an engine and its context, found to be of the model under test."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from pytest_trt.errors import BackendError
+from pytest_trt.model import is_float
+from pytest_trt.trt.config import load_plugins
+from pytest_trt.trt.log import heard, logger_of
+from pytest_trt.trt.plan import TensorrtPlan
+from pytest_trt.trt.release import label
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import tensorrt
+
+    from pytest_trt.backends.cuda import Gpu
+    from pytest_trt.model import Model, TensorSpec
+    from pytest_trt.recipe import Recipe
+    from pytest_trt.trt.execution import Tensor
+
+__all__ = ["load_engine", "plan_of_file", "require_ends"]
+
+
+def plan_of_file(trt: ModuleType, recipe: Recipe, gpu: Gpu) -> TensorrtPlan:
+    """The plan that the recipe names.
+
+    Raises:
+        BackendError: the file can't be read, or is empty.
+    """
+    load_plugins(trt, recipe.options.plugins)
+    path = recipe.plan
+    try:
+        data = path.read_bytes() if path else b""
+    except OSError as error:
+        raise BackendError(f"the plan {path} can't be read: {error.strerror or error}.") from error
+    if not data:
+        raise BackendError(f"the plan {path} is empty (0 bytes): build or copy it again.")
+    facts = {
+        "tensorrt": label(trt),
+        "gpu": gpu.name,
+        "compute_capability": ".".join(map(str, gpu.compute_capability)),
+        "cuda_driver": gpu.driver,
+        "cuda_runtime": gpu.runtime,
+        "plan": str(path),
+        "plan_sha256": hashlib.sha256(data).hexdigest(),
+        "plan_bytes": len(data),
+    }
+    return TensorrtPlan(data, facts)
+
+
+def load_engine(
+    trt: ModuleType, plan: TensorrtPlan, recipe: Recipe
+) -> tuple[tensorrt.ICudaEngine, tensorrt.IExecutionContext, list[str]]:
+    """The engine, a context to run it in, and what TensorRT warned of.
+
+    Raises:
+        BackendError: the plan is damaged, or of another GPU, release or platform; or memory does not suffice.
+    """
+    what = f"the plan {recipe.plan}" if recipe.plan else f"the engine of {recipe.model.source} at {recipe.precision}"
+    with heard(trt) as said:
+        runtime = trt.Runtime(logger_of(trt))
+        runtime.engine_host_code_allowed = recipe.options.version_compatible
+        if recipe.options.dla_core is not None:
+            runtime.DLA_core = recipe.options.dla_core
+        engine = runtime.deserialize_cuda_engine(plan.data)
+        if engine is None:
+            raise BackendError(
+                said.told(
+                    f"{what} can't be loaded by {label(trt)} on {plan.facts.get('gpu')}: it is damaged, or was built"
+                    " with another release or for another GPU. Build it here"
+                )
+            )
+        context = engine.create_execution_context()
+        if context is None:
+            raise BackendError(said.told(f"{what} can't be run: no execution context can be made, mostly for memory"))
+    return engine, context, said.warnings
+
+
+def require_ends(tensors: tuple[Tensor, ...], model: Model, plan: TensorrtPlan) -> None:
+    """Refuse an engine whose inputs and outputs are not the model's.
+
+    Raises:
+        BackendError: a name, a rank, a fixed size or the kind of a dtype differs.
+    """
+    wanted = {(spec.name, True): spec for spec in model.inputs} | {(spec.name, False): spec for spec in model.outputs}
+    found = {(tensor.name, tensor.is_input): tensor for tensor in tensors}
+    problems = [f"has no {_end(key)}" for key in wanted if key not in found]
+    problems += [f"has the {_end(key)}, which the model has not" for key in found if key not in wanted]
+    problems += [
+        f"has {_end(key)} {found[key].dtype}{list(found[key].shape)} for the model's {spec}"
+        for key, spec in wanted.items()
+        if key in found and not _fits(found[key], spec)
+    ]
+    if problems:
+        raise BackendError(
+            f"the engine is not one of {model.source}: it {'; '.join(problems)}."
+            f" ({plan.facts.get('plan', 'built here')})"
+        )
+
+
+def _end(key: tuple[str, bool]) -> str:
+    return f"{'input' if key[1] else 'output'} {key[0]!r}"
+
+
+def _fits(tensor: Tensor, spec: TensorSpec) -> bool:
+    if is_float(tensor.dtype) != is_float(spec.dtype):
+        return False
+    if spec.shape is None:
+        return True
+    fixed = [(a, b) for a, b in zip(tensor.shape, spec.shape, strict=False) if a >= 0 and isinstance(b, int)]
+    return len(tensor.shape) == len(spec.shape) and all(a == b for a, b in fixed)

@@ -1,0 +1,204 @@
+"""Execution: one run of an engine, tensors by name, shapes and addresses set, outputs found where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.backends.cuda import DeviceArray, allocate, synchronize, upload
+from pytest_trt.errors import BackendError
+from pytest_trt.trt.dtypes import as_dtype, numpy_dtype
+from pytest_trt.trt.log import heard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    import tensorrt
+    from numpy.typing import NDArray
+
+__all__ = ["Tensor", "execute", "select_profile", "tensors_of"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of an engine.
+
+    Attributes:
+        name: as in the model.
+        dtype: numpy's.
+        shape: -1 for a dynamic axis.
+        is_input: whether it is fed.
+        on_host: whether its values are read or written on the host, because shapes depend on them.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    is_input: bool
+    on_host: bool
+
+
+def tensors_of(trt: ModuleType, engine: tensorrt.ICudaEngine) -> tuple[Tensor, ...]:
+    """Inputs and outputs in the engine's order."""
+    names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+    return tuple(
+        Tensor(
+            name,
+            numpy_dtype(engine.get_tensor_dtype(name), repr(name)),
+            tuple(engine.get_tensor_shape(name)),
+            engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+            engine.get_tensor_location(name) == trt.TensorLocation.HOST,
+        )
+        for name in names
+    )
+
+
+def select_profile(
+    engine: tensorrt.ICudaEngine, tensors: tuple[Tensor, ...], shapes: Mapping[str, tuple[int, ...]], source: str
+) -> int:
+    """The first profile that covers these shapes.
+
+    Raises:
+        BackendError: none does.
+    """
+    dynamic = [t for t in tensors if t.is_input and not t.on_host and any(axis < 0 for axis in t.shape)]
+    for number in range(max(engine.num_optimization_profiles, 1)):
+        if all(_covered(engine, tensor.name, number, shapes[tensor.name]) for tensor in dynamic):
+            return number
+    first = dynamic[0].name
+    low, _, high = (tuple(shape) for shape in engine.get_tensor_profile_shape(first, 0))
+    raise BackendError(
+        f"{source}: no optimization profile of the engine covers the inputs' shapes"
+        f" { ({t.name: shapes[t.name] for t in dynamic}) }; the first takes {first!r} from {low} to {high}. Widen"
+        " the case's profiles, or build for these inputs."
+    )
+
+
+def execute(
+    trt: ModuleType,
+    engine: tensorrt.ICudaEngine,
+    context: tensorrt.IExecutionContext,
+    tensors: tuple[Tensor, ...],
+    feeds: Mapping[str, NDArray[Any] | DeviceArray],
+    stream: int,
+    source: str,
+) -> dict[str, NDArray[Any] | DeviceArray]:
+    """Outputs by name in the engine's dtypes, on the GPU unless they are the host's.
+
+    Args:
+        trt: the release.
+        engine: whose profiles are looked at.
+        context: to run in.
+        tensors: of the engine.
+        feeds: one run's inputs by name.
+        stream: to run on; it is waited for.
+        source: what messages call the model.
+
+    Raises:
+        BackendError: no profile covers the shapes, or TensorRT fails.
+    """
+    with heard(trt) as said:
+        profile = select_profile(engine, tensors, {name: tuple(value.shape) for name, value in feeds.items()}, source)
+        if engine.num_optimization_profiles > 1 and profile != context.active_optimization_profile:
+            _require(context.set_optimization_profile_async(profile, stream), said, f"{source}: profile {profile}")
+        held = [_feed(context, tensor, feeds[tensor.name], said, source) for tensor in tensors if tensor.is_input]
+        missing = context.infer_shapes()
+        if missing:
+            raise BackendError(said.told(f"{source}: the inputs do not tell the shapes of {', '.join(missing)}"))
+        outputs = {tensor.name: _bind(trt, context, tensor) for tensor in tensors if not tensor.is_input}
+        _require(context.execute_async_v3(stream), said, f"{source}: the engine does not run")
+        synchronize(stream)
+    del held
+    return {name: output.array() if isinstance(output, _Grown) else output for name, output in outputs.items()}
+
+
+def _covered(engine: tensorrt.ICudaEngine, name: str, profile: int, shape: tuple[int, ...]) -> bool:
+    low, _, high = engine.get_tensor_profile_shape(name, profile)
+    return len(low) == len(shape) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+
+
+def _require(done: bool, said: Any, what: str) -> None:
+    if not done:
+        raise BackendError(said.told(what))
+
+
+def _feed(context: tensorrt.IExecutionContext, tensor: Tensor, value: Any, said: Any, source: str) -> Any:
+    """Set an input's shape and address; what is returned keeps its memory."""
+    what = f"{source}: input {tensor.name!r}"
+    if isinstance(value, DeviceArray):
+        if value.dtype != tensor.dtype or tensor.on_host:
+            raise BackendError(f"{what} is {value.dtype} on the GPU, and the engine reads {tensor.dtype}.")
+        held: Any = value
+        address = value.address
+    elif tensor.on_host:
+        held = np.ascontiguousarray(as_dtype(value, tensor.dtype, what))
+        address = held.ctypes.data
+    else:
+        held = upload(as_dtype(value, tensor.dtype, what))
+        address = held.address
+    _require(context.set_input_shape(tensor.name, tuple(value.shape)), said, f"{what} has shape {tuple(value.shape)}")
+    _require(context.set_tensor_address(tensor.name, address), said, f"{what} can't be fed")
+    return held
+
+
+def _bind(trt: ModuleType, context: tensorrt.IExecutionContext, tensor: Tensor) -> Any:
+    """Memory for an output, or an allocator where its shape is known only afterwards."""
+    shape = tuple(context.get_tensor_shape(tensor.name))
+    if any(axis < 0 for axis in shape):
+        grown = _Grown(tensor)
+        grown.allocator = _new_allocator(trt, grown)
+        context.set_output_allocator(tensor.name, grown.allocator)
+        return grown
+    if tensor.on_host:
+        array = np.zeros(shape, tensor.dtype)
+        context.set_tensor_address(tensor.name, array.ctypes.data)
+        return array
+    output = allocate(shape, tensor.dtype)
+    context.set_tensor_address(tensor.name, output.address)
+    return output
+
+
+class _Grown:
+    """An output whose shape depends on the data."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.memory: DeviceArray | None = None
+        self.shape: tuple[int, ...] = ()
+        self.allocator: Any = None
+
+    def grow(self, nbytes: int) -> int:
+        """At least so many bytes; 0 where they can't be had, which TensorRT takes as a failure."""
+        if self.memory is None or self.memory.nbytes < nbytes:
+            try:
+                self.memory = allocate((max(nbytes, 1),), np.dtype(np.uint8))
+            except BackendError:
+                return 0
+        return self.memory.address
+
+    def array(self) -> DeviceArray:
+        """What was written."""
+        if self.memory is None or prod(self.shape) * self.tensor.dtype.itemsize > self.memory.nbytes:
+            raise BackendError(f"TensorRT never said where output {self.tensor.name!r} lies.")
+        return DeviceArray(self.memory.address, self.shape, self.tensor.dtype, self.memory)
+
+
+def _new_allocator(trt: ModuleType, grown: _Grown) -> Any:
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+
+        def reallocate_output(self, _name: str, _memory: int, size: int, _alignment: int) -> int:
+            return grown.grow(size)
+
+        def reallocate_output_async(self, _name: str, _memory: int, size: int, _alignment: int, _stream: int) -> int:
+            return grown.grow(size)
+
+        def notify_shape(self, _name: str, shape: Any) -> None:
+            grown.shape = tuple(shape)
+
+    return Allocator()

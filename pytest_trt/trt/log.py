@@ -1,0 +1,69 @@
+"""Log: what TensorRT says. Errors of building and loading appear nowhere else."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    import tensorrt
+
+__all__ = ["Heard", "heard", "logger_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What was said in a while: lists that grow until it is over."""
+
+    errors: list[str]
+    warnings: list[str]
+
+    def told(self, what: str) -> str:
+        """The error lines after what went wrong, or that there were none."""
+        lines = "\n".join(f"  {line}" for line in dict.fromkeys(self.errors))
+        return f"{what}. TensorRT says:\n{lines}" if lines else f"{what}, and TensorRT says nothing about why."
+
+
+_loggers: dict[int, Any] = {}
+_listening: list[tuple[int, Heard]] = []
+
+
+def logger_of(trt: ModuleType) -> tensorrt.ILogger:
+    """The one logger of the process: TensorRT keeps the first that it is given, whatever others come later."""
+    if id(trt) not in _loggers:
+        _loggers[id(trt)] = _new_logger(trt)
+    return _loggers[id(trt)]
+
+
+@contextmanager
+def heard(trt: ModuleType, *, alone: bool = False) -> Iterator[Heard]:
+    """Listen to warnings and errors; ``alone`` keeps them from those who listen already."""
+    before = list(_listening)
+    said = Heard([], [])
+    _listening[:] = [*([] if alone else before), (id(trt), said)]
+    try:
+        yield said
+    finally:
+        _listening[:] = before
+
+
+def _new_logger(trt: ModuleType) -> Any:
+    errors = {int(trt.ILogger.Severity.ERROR), int(trt.ILogger.Severity.INTERNAL_ERROR)}
+    warning = int(trt.ILogger.Severity.WARNING)
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            for key, listener in list(_listening):
+                if key == id(trt) and int(severity) in errors:
+                    listener.errors.append(text)
+                elif key == id(trt) and int(severity) == warning:
+                    listener.warnings.append(text)
+
+    return Log()

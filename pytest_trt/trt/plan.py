@@ -1,0 +1,260 @@
+"""Plan: from a recipe to the serialized engine, built anew or taken from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt import store
+from pytest_trt.atomic import write_whole
+from pytest_trt.errors import BackendError
+from pytest_trt.lowering.graph import float_activations
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.precision import Precision
+from pytest_trt.trt.calibrator import Calibrating, calibrator_for, write_cache
+from pytest_trt.trt.config import configure, load_plugins
+from pytest_trt.trt.graph import flags_for, graph_for, require_possible
+from pytest_trt.trt.log import heard, logger_of
+from pytest_trt.trt.parser import parse
+from pytest_trt.trt.profiles import add_profiles, calibration_profile, profiles_of
+from pytest_trt.trt.progress import monitor
+from pytest_trt.trt.release import label, typing_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    import tensorrt
+
+    from pytest_trt.backends.cuda import Gpu
+    from pytest_trt.model import Model
+    from pytest_trt.recipe import Recipe
+
+__all__ = ["TensorrtPlan", "plan_for"]
+
+
+@dataclass(frozen=True)
+class TensorrtPlan:
+    """A serialized engine.
+
+    Attributes:
+        data: as TensorRT wrote it.
+        facts: of its making: release, typing, GPU, hash, seconds, and whether it came from the store.
+        warnings: what the builder warned of.
+    """
+
+    data: bytes
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A recipe with what was decided about it: the graph to parse, the typing, and the ranges that are set by hand."""
+
+    trt: ModuleType
+    recipe: Recipe
+    gpu: Gpu | None
+    typing: str
+    graph: Model
+    amax: Mapping[str, float] = field(default_factory=dict)
+    calibrates: bool = False
+
+
+def plan_for(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> TensorrtPlan:
+    """The plan of a recipe.
+
+    Args:
+        trt: the release.
+        recipe: what to build.
+        gpu: the current GPU; None where the plan is for another machine.
+
+    Raises:
+        LoweringError: the model can't be expressed in the precision.
+        ModelError: TensorRT's parser refuses the model.
+        BackendError: the release or the GPU lacks what was asked, or the builder fails.
+    """
+    load_plugins(trt, recipe.options.plugins)
+    order = _order(trt, recipe, gpu)
+    material = _material(order)
+    if recipe.store is None:
+        return _built(order, b"")[0]
+    with store.locked(recipe.store, material):
+        kept = store.load(recipe.store, material)
+        if kept is not None:
+            facts = {**kept.facts["facts"], "from_store": str(kept.path)}
+            return TensorrtPlan(kept.data, facts, tuple(kept.facts["warnings"]))
+        return _built_and_kept(order, recipe.store, material)
+
+
+def _order(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> _Order:
+    typing = typing_of(trt, recipe.options.typing)
+    graph = graph_for(recipe, typing)
+    by_hand = typing == "weak" and recipe.precision is Precision.INT8 and held_precision(recipe.model.proto) == "fp32"
+    calibrates = by_hand and recipe.options.calibrator != "ranges"
+    amax = _all_ranges(recipe) if by_hand and not calibrates else {}
+    return _Order(trt, recipe, gpu, typing, graph, amax, calibrates)
+
+
+def _all_ranges(recipe: Recipe) -> Mapping[str, float]:
+    """The range of every float tensor: without one for what a layer reads and writes, it does not run in int8."""
+    if recipe.calibration is None:
+        raise BackendError(f"{recipe.model.source}: int8 needs ranges, and there are none: give calibration data.")
+    return recipe.calibration.ranges(float_activations(recipe.model.proto)).amax
+
+
+def _built_and_kept(order: _Order, folder: Path, material: Mapping[str, Any]) -> TensorrtPlan:
+    machine = {key: material[key] for key in ("tensorrt", "gpu", "compute_capability")}
+    plan, timing = _built(order, store.load_timing_cache(folder, machine))
+    kept = store.keep(folder, material, plan.data, {"facts": dict(plan.facts), "warnings": list(plan.warnings)})
+    if timing:
+        store.keep_timing_cache(folder, machine, timing)
+    return TensorrtPlan(plan.data, {**plan.facts, "kept": str(kept.path)}, plan.warnings)
+
+
+def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
+    """Build, and give the timing cache back as it is afterwards."""
+    trt, recipe = order.trt, order.recipe
+    with heard(trt) as said:
+        builder = trt.Builder(logger_of(trt))
+        asked = held_precision(recipe.model.proto) if recipe.precision is Precision.MODEL else recipe.precision.label
+        require_possible(trt, builder, asked, order.gpu)
+        network = parse(trt, builder, order.graph, order.typing)
+        flags = flags_for(trt, order.graph, recipe.precision, order.typing, recipe.options.fallback)
+        config = configure(trt, builder, recipe.precision, flags, recipe.options)
+        add_profiles(builder, config, network, recipe)
+        _set_ranges(network, order.amax)
+        calibrating = _calibrating(order, builder, network, config)
+        cache = _set_timing_cache(order, config, timing)
+        started = time.perf_counter()
+        with monitor(trt, config, recipe):
+            found = builder.build_serialized_network(network, config)
+        seconds = time.perf_counter() - started
+    calibrating.finish()
+    if found is None:
+        raise BackendError(said.told(f"{recipe.model.source} at {recipe.precision}: {label(trt)} builds no engine"))
+    write_cache(recipe, calibrating)
+    data = bytes(found)
+    facts = {**_facts(order, data), "built_s": round(seconds, 3)}
+    return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), _timing_after(order, config, cache)
+
+
+def _facts(order: _Order, data: bytes) -> dict[str, Any]:
+    gpu = order.gpu
+    return {
+        "tensorrt": label(order.trt),
+        "typing": order.typing,
+        "gpu": gpu.name if gpu else None,
+        "compute_capability": _capability(order),
+        "cuda_driver": gpu.driver if gpu else None,
+        "cuda_runtime": gpu.runtime if gpu else None,
+        "plan_sha256": hashlib.sha256(data).hexdigest(),
+        "plan_bytes": len(data),
+    }
+
+
+def _material(order: _Order) -> dict[str, Any]:
+    """All that decides what is built, for the key of the store."""
+    recipe = order.recipe
+    told = asdict(recipe.options)
+    aside = ("timing_cache", "calibration_cache", "honoured", "device", "typing")
+    return {
+        "graph_sha256": order.graph.sha256,
+        "precision": recipe.precision.label,
+        "typing": order.typing,
+        "ranges": _hash(sorted(order.amax.items())) if order.amax else None,
+        "calibration": _hash_of_samples(recipe) if order.calibrates else None,
+        "options": {key: value for key, value in told.items() if key not in aside},
+        "plugins": [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in recipe.options.plugins],
+        "profiles": [{name: asdict(span) for name, span in profile.items()} for profile in profiles_of(recipe)],
+        "shape_inputs": _hash([sorted((n, a.tolist()) for n, a in run.items() if a.ndim <= 1) for run in recipe.feeds]),
+        "tensorrt": label(order.trt),
+        "gpu": order.gpu.name if order.gpu else None,
+        "compute_capability": _capability(order),
+    }
+
+
+def _capability(order: _Order) -> str:
+    if order.recipe.options.compute_capabilities:
+        return ",".join(order.recipe.options.compute_capabilities)
+    return ".".join(map(str, order.gpu.compute_capability)) if order.gpu else ""
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def _hash_of_samples(recipe: Recipe) -> str:
+    cache = recipe.options.calibration_cache
+    if cache and Path(cache).is_file():
+        return hashlib.sha256(Path(cache).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for arrays in recipe.calibration.samples() if recipe.calibration and recipe.calibration.samples else ():
+        for name, array in sorted(arrays.items()):
+            digest.update(repr((name, array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _set_ranges(network: tensorrt.INetworkDefinition, amax: Mapping[str, float]) -> None:
+    """Dynamic ranges by name; a tensor that is always zero gets a range of 1, in which zero stays zero."""
+    if not amax:
+        return
+    outputs = [layer.get_output(i) for layer in _layers(network) for i in range(layer.num_outputs)]
+    for tensor in [*(network.get_input(i) for i in range(network.num_inputs)), *outputs]:
+        if tensor is not None and tensor.name in amax:
+            bound = amax[tensor.name] or 1.0
+            tensor.set_dynamic_range(-bound, bound)
+
+
+def _layers(network: tensorrt.INetworkDefinition) -> list[tensorrt.ILayer]:
+    return [network.get_layer(number) for number in range(network.num_layers)]
+
+
+def _calibrating(
+    order: _Order, builder: tensorrt.Builder, network: tensorrt.INetworkDefinition, config: tensorrt.IBuilderConfig
+) -> Calibrating:
+    if not order.calibrates:
+        return Calibrating()
+    fixed = [spec.shape[0] for spec in order.recipe.model.inputs if spec.shape and isinstance(spec.shape[0], int)]
+    # with a dynamic first axis one sample at a time: every batch has to be of the same size
+    state = calibrator_for(order.trt, order.recipe, fixed[0] if fixed else 1)
+    config.int8_calibrator = state.calibrator
+    first = state.first()
+    if first and config.num_optimization_profiles:
+        config.set_calibration_profile(calibration_profile(builder, network, first))
+    return state
+
+
+def _set_timing_cache(order: _Order, config: tensorrt.IBuilderConfig, kept: bytes) -> Any:
+    """The timing cache of the user's own file, else the store's; a damaged one is begun anew, with a warning."""
+    path = order.recipe.options.timing_cache
+    if path:
+        kept = Path(path).read_bytes() if Path(path).is_file() else b""
+    elif order.recipe.store is None:
+        return None
+    with heard(order.trt, alone=True):
+        cache = config.create_timing_cache(kept)
+        fits = cache is not None and config.set_timing_cache(cache, False)
+    if not fits:
+        which = path or "of the store"
+        warnings.warn(f"the timing cache {which} is damaged, or of another machine: begun anew.", stacklevel=2)
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
+
+
+def _timing_after(order: _Order, config: tensorrt.IBuilderConfig, cache: Any) -> bytes:
+    if cache is None:
+        return b""
+    data = bytes(config.get_timing_cache().serialize())
+    path = order.recipe.options.timing_cache
+    if path:
+        write_whole(Path(path), data)
+        return b""
+    return data
