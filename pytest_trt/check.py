@@ -194,7 +194,8 @@ def refuse_other_than_engines(backend: Backend) -> None:
         instead = "only simulates the precision on the CPU" if backend.simulated else "builds no TensorRT engine"
         raise BackendError(
             "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only), and backend"
-            f" {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the requirement."
+            f" {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
+            " requirement."
         )
 
 

@@ -125,8 +125,8 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         builder = trt.Builder(logger_of(trt))
         asked = held_precision(recipe.model.proto) if recipe.precision is Precision.MODEL else recipe.precision.label
         require_possible(trt, builder, asked, order.gpu)
-        network = parse(trt, builder, order.graph, order.typing)
         flags = flags_for(trt, order.graph, recipe.precision, order.typing, recipe.options.fallback)
+        network = parse(trt, builder, order.graph, order.typing)
         config = configure(trt, builder, recipe.precision, flags, recipe.options)
         add_profiles(builder, config, network, recipe)
         _set_ranges(network, order.amax)

@@ -1,0 +1,142 @@
+"""Simulated on the CPU against measured on the GPU: one row a model, precision and way of asking for it.
+
+    python benchmarks/accuracy.py FOLDER --results FILE.json [--only resnet18] [--build KEY=VALUE ...]
+
+FOLDER is what benchmarks/models.py wrote. Needs TensorRT and a GPU; goldens are made in FOLDER/golden.
+``--table FILE.json ...`` prints the table of earlier results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_trt.build_options import merged, read_build_options, read_word
+from pytest_trt.case import Case
+from pytest_trt.check import check
+from pytest_trt.create import update
+from pytest_trt.how import How, recipe_of
+from pytest_trt.model import load
+from pytest_trt.precision import Precision
+from pytest_trt.report.record import record_of
+
+# way: precision, typing, further build options, calibration in place of the samples
+QUICK = {
+    "fp16": ("fp16", "weak", {}, None),
+    "int8, ranges of the samples": ("int8", "weak", {}, None),
+    "int8, Q/DQ": ("int8", "strong", {}, None),
+}
+WHOLE = {
+    "fp32": ("fp32", "weak", {}, None),
+    "tf32": ("tf32", "weak", {}, None),
+    **QUICK,
+    "fp16, typed graph": ("fp16", "strong", {}, None),
+    "int8, entropy calibrator": ("int8", "weak", {"calibrator": "entropy"}, None),
+    "int8, min-max calibrator": ("int8", "weak", {"calibrator": "minmax"}, None),
+    "int8, ranges file": ("int8", "weak", {}, "ranges.txt"),
+    "int8 + fp16, entropy calibrator": ("int8", "weak", {"calibrator": "entropy", "fallback": "fp16"}, None),
+    "int8, nothing given": ("int8", "weak", {}, ""),
+}
+
+
+def case_of(folder: Path, name: str) -> Case:
+    """The case of a network that was written there."""
+    return Case(
+        name=name,
+        onnx=f"{name}.onnx",
+        inputs=f"{name}.inputs.npz",
+        calibration=f"{name}.calibration.npz",
+        base=folder,
+        where="benchmarks/accuracy.py",
+    )
+
+
+def write_ranges(case: Case) -> None:
+    """ranges.txt of the case: min-max ranges of every float tensor over its samples."""
+    from pytest_trt.lowering.graph import float_activations
+
+    model = load(case.base / str(case.onnx))
+    recipe = recipe_of(case, model, Precision.INT8, (), How())
+    assert recipe.calibration is not None
+    amax = recipe.calibration.ranges(float_activations(recipe.model.proto)).amax
+    lines = [f"{name}: {value!r}" for name, value in amax.items() if value > 0]
+    (case.base / f"{case.name}.ranges.txt").write_text("\n".join(lines) + "\n")
+
+
+def measure(case: Case, way: str, options: dict[str, Any]) -> dict[str, Any]:
+    """One row."""
+    precision, typing, told, calibration = (WHOLE | QUICK)[way]
+    if calibration is not None:
+        case = replace(case, calibration=f"{case.name}.{calibration}" if calibration else None)
+    how = How(merged(options, {"typing": typing, "honoured": 0.0}, told))
+    started = time.perf_counter()
+    verdict = check(case, precision, backend="tensorrt", golden_dir=case.base / "golden", how=how)
+    return {"model": case.name, "way": way, "seconds": round(time.perf_counter() - started, 1), **record_of(verdict)}
+
+
+def row_of(result: dict[str, Any]) -> list[str]:
+    """The row as texts."""
+    output = result["outputs"].get(result["worst_output"])
+    engine = result["provenance"].get("engine", {})
+    layers = result["layers"]
+    if output is None:
+        return [result["model"], result["way"], "", "", "", "", "", "", result["message"].split("\n")[0][:90]]
+    simulated = result["simulated_error"]
+    return [
+        result["model"],
+        result["way"],
+        f"{simulated:.2g}" if simulated else "0",
+        f"{output['error']:.2g}",
+        f"{output['bound']:.2g}",
+        f"{layers['honoured']} of {layers['compute']}",
+        f"{engine['built_s']:.0f}",
+        f"{engine['plan_bytes'] / 1e6:.1f}",
+        result["verdict"],
+    ]
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """All rows as a Markdown table."""
+    head = ["model", "asked", "simulated", "measured", "bound", "layers in it", "build s", "plan MB", "verdict"]
+    rows = [head, ["---"] * len(head), *(row_of(result) for result in results)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main() -> None:
+    """Measure, write the rows after each one, print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--only", action="append")
+    parser.add_argument("--build", action="append", default=[])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--table", type=Path, nargs="+")
+    told = parser.parse_args()
+    if told.table:
+        print(table([row for path in told.table for row in json.loads(path.read_text())]))
+        return
+    from safetensors import safe_open
+
+    options = read_build_options(dict(read_word(word) for word in told.build), "--build")
+    rows: list[dict[str, Any]] = []
+    for name in told.only or sorted(path.stem for path in told.folder.glob("*.onnx")):
+        case = case_of(told.folder, name)
+        print("\n".join(update(case, told.folder / "golden", "benchmark")), flush=True)
+        write_ranges(case)
+        with safe_open(told.folder / "golden" / f"{name}.safetensors", "np") as golden:
+            envelope = json.loads(golden.metadata()["envelope"])
+        for way in WHOLE if name == "resnet18" and not told.quick else QUICK:
+            row = measure(case, way, options)
+            known = envelope.get(row["precision"], {}).get(row["worst_output"] or "output", {})
+            rows.append({**row, "simulated_error": known.get("error")})
+            told.results.write_text(json.dumps(rows, indent=1))
+            print(table(rows[-1:]).splitlines()[-1], row["message"][:600], flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
