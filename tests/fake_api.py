@@ -108,7 +108,7 @@ def warn(self: Any, release: str, instead: str) -> None:
 
 
 def absent(owner: type, name: str) -> Exception:
-    world, listed = owner._world, owner._listed  # type: ignore[attr-defined]
+    world, listed = owner._world, owner._listed
     if name in listed:
         return NotImplementedError(f"{world.version}: the fake {owner.__name__} has no {name} yet, the real one has")
     return AttributeError(f"TensorRT {world.release}: {owner.__name__} has no attribute {name!r}")
@@ -219,7 +219,7 @@ class Enum(Object):
         return hash(self._value)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other._value == self._value  # type: ignore[attr-defined]
+        return type(other) is type(self) and other._value == self._value
 
     def __str__(self) -> str:
         return f"{type(self).__name__}.{self.name}"
@@ -246,9 +246,9 @@ class Severity(Enum):
 
 def bind_enum(world: World, name: str, listed: list[str], values: Mapping[str, int], base: type = Enum) -> type:
     bound = bind(world, base, listed, (), name)
-    bound._members = {member: bound(value) for member, value in values.items()}  # type: ignore[attr-defined]
-    bound.__members__ = dict(bound._members)  # type: ignore[attr-defined]
-    for member, instance in bound._members.items():  # type: ignore[attr-defined]
+    bound._members = {member: bound(value) for member, value in values.items()}
+    bound.__members__ = dict(bound._members)
+    for member, instance in bound._members.items():
         setattr(bound, member, instance)
     return bound
 

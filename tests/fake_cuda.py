@@ -176,7 +176,7 @@ def _copy(device: Device, dst: Any, src: Any, count: int, kind: Any) -> Callable
         ctypes.memmove(target, data, count)
         del data
 
-    act.keeps = (dst, src)  # type: ignore[attr-defined]
+    act.keeps = (dst, src)
     return act
 
 

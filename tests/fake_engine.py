@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 from fake_api import Object, Option, call, check
-from fake_builder import NUMPY, Dims, host_memory, require_device
+from fake_builder import require_device
 from fake_plan import information, types_and_shapes, unpack
+from fake_values import NUMPY, Dims, host_memory
 
 _WHERE = "IRuntime::deserializeCudaEngine"
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import fake_builder
 import fake_cuda
 import fake_engine
+import fake_network
+import fake_values
 import numpy as np
 from fake_api import Faults, Object, Severity, World, absent, bind, bind_enum, check, read_list, values_of
 
@@ -29,10 +31,10 @@ class IPluginRegistry(Object):
         return []
 
 
-_FUNCTIONS = (fake_builder, fake_engine)
+_MODULES = (fake_values, fake_network, fake_builder, fake_engine)
 _CLASSES = {
     name: found
-    for holder in _FUNCTIONS
+    for holder in _MODULES
     for name, found in vars(holder).items()
     if isinstance(found, type) and issubclass(found, Object) and found.__module__ == holder.__name__
 } | {"IPluginRegistry": IPluginRegistry}
@@ -59,7 +61,7 @@ def module(release: str, cuda: ModuleType | None = None, **faults: Any) -> Modul
 
 
 def _finish(made: ModuleType, world: World, functions: set[str]) -> None:
-    made.Dims = fake_builder.Dims
+    made.Dims = fake_values.Dims
     severity = bind_enum(
         world,
         "Severity",
@@ -98,9 +100,9 @@ def _functions(world: World) -> dict[str, Any]:
     def nptype(trt_type: Any) -> Any:
         if world.release == "8.6" and trt_type.name == "BOOL":
             raise AttributeError("module 'numpy' has no attribute 'bool'")
-        if trt_type.name not in fake_builder.NUMPY:
+        if trt_type.name not in fake_values.NUMPY:
             raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
-        return fake_builder.NUMPY[trt_type.name]
+        return fake_values.NUMPY[trt_type.name]
 
     own = (init_libnvinfer_plugins, get_plugin_registry, volume, nptype)
     return aliases | {function.__name__: function for function in own}
