@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import ml_dtypes
@@ -8,10 +9,19 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from pytest_trt import compare, lower
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.casts import bf16_sandwich, fp16_sandwich, fp16_typed, round_to_tf32, tf32_emulated
+from pytest_trt.lowering import graph
+from pytest_trt.lowering.casts import (
+    bf16_sandwich,
+    bf16_typed,
+    fp16_sandwich,
+    fp16_typed,
+    round_to_tf32,
+    tf32_emulated,
+)
 from pytest_trt.model import checked
 from pytest_trt.session import open_session
 
@@ -31,7 +41,7 @@ def only(op: str, weights: dict[str, Any] | None = None, shape: tuple[Any, ...] 
     )
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("lowering", [*LOWERINGS, bf16_typed])
 def test_the_argument_is_left_alone(lowering: Any) -> None:
     proto = networks.convolutional()
     before = proto.SerializeToString(deterministic=True)
@@ -142,6 +152,25 @@ def branching() -> onnx.ModelProto:
     )
 
 
+def resized(where: str) -> onnx.ModelProto:
+    """y = x (1, 1, N) made 1.37 times as long, told by Resize's scales or by its sizes; 1.37 in a Constant node."""
+    factor = np.array([1, 1, 1.37], np.float32)
+    nodes = [helper.make_node("Constant", [], ["factor"], value=numpy_helper.from_array(factor))]
+    if where == "scales":
+        inputs = ["x", "", "factor"]
+    else:
+        nodes += [
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Cast", ["shape"], ["old"], to=FLOAT),
+            helper.make_node("Mul", ["old", "factor"], ["exact"]),
+            helper.make_node("Floor", ["exact"], ["whole"]),
+            helper.make_node("Cast", ["whole"], ["sizes"], to=TensorProto.INT64),
+        ]
+        inputs = ["x", "", "", "sizes"]
+    nodes.append(helper.make_node("Resize", inputs, ["y"], mode="nearest"))
+    return networks.model(nodes, {"x": (FLOAT, [1, 1, "N"])}, {"y": (FLOAT, [1, 1, "M"])})
+
+
 @pytest.mark.parametrize("lowering", [fp16_sandwich, bf16_sandwich, tf32_emulated])
 def test_subgraphs_are_lowered_too(lowering: Any) -> None:
     proto, x = branching(), np.full((2, 4), 1 / 7, np.float32)
@@ -206,6 +235,111 @@ def test_the_typed_graph_is_fp16_with_fp32_at_its_ends() -> None:
     assert {value.type.tensor_type.elem_type for value in ends} == {FLOAT}
 
 
+def test_the_typed_graph_is_bf16_with_fp32_at_its_ends() -> None:
+    lowered = bf16_typed(networks.convolutional())
+
+    onnx.checker.check_model(lowered, full_check=True)
+    assert {tensor.data_type for tensor in lowered.graph.initializer} == {TensorProto.BFLOAT16}
+    ends = [*lowered.graph.input, *lowered.graph.output]
+    assert {value.type.tensor_type.elem_type for value in ends} == {FLOAT}
+    assert [node.attribute[0].i for node in lowered.graph.node if node.op_type == "Cast"] == [
+        TensorProto.BFLOAT16,
+        FLOAT,
+    ]
+
+
+def test_no_fp16_is_left_in_the_typed_bf16_graph_or_its_subgraphs() -> None:
+    text = str(bf16_typed(branching()))
+
+    assert f"data_type: {TensorProto.BFLOAT16}" in text
+    assert not re.search(rf"(data_type|elem_type|i): {TensorProto.FLOAT16}\n", text)
+
+
+def test_the_branches_of_a_typed_bf16_graph_compute_what_they_did() -> None:
+    proto, x = branching(), np.full((2, 4), 1 / 7, np.float32)
+
+    lowered = ReferenceEvaluator(bf16_typed(proto))
+
+    for sign in (1, -1):
+        assert 1e-5 < compare(lowered.run(None, {"x": sign * x})[0], run(proto, x=sign * x)).rel_rms < 2e-2
+
+
+@pytest.mark.parametrize(("opset", "raised"), [(9, 22), (17, 22), (23, 23)])
+def test_the_typed_bf16_graph_is_in_an_opset_that_allows_bf16_in_a_conv(opset: int, raised: int) -> None:
+    assert graph.opset(bf16_typed(networks.convolutional(opset=opset))) == raised
+
+
+def test_an_operator_older_than_onnxs_own_is_typed_in_the_newest_opset_that_converts() -> None:
+    nodes = [helper.make_node("LayerNormalization", ["x", "g"], ["y"])]
+    ends = {"x": (FLOAT, [2, 4])}, {"y": (FLOAT, [2, 4])}
+    proto = networks.model(nodes, *ends, {"g": np.ones(4, np.float32)}, opset=13)
+
+    lowered = bf16_typed(proto)
+
+    assert graph.opset(lowered) == 16
+    assert networks.weight(lowered, "g").data_type == TensorProto.BFLOAT16
+
+
+@pytest.mark.parametrize("typed", [fp16_typed, bf16_typed])
+@pytest.mark.parametrize("where", ["scales", "sizes"])
+def test_a_size_is_told_in_fp32_in_a_typed_graph_too(typed: Any, where: str) -> None:
+    proto = resized(where)
+
+    lowered = typed(proto)
+
+    [factor] = [node.attribute[0].t for node in lowered.graph.node if node.op_type == "Constant"]
+    assert factor.data_type == FLOAT
+    x = np.zeros((1, 1, 301), np.float32)
+    assert ReferenceEvaluator(lowered).run(None, {"x": x})[0].shape == (1, 1, 412)
+
+
+@pytest.mark.parametrize("sandwich", [fp16_sandwich, bf16_sandwich])
+@pytest.mark.parametrize("where", ["scales", "sizes"])
+def test_a_size_is_what_it_was_in_a_simulation_too(sandwich: Any, where: str) -> None:
+    x = np.zeros((1, 1, 301), np.float32)
+
+    assert run(sandwich(resized(where)), x=x).shape == (1, 1, 412)
+
+
+@pytest.mark.parametrize(("typed", "largest"), [(fp16_typed, -65504.0), (bf16_typed, -3.3895313892515355e38)])
+def test_a_mask_that_is_filled_in_becomes_the_largest_value_and_not_infinity(typed: Any, largest: float) -> None:
+    lowest = numpy_helper.from_array(np.array([np.finfo(np.float32).min], np.float32))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["mask"], value=lowest),
+        helper.make_node("Add", ["x", "mask"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["y"]),
+    ]
+    lowered = typed(networks.model(nodes, {"x": (FLOAT, [2, 4])}, {"y": (FLOAT, [2, 4])}))
+
+    [mask] = [node.attribute[0].t for node in lowered.graph.node if node.op_type == "ConstantOfShape"]
+    assert float(numpy_helper.to_array(mask)[0]) == largest
+
+
+def test_the_typed_bf16_graphs_error_is_of_bf16s_size_and_not_zero() -> None:
+    proto, x = networks.convolutional(), networks.images()
+
+    error = compare(ReferenceEvaluator(bf16_typed(proto)).run(None, {"x": x})[0], run(proto, x=x)).rel_rms
+
+    assert 5e-4 < error < 2e-2
+
+
+@pytest.mark.parametrize("value", [1e-20, 3e-8, 1 / 3, 7e4, 1e30])
+def test_typed_bf16_rounds_the_fp32_weights_themselves_and_never_by_way_of_fp16(value: float) -> None:
+    stored = numpy_helper.from_array(np.array([value], np.float32))
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=stored),
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("Mul", ["a", "c"], ["y"]),
+    ]
+    weights = {"w": np.array([value], np.float32)}
+    lowered = bf16_typed(networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])}, weights))
+
+    [constant] = [node.attribute[0].t for node in lowered.graph.node if node.op_type == "Constant"]
+    for tensor in (constant, networks.weight(lowered, "w")):
+        assert numpy_helper.to_array(tensor) == ml_dtypes.bfloat16(value)
+
+
 def test_a_weight_beyond_fp16_is_refused_where_the_typed_graph_would_clamp_it() -> None:
     proto = networks.with_weight(networks.convolutional(), "w2", lambda w: w * 1e7)
 
@@ -238,6 +372,13 @@ def test_lower_refuses_to_lower_a_reduced_file_further() -> None:
         lower(half, "bf16")
     assert lower(half, "fp16") is half
     assert lower(half, "model") is half
+
+
+def test_lower_gives_the_typed_bf16_graph_on_demand() -> None:
+    proto = networks.convolutional()
+
+    assert networks.weight(lower(proto, "bf16", typed=True), "w1").data_type == TensorProto.BFLOAT16
+    assert networks.weight(lower(proto, "bf16"), "w1").data_type == FLOAT
 
 
 def test_lower_takes_a_plain_onnx_model_and_returns_another() -> None:

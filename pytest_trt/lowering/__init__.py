@@ -56,8 +56,8 @@ def lower(
         model: an fp32 model, or onnx's ModelProto of one; one that holds the precision already is returned as it is.
         precision: what to express. fp32 and model change nothing.
         ranges: of the activations, for int8.
-        typed: for fp16, the graph in fp16 itself, which TensorRT takes, in place of the cast sandwich that
-            onnxruntime simulates.
+        typed: for fp16 and bf16, the graph in that type itself, which TensorRT takes, in place of the cast sandwich
+            that onnxruntime simulates.
 
     Returns:
         The kind that was given.
@@ -105,6 +105,6 @@ def _lowered(model: Model, precision: Precision, ranges: Ranges | None, typed: b
     forms = {
         Precision.TF32: casts.tf32_emulated,
         Precision.FP16: casts.fp16_typed if typed else casts.fp16_sandwich,
-        Precision.BF16: casts.bf16_sandwich,
+        Precision.BF16: casts.bf16_typed if typed else casts.bf16_sandwich,
     }
     return Lowered(forms[precision](model.proto), model.source)

@@ -7,6 +7,7 @@ stays fp32 - as a matrix unit multiplies fp16 and adds in fp32. TensorRT takes t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,11 @@ from pytest_trt.lowering.graph import (
     fresh,
     graphs,
     is_standard,
+    opset,
     require_type,
     rewrite_operands,
 )
+from pytest_trt.model import nodes_of, tensors_of
 from pytest_trt.normalise import sort_nodes
 from pytest_trt.precision import Precision
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["bf16_sandwich", "fp16_sandwich", "fp16_typed", "fp32_ends", "round_to_tf32", "tf32_emulated"]
+__all__ = ["bf16_sandwich", "bf16_typed", "fp16_sandwich", "fp16_typed", "fp32_ends", "round_to_tf32", "tf32_emulated"]
 
 _Round = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 
@@ -48,7 +51,7 @@ _TF32_OPERANDS: Operands = {
 }
 
 # Inputs that say how large a result is or which candidates stay: an engine keeps these in fp32, ...
-_KEPT: Operands = {"Resize": (1, 2), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2)}
+_KEPT: Operands = {"Resize": (1, 2, 3), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4), "Range": (0, 1, 2)}
 
 # ... and so it does with what they are put together from.
 _MASKING = {
@@ -62,6 +65,7 @@ _PUT_TOGETHER = {
 }  # fmt: skip
 
 _FIRST_BF16_CAST = 13
+_FIRST_BF16_EVERYWHERE = 22  # Conv and pooling were the last
 
 
 def fp16_sandwich(model: ModelProto) -> ModelProto:
@@ -94,35 +98,130 @@ def fp16_typed(model: ModelProto) -> ModelProto:
         LoweringError: a weight is beyond fp16's largest value.
     """
     copy = copy_at_opset(model, 0)
-    types = element_types(copy)
-    for graph in graphs(copy.graph):
-        for node in graph.node:
-            for output in filter(None, node.output):
-                require_type(output, node, types)
+    _require_types(copy)
     masks = _masks(copy.graph)
     for name, tensor in constants(copy).items():
         if tensor.data_type == TensorProto.FLOAT and name not in masks:
             _require_fp16(name, array_of(tensor))
     # rounded here, because the tool would lift what rounds to zero to its smallest value
     _round_stored(copy, _kept(copy.graph), _to_fp16, Precision.FP16.largest)
+    return _sound(_converted_by_onnxruntime(copy), "fp16")
+
+
+def bf16_typed(model: ModelProto) -> ModelProto:
+    """The graph in bf16 itself, inputs and outputs kept in fp32: what a strongly typed TensorRT takes.
+
+    The way of :func:`fp16_typed`, every fp16 then turned into bf16 and the weights rounded from their fp32 values.
+    In the newest opset up to 22 that onnx can convert to: there ONNX allows bf16 everywhere, and TensorRT does in all.
+
+    Raises:
+        LoweringError: the type of a tensor can't be inferred, or the opset can't be raised to 13.
+    """
+    copy = _where_bf16_is_allowed(model)
+    _require_types(copy)
+    _round_stored(copy, _kept(copy.graph), _to_bf16, Precision.BF16.largest)
+    values = _values_by_new_name(copy)
     typed = _converted_by_onnxruntime(copy)
+    for tensor in tensors_of(typed.graph):
+        if tensor.data_type == TensorProto.FLOAT16:
+            array = values.get(tensor.name, array_of(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(ml_dtypes.bfloat16), tensor.name))
+    for graph in graphs(typed.graph):
+        _turn_into_bf16(graph)
+    return _sound(typed, "bf16")
+
+
+def _where_bf16_is_allowed(model: ModelProto) -> ModelProto:
+    """A copy in the newest opset that its operators convert to, and not newer than needed."""
+    for version in range(_FIRST_BF16_EVERYWHERE, max(_FIRST_BF16_CAST, opset(model)), -1):
+        try:
+            return copy_at_opset(model, version)
+        except LoweringError:
+            continue
+    return copy_at_opset(model, _FIRST_BF16_CAST)
+
+
+def _require_types(model: ModelProto) -> None:
+    types = element_types(model)
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            for output in filter(None, node.output):
+                require_type(output, node, types)
+
+
+def _values_by_new_name(model: ModelProto) -> dict[str, NDArray[Any]]:
+    """The fp32 values of all stored tensors; those in attributes get names, which say nothing there, to be found by."""
+    name = fresh(model)
+    for node in nodes_of(model.graph):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                attribute.t.name = name("trt/stored")
+    return {t.name: array_of(t) for t in tensors_of(model.graph) if t.data_type == TensorProto.FLOAT}
+
+
+def _turn_into_bf16(graph: GraphProto) -> None:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    for attribute in [attribute for node in graph.node for attribute in node.attribute]:
+        if attribute.name in ("to", "dtype", "output_dtype") and attribute.i == TensorProto.FLOAT16:
+            attribute.i = TensorProto.BFLOAT16
+
+
+def _sound(typed: ModelProto, label: str) -> ModelProto:
     sort_nodes(typed.graph)
     try:
         onnx.checker.check_model(typed)
     except onnx.checker.ValidationError as error:
-        raise LoweringError(f"the typed fp16 graph is not valid ONNX: {' '.join(str(error).split())}") from error
+        if "No Op registered" not in str(error):  # of an operator older than ONNX's own, which reading the file allowed
+            raise LoweringError(f"the typed {label} graph is not valid ONNX: {' '.join(str(error).split())}") from error
     return typed
 
 
 def _converted_by_onnxruntime(copy: ModelProto) -> ModelProto:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    """Typed fp16 by onnxruntime's tool, except for what tells sizes and thresholds: that stays in fp32."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
+    kept, types = _kept(copy.graph), element_types(copy)
+    sizes = {tensor for tensor in kept if types.get(tensor) == TensorProto.FLOAT}
+    makers = [node for node in copy.graph.node if kept.intersection(node.output)]
+    blocked = _named_once(copy, [node for node in makers if sizes.intersection([*node.input, *node.output])])
     try:
-        converted = convert_float_to_float16(copy, keep_io_types=True)
+        converted = convert_float_to_float16(
+            copy, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=blocked
+        )
     except Exception as error:  # the tool asserts and raises as it comes
         text = " ".join(str(error).split()) or type(error).__name__
         raise LoweringError(f"onnxruntime's float16 tool can't convert the graph: {text}") from error
-    return copy if converted is None else converted
+    found = copy if converted is None else converted
+    _pass_by_casts(found.graph, sizes)
+    return found
+
+
+def _named_once(model: ModelProto, nodes: list[NodeProto]) -> list[str]:
+    """The names of these nodes, new where they had none or shared it: the tool goes by names."""
+    taken = Counter(node.name for node in nodes_of(model.graph))
+    name = fresh(model)
+    for node in nodes:
+        if not node.name or taken[node.name] > 1:
+            node.name = name(f"trt/kept/{node.output[0]}")
+    return [node.name for node in nodes]
+
+
+def _pass_by_casts(graph: GraphProto, sizes: set[str]) -> None:
+    """Between two nodes left in fp32 the tool casts down and up again: read what was there before the two casts."""
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    for node in graph.node:
+        for index, tensor in enumerate(node.input):
+            up = casts.get(tensor)
+            down = casts.get(up.input[0]) if up is not None and up.name.endswith("_cast_to_fp32_node") else None
+            if down is not None and down.output[0] in sizes and down.name.endswith("_cast_to_fp16_node"):
+                node.input[index] = down.input[0]
+    for suffix in ("_cast_to_fp32_node", "_cast_to_fp16_node"):
+        read = {tensor for part in graphs(graph) for node in part.node for tensor in node.input}
+        read |= {value.name for part in graphs(graph) for value in part.output}
+        for node in [node for node in graph.node if node.name.endswith(suffix) and node.output[0] not in read]:
+            graph.node.remove(node)
 
 
 def tf32_emulated(model: ModelProto) -> ModelProto:
@@ -234,14 +333,14 @@ def _kept(graph: GraphProto) -> set[str]:
 
 
 def _round_stored(model: ModelProto, kept: set[str], rounding: _Round, largest: float) -> None:
-    """Round initializers and Constants; what is beyond the largest value becomes infinite, but masks are clamped."""
+    """Round stored values and fillings; what is beyond the largest value becomes infinite, but masks are clamped."""
     masks = _masks(model.graph)
     stored = [(tensor.name, tensor) for part in graphs(model.graph) for tensor in part.initializer]
     stored += [
         (node.output[0], node.attribute[0].t)
         for part in graphs(model.graph)
         for node in part.node
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value"
+        if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.attribute[0].name == "value"
     ]
     for name, tensor in stored:
         if tensor.data_type == TensorProto.FLOAT and name not in kept:
