@@ -5,16 +5,16 @@ One table says them all: ``build = { workspace = "2G" }`` in a case, ``--trt-bui
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.errors import SpecError, unknown
+from pytest_trt.errors import BackendError, SpecError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-__all__ = ["BuildOptions", "anchored", "merged", "read_build_options", "read_word"]
+__all__ = ["BuildOptions", "anchored", "merged", "read_build_options", "read_word", "require_words"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,27 @@ def anchored(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
     paths = {key: str(base / values[key]) for key in ("calibration_cache", "timing_cache") if key in values}
     plugins = {"plugins": tuple(str(base / path) for path in values["plugins"])} if "plugins" in values else {}
     return {**values, **paths, **plugins}
+
+
+def require_words(options: BuildOptions, words: Collection[str], backend: str) -> None:
+    """Refuse what a backend could only drop.
+
+    Args:
+        options: what was asked.
+        words: names of the options that the backend has a word for.
+        backend: its name.
+
+    Raises:
+        BackendError: another option is not at its default.
+    """
+    plain = BuildOptions()
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name not in words and value != getattr(plain, option.name):
+            raise BackendError(
+                f"backend {backend!r} has no word for the build option {option.name} = {value!r}, and would drop it:"
+                " leave it out, or choose --trt-backend=tensorrt."
+            )
 
 
 def _one_of(*words: str) -> Callable[[Any, str], str]:

@@ -42,8 +42,8 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
     unknown = found.by_precision.get("unknown", 0)
     if not layers or (unknown and unknown == found.compute):
         raise PrecisionNotHonoured(
-            f"the engine does not tell the precision of its layers, so nobody can say that it runs in {asked}. Build"
-            f" it with detailed profiling verbosity (trtexec --profilingVerbosity=detailed), {_ACCEPT}"
+            f"the engine does not tell the precision of its layers, so nobody can say that it runs in {asked}."
+            f" {_how_it_tells(engine)}, {_ACCEPT}"
         )
     if found.honoured < least * (found.compute - unknown):
         raise PrecisionNotHonoured(
@@ -51,3 +51,9 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
             " --trt-typing=strong where the release has it, or for the precision that it runs in,"
             f" {_ACCEPT}"
         )
+
+
+def _how_it_tells(engine: Engine) -> str:
+    if engine.backend.startswith("onnxruntime"):
+        return "onnxruntime hands out nothing of what it builds: build with --trt-backend=tensorrt, which looks inside"
+    return "Build it with detailed profiling verbosity (trtexec --profilingVerbosity=detailed)"

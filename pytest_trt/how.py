@@ -10,6 +10,7 @@ from pytest_trt.errors import CaseError
 from pytest_trt.lowering import at_opset, needs_ranges
 from pytest_trt.ranges import read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
+from pytest_trt.reference import network_of
 from pytest_trt.samples import read
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
         options=how.options,
         plan=how.plan,
         store=how.store,
-        module=None,
+        module=network_of(case),
         progress=how.progress,
     )
 

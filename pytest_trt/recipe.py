@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_trt.build_options import BuildOptions
 from pytest_trt.calibration import calibrate
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.profile import Profile
     from pytest_trt.ranges import Ranges
+    from pytest_trt.torch_module import Network
 
 __all__ = ["Calibration", "Recipe", "given", "ranges_of", "sampled"]
 
@@ -55,7 +56,7 @@ class Recipe:
         options: how to build.
         plan: file of an engine that was built elsewhere, to be loaded in place of building.
         store: folder of plans and timing caches; None keeps nothing.
-        module: makes the torch module that the model was exported from, where the case names one.
+        module: copies the torch module that the model or its reference was exported from, where the case names one.
         progress: told what is going on (a phase, and the share done or None), where somebody watches.
     """
 
@@ -68,7 +69,7 @@ class Recipe:
     options: BuildOptions = field(default_factory=BuildOptions)
     plan: Path | None = None
     store: Path | None = None
-    module: Callable[[], Any] | None = None
+    module: Callable[[], Network] | None = None
     progress: Callable[[str, float | None], None] | None = None
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
+    from pytest_trt.torch_module import Network
 
-__all__ = ["Reference", "class_output", "find_golden", "mend", "reference_of", "subject_of"]
+__all__ = ["Reference", "class_output", "find_golden", "mend", "network_of", "reference_of", "subject_of"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,22 @@ def reference_of(case: Case) -> Reference:
     """
     if case.reference is None:
         return _exported(case.torch, case, "torch") if case.torch else Reference(subject_of(case))
-    if is_reference(case.reference) and not (case.base / case.reference).exists():
+    if _names_factory(case):
         return _exported(case.reference, case, "reference")
     return Reference(load(case.base / case.reference))
+
+
+def network_of(case: Case) -> Callable[[], Network] | None:
+    """Copies the torch module under test, or else the one that is its reference; None where the case names neither."""
+    if case.torch is None and not _names_factory(case):
+        return None
+
+    def copied() -> Network:
+        from pytest_trt.torch_module import export
+
+        return export(str(case.torch or case.reference), case, "torch" if case.torch else "reference").network.copy()
+
+    return copied
 
 
 def find_golden(case: Case, golden_dir: Path) -> Path:
@@ -98,6 +112,11 @@ def class_output(case: Case, model: Model) -> str:
             f" ({', '.join(map(repr, floats))}): name one with class_output."
         )
     return case.class_output or floats[0]
+
+
+def _names_factory(case: Case) -> bool:
+    """Whether the reference is a torch factory, and no file."""
+    return case.reference is not None and is_reference(case.reference) and not (case.base / case.reference).exists()
 
 
 def _exported(factory: str, case: Case, field: str) -> Reference:

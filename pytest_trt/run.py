@@ -22,13 +22,14 @@ _COLOURS = {"passed": {"green": True}, "built": {"yellow": True}, "failed": {"re
 
 def header(config: pytest.Config) -> str:
     """What the run was asked for, in a line; looks at package metadata only."""
+    from pytest_trt.backends import packages_of
     from pytest_trt.report.record import environment
 
     packages = environment()["packages"]
     own = f"{', '.join(settings.precisions_for(config, None))} or each case's own"
     asked = ", ".join(settings.precisions_asked(config)) or own
     backend = settings.backend_for(config, None)
-    version = packages.get(backend) or packages.get(f"{backend}-gpu") or "not installed"
+    version = next((packages[name] for name in packages_of(backend) if name in packages), "not installed")
     kind = ", simulated on the CPU" if backend == "onnxruntime" else ""
     return f"trt: precision {asked}; backend {backend} {version}{kind}; goldens in {settings.golden_dir(config)}"
 

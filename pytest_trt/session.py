@@ -1,4 +1,4 @@
-"""onnxruntime on the CPU: the one place that opens a session and runs it."""
+"""onnxruntime: the one place that opens a session and runs it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pytest_trt.errors import BackendError, ModelError
 from pytest_trt.feeds import join, split
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
     from onnx import ModelProto
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
 
-__all__ = ["open_session", "require_onnxruntime", "run"]
+__all__ = ["CPU", "open_session", "require_onnxruntime", "run"]
+
+CPU = "CPUExecutionProvider"
 
 
 def require_onnxruntime() -> ModuleType:
@@ -40,22 +43,27 @@ def require_onnxruntime() -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]
 
 
-def open_session(proto: ModelProto, source: str) -> Any:
-    """An onnxruntime session on the CPU that computes the graph as it is written.
+def open_session(
+    proto: ModelProto, source: str, provider: str = CPU, options: Mapping[str, Any] | None = None, *, whole: bool = True
+) -> Any:
+    """An onnxruntime session: on the CPU it computes the graph as it is written, elsewhere as its provider likes.
 
-    ``ORT_ENABLE_BASIC`` with ``session.disable_quant_qdq``: higher levels fuse Q/DQ into integer kernels,
-    whose results differ by CPU, and drop a Relu before a Q to fp8.
+    Args:
+        proto: the graph.
+        source: what messages call it.
+        provider: onnxruntime's name of what runs it.
+        options: the provider's own.
+        whole: whether a provider that leaves nodes to the CPU is an error.
 
     Raises:
         ModelError: onnxruntime refuses the graph, for an unknown operator for example.
     """
     onnxruntime = require_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.log_severity_level = 4
+    settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    providers = [(provider, dict(options or {}))]
     try:
-        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
+        return onnxruntime.InferenceSession(proto.SerializeToString(), settings, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
 
@@ -81,6 +89,26 @@ def run(session: Any, model: Model, inputs: Arrays, batch: int | None = None) ->
             raise BackendError(f"{model.source}: onnxruntime fails while running: {_plain(error)}") from error
         parts.append(dict(zip(names, values, strict=True)))
     return join(parts)
+
+
+def _as_written(onnxruntime: ModuleType) -> Any:
+    """``ORT_ENABLE_BASIC`` with ``session.disable_quant_qdq``.
+
+    Higher levels fuse Q/DQ into integer kernels, whose results differ by CPU, and drop a Relu before a Q to fp8.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 4
+    return options
+
+
+def _accelerated(onnxruntime: ModuleType, whole: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    if whole:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.log_severity_level = 4
+    return options
 
 
 def _plain(error: Exception) -> str:

@@ -5,11 +5,12 @@ torch is imported here and nowhere else, when a case names a torch module.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,57 @@ from pytest_trt.samples import InputSpec, generate
 if TYPE_CHECKING:
     from pytest_trt.case import Case
 
-__all__ = ["TorchModel", "export"]
+__all__ = ["Network", "TorchModel", "export"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torch module, and what its inputs and outputs are called in the ONNX model that it was exported to.
+
+    Attributes:
+        module: in eval mode.
+        inputs: by position.
+        outputs: by position; dtypes are those of the module in fp32.
+        source: what messages call it.
+    """
+
+    module: Any
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    source: str
+
+    def copy(self) -> Network:
+        """Another of the same weights, which may be changed.
+
+        Raises:
+            ModelError: the module can't be copied.
+        """
+        try:
+            return replace(self, module=copy.deepcopy(self.module))
+        except Exception as error:
+            raise ModelError(f"the torch module {self.source} can't be copied: {blame(error)}") from error
+
+    def run(
+        self, inputs: Arrays, batch: int | None, before: Callable[[Any], Any], after: Callable[[Any], Any]
+    ) -> Arrays:
+        """Outputs by name, samples along axis 0; gradients are the caller's to switch off.
+
+        Args:
+            inputs: arrays by input name.
+            batch: the most samples at once where the first axis is dynamic.
+            before: what is done to each input tensor, a copy of its array.
+            after: what is done to each output tensor, before it becomes an array.
+        """
+        import torch
+
+        names = [spec.name for spec in self.outputs]
+        parts = []
+        for feeds in split(inputs, self.inputs, batch):
+            # copies: a module may work in place
+            found = self.module(*(before(torch.tensor(np.array(feeds[spec.name]))) for spec in self.inputs))
+            arrays = [after(value.detach()).cpu().numpy().copy() for value in _values(found)]
+            parts.append(dict(zip(names, arrays, strict=True)))
+        return join(parts)
 
 
 @dataclass(frozen=True)
@@ -34,10 +85,12 @@ class TorchModel:
     Attributes:
         model: the fp32 ONNX model.
         run: from arrays by input name (samples along axis 0) to outputs by name, on the CPU in fp32.
+        network: the module itself, shared: copy it before it is changed.
     """
 
     model: Model
     run: Callable[[Arrays], Arrays]
+    network: Network
 
 
 _exported: dict[str, TorchModel] = {}
@@ -72,17 +125,18 @@ def _export(factory: str, case: Case, field: str) -> TorchModel:
     proto = _to_onnx(torch, module, tensors, specs, names, case, f"{field} {factory!r}")
     model = checked(proto, factory)
 
-    def run(inputs: Arrays) -> Arrays:
-        parts = []
-        for feeds in split(inputs, model.inputs, case.batch):
-            with torch.no_grad():
-                # copies: a module may work in place
-                found = module(*(torch.tensor(np.array(feeds[spec.name])) for spec in specs))
-            arrays = [value.detach().cpu().numpy().copy() for value in _values(found)]
-            parts.append(dict(zip(names, arrays, strict=True)))
-        return join(parts)
+    outputs = tuple(replace(spec, name=name) for spec, name in zip(model.outputs, names, strict=True))
+    network = Network(module, specs, outputs, factory)
 
-    return TorchModel(model, run)
+    def run(inputs: Arrays) -> Arrays:
+        with torch.no_grad():
+            return network.run(inputs, case.batch, _same, _same)
+
+    return TorchModel(model, run, network)
+
+
+def _same(tensor: Any) -> Any:
+    return tensor
 
 
 def _torch(factory: str, field: str, where: str) -> Any:

@@ -18,14 +18,25 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
 
-__all__ = ["DEFAULT", "Backend", "Engine", "Plan", "Planner", "choose", "known_backend"]
+__all__ = ["DEFAULT", "Backend", "Engine", "Plan", "Planner", "choose", "known_backend", "packages_of"]
 
 DEFAULT = "onnxruntime"
 
 _MODULES = {
     "onnxruntime": "pytest_trt.backends.onnxruntime",
+    "onnxruntime-cuda": "pytest_trt.backends.onnxruntime_gpu",
+    "onnxruntime-tensorrt": "pytest_trt.backends.onnxruntime_gpu",
     "tensorrt": "pytest_trt.backends.tensorrt",
     "tensorrt-rtx": "pytest_trt.backends.tensorrt",
+    "torch": "pytest_trt.backends.torch",
+    "torch-compile": "pytest_trt.backends.torch",
+}
+
+_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "onnxruntime-cuda": ("onnxruntime-gpu",),
+    "onnxruntime-tensorrt": ("onnxruntime-gpu",),
+    "torch-compile": ("torch",),
 }
 
 
@@ -141,6 +152,11 @@ def known_backend(name: str) -> str:
     if name not in _MODULES:
         raise unknown("backend", name, _MODULES)
     return name
+
+
+def packages_of(name: str) -> tuple[str, ...]:
+    """The packages that bring the backend, any one of them."""
+    return _PACKAGES.get(name, (name,))
 
 
 def choose(name: str) -> Backend:
