@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trt.build_options import BuildOptions, anchored, merged
 from pytest_trt.errors import CaseError
 from pytest_trt.lowering import at_opset, needs_ranges
-from pytest_trt.ranges import read_ranges
+from pytest_trt.ranges import Ranges, read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
 from pytest_trt.reference import network_of
 from pytest_trt.samples import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
@@ -68,7 +68,7 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
     return Recipe(
         model=converted,
         precision=precision,
-        calibration=calibration_of(case, converted, precision, feeds) if how.plan is None else None,
+        calibration=calibration_of(case, converted, precision, feeds, how.options) if how.plan is None else None,
         batch=case.batch,
         feeds=feeds,
         profiles=case.profiles,
@@ -80,7 +80,9 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
     )
 
 
-def calibration_of(case: Case, model: Model, precision: Precision, feeds: Iterable[Arrays]) -> Calibration | None:
+def calibration_of(
+    case: Case, model: Model, precision: Precision, feeds: Iterable[Arrays], options: BuildOptions
+) -> Calibration | None:
     """What int8 is calibrated with: the case's samples or ranges; None where the precision needs none.
 
     Raises:
@@ -89,6 +91,9 @@ def calibration_of(case: Case, model: Model, precision: Precision, feeds: Iterab
     """
     if not needs_ranges(model, precision):
         return None
+    cache = options.calibration_cache
+    if case.calibration is None and options.calibrator != "ranges" and cache and Path(cache).is_file():
+        return given(model, Ranges({}, f"{case.where}: calibration cache {cache}"))  # TensorRT reads it itself
     if case.calibration is None:
         raise CaseError(
             f"{case.where}: {case.name!r} at {precision} needs calibration data and names none, and an int8 engine"

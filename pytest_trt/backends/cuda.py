@@ -220,7 +220,7 @@ def _strided(value: Any, what: str) -> Any:
             f"{what} lies on the GPU, and cuda-core, which reads DLPack and __cuda_array_interface__, can't be"
             f" imported ({error}): pip install cuda-core, or pass numpy arrays."
         ) from error
-    return StridedMemoryView(value, stream_ptr=-1)
+    return StridedMemoryView.from_any_interface(value, stream_ptr=-1)
 
 
 def _cudart() -> ModuleType:

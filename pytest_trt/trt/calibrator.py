@@ -6,21 +6,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pytest_trt.atomic import write_whole
 from pytest_trt.backends.cuda import upload
-from pytest_trt.errors import CaseError
-from pytest_trt.feeds import finite, split
+from pytest_trt.errors import BackendError, CaseError
+from pytest_trt.feeds import finite, join, split
 from pytest_trt.trt.dtypes import to_engine
 from pytest_trt.trt.release import member, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
+
+    from numpy.typing import NDArray
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.recipe import Recipe
 
 __all__ = ["Calibrating", "calibrator_for", "write_cache"]
+
+_MOST_SAMPLES = 512
+_MOST_BYTES = 32 * 2**20
 
 _CLASSES = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 
@@ -51,17 +58,17 @@ class Calibrating:
             raise self.problems[0]
 
 
-def calibrator_for(trt: ModuleType, recipe: Recipe, batch: int) -> Calibrating:
+def calibrator_for(trt: ModuleType, recipe: Recipe) -> Calibrating:
     """TensorRT's calibrator over the recipe's samples; reads the calibration cache, or writes it where it is missing.
 
     Args:
         trt: the release.
         recipe: names kind, samples and cache.
-        batch: samples a call, as the network takes them.
 
     Raises:
         BackendError: the release has no calibrators.
         CaseError: there is neither a cache nor samples.
+        DataError: the samples can't be used.
     """
     instead = "TensorRT 11 takes int8 by Q/DQ only: leave calibrator out"
     base = require(member(trt, _CLASSES[recipe.options.calibrator]), "int8 calibrators", trt, instead)
@@ -72,7 +79,9 @@ def calibrator_for(trt: ModuleType, recipe: Recipe, batch: int) -> Calibrating:
             f"{recipe.model.source}: calibrator = {recipe.options.calibrator!r} needs samples, and the case has ranges"
             " or nothing. Name samples as its calibration, or an existing calibration_cache."
         )
-    state = Calibrating(feeds=lambda: _feeds(recipe, batch))
+    state = Calibrating(feeds=lambda: _feeds(recipe))
+    first = state.first()
+    batch = next(iter(first.values())).shape[0] if first and all(a.ndim for a in first.values()) else 1
     state.calibrator = _new_calibrator(base, state, kept, batch)
     return state
 
@@ -88,7 +97,7 @@ def _new_calibrator(base: Any, state: Calibrating, kept: bytes | None, batch: in
             return batch
 
         def get_batch(self, names: list[str], *_: Any) -> list[int] | None:
-            # an exception that crosses the builder would end the process
+            # an exception that crosses the builder would be lost, or end the process
             try:
                 feeds = next(self.feeds, None)
                 self.held = [upload(to_engine(feeds[name])) for name in names] if feeds else []
@@ -106,20 +115,56 @@ def _new_calibrator(base: Any, state: Calibrating, kept: bytes | None, batch: in
     return Calibrator()
 
 
-def _feeds(recipe: Recipe, batch: int) -> Iterator[Arrays]:
-    if recipe.calibration is None or recipe.calibration.samples is None:
-        return
-    for arrays in recipe.calibration.samples():
-        finite(arrays, recipe.calibration.source)
-        yield from split(arrays, recipe.model.inputs, batch)
-
-
 def write_cache(recipe: Recipe, state: Calibrating) -> None:
     """Keep the calibration cache that TensorRT made, where one was asked for and is missing.
 
     Raises:
-        OSError: it can't be written.
+        BackendError: it can't be written.
     """
     path = recipe.options.calibration_cache
-    if path and state.written and not Path(path).is_file():
+    if not path or not state.written or Path(path).is_file():
+        return
+    try:
         write_whole(Path(path), state.written[-1])
+    except OSError as error:
+        raise BackendError(f"the calibration cache {path} can't be written: {error.strerror or error}.") from error
+
+
+def _feeds(recipe: Recipe) -> Iterator[Arrays]:
+    """Batches of one size, as TensorRT wants them, and as large as may be, since its histograms get coarser by each.
+
+    A fixed first axis tells the size. A dynamic one takes all samples of an array, up to 512 and 32 MiB, or the case's
+    ``batch``; the last batch is filled up with its own samples.
+    """
+    if recipe.calibration is None or recipe.calibration.samples is None:
+        return
+    specs, size = recipe.model.inputs, 0
+    fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
+    for arrays in _gathered(recipe.calibration.samples(), recipe.calibration.source):
+        size = size or _size(arrays, recipe.batch)
+        for feeds in split(arrays, specs, size):
+            yield feeds if fixed else {name: _filled(array, size) for name, array in feeds.items()}
+
+
+def _gathered(samples: Iterable[Arrays], source: str) -> Iterator[Arrays]:
+    """Samples that come a few at a time, put together up to what a batch may hold."""
+    held: list[Arrays] = []
+    for arrays in samples:
+        finite(arrays, source)
+        held.append(arrays)
+        if sum(array.nbytes for part in held for array in part.values()) >= _MOST_BYTES or len(held) == _MOST_SAMPLES:
+            yield join(held)
+            held = []
+    if held:
+        yield join(held)
+
+
+def _size(arrays: Arrays, batch: int | None) -> int:
+    count = max(array.shape[0] if array.ndim else 1 for array in arrays.values())
+    bytes_each = sum(array.nbytes for array in arrays.values()) // count
+    most = max(1, min(_MOST_SAMPLES, _MOST_BYTES // max(bytes_each, 1), batch or _MOST_SAMPLES))
+    return -(-count // -(-count // most))
+
+
+def _filled(array: NDArray[Any], size: int) -> NDArray[Any]:
+    return array if not array.ndim or array.shape[0] == size else np.resize(array, (size, *array.shape[1:]))

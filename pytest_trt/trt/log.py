@@ -36,7 +36,8 @@ def logger_of(trt: ModuleType) -> tensorrt.ILogger:
     """The one logger of the process: TensorRT keeps the first that it is given, whatever others come later."""
     if id(trt) not in _loggers:
         _loggers[id(trt)] = _new_logger(trt)
-    return _loggers[id(trt)]
+    logger: tensorrt.ILogger = _loggers[id(trt)]
+    return logger
 
 
 @contextmanager

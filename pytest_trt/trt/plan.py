@@ -206,7 +206,8 @@ def _set_ranges(network: tensorrt.INetworkDefinition, amax: Mapping[str, float])
     if not amax:
         return
     outputs = [layer.get_output(i) for layer in _layers(network) for i in range(layer.num_outputs)]
-    for tensor in [*(network.get_input(i) for i in range(network.num_inputs)), *outputs]:
+    tensors: list[Any] = [*(network.get_input(i) for i in range(network.num_inputs)), *outputs]
+    for tensor in tensors:  # of a release with weak typing, so that they have dynamic ranges
         if tensor is not None and tensor.name in amax:
             bound = amax[tensor.name] or 1.0
             tensor.set_dynamic_range(-bound, bound)
@@ -217,13 +218,12 @@ def _layers(network: tensorrt.INetworkDefinition) -> list[tensorrt.ILayer]:
 
 
 def _calibrating(
-    order: _Order, builder: tensorrt.Builder, network: tensorrt.INetworkDefinition, config: tensorrt.IBuilderConfig
+    order: _Order, builder: tensorrt.Builder, network: tensorrt.INetworkDefinition, config: Any
 ) -> Calibrating:
+    """Hook up a calibrator, of a release with weak typing."""
     if not order.calibrates:
         return Calibrating()
-    fixed = [spec.shape[0] for spec in order.recipe.model.inputs if spec.shape and isinstance(spec.shape[0], int)]
-    # with a dynamic first axis one sample at a time: every batch has to be of the same size
-    state = calibrator_for(order.trt, order.recipe, fixed[0] if fixed else 1)
+    state = calibrator_for(order.trt, order.recipe)
     config.int8_calibrator = state.calibrator
     first = state.first()
     if first and config.num_optimization_profiles:

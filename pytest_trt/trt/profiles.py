@@ -48,9 +48,8 @@ def add_profiles(
     """
     inputs = [network.get_input(number) for number in range(network.num_inputs)]
     dynamic = [tensor for tensor in inputs if tensor.is_shape_tensor or any(axis < 0 for axis in tensor.shape)]
-    if not dynamic:
-        return 0
-    profiles = profiles_of(recipe) or ({},)
+    # one profile even where it says nothing: without any, 8.6 runs no network whose outputs' shapes depend on the data
+    profiles = (dynamic and profiles_of(recipe)) or ({},)
     for number, profile in enumerate(profiles, 1):
         added = builder.create_optimization_profile()
         for tensor in dynamic:
