@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_trt.backends import DEFAULT, Planner, choose, known_backend
-from pytest_trt.errors import BackendError, PytestTrtError
+from pytest_trt.errors import BackendError, GoldenError, PytestTrtError
 from pytest_trt.honoured import asked_of, require_honoured
 from pytest_trt.how import how_of, recipe_of
 from pytest_trt.judge import accept_hint, judge
@@ -90,7 +90,7 @@ def check(
             refuse_other_than_engines(chosen)
         model = subject_of(case)
         if how.only_build:
-            return built_only(case, precision, model, chosen, how)
+            return built_only(case, precision, model, chosen, how, Path(golden_dir))
         model.require_float_output()
         golden = open_golden(case, model, precision, Path(golden_dir))
         engine = build(case, model, precision, golden, chosen, how)
@@ -115,7 +115,7 @@ def build(
     return engine
 
 
-def built_only(case: Case, precision: Precision, model: Model, backend: Backend, how: How) -> Verdict:
+def built_only(case: Case, precision: Precision, model: Model, backend: Backend, how: How, golden_dir: Path) -> Verdict:
     """The verdict that a case's engine builds; nothing is run or compared.
 
     Raises:
@@ -124,7 +124,7 @@ def built_only(case: Case, precision: Precision, model: Model, backend: Backend,
     refuse_other_than_engines(backend)
     if not isinstance(backend, Planner):
         raise BackendError(f"backend {backend.name!r} can't build without running: drop --trt-build-only.")
-    plan = backend.plan(recipe_of(case, model, precision, (), how))
+    plan = backend.plan(recipe_of(case, model, precision, _feeds_of(case, model, precision, golden_dir), how))
     return Verdict(
         case=case.name,
         precision=precision.label,
@@ -167,6 +167,14 @@ def verdict_of(
         },
         hops=_hops(golden),
     )
+
+
+def _feeds_of(case: Case, model: Model, precision: Precision, golden_dir: Path) -> tuple[Arrays, ...]:
+    """The inputs of the golden, which tell the shapes to build for; none where there is none to go by."""
+    try:
+        return tuple(run.inputs for run in open_golden(case, model, precision, golden_dir).runs)
+    except GoldenError:
+        return ()
 
 
 def could_not(case: Case, precision: Precision, backend: str, error: Exception) -> Verdict:

@@ -121,7 +121,9 @@ def _built_and_kept(order: _Order, folder: Path, material: Mapping[str, Any]) ->
 def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
     """Build, and give the timing cache back as it is afterwards."""
     trt, recipe = order.trt, order.recipe
-    with heard(trt) as said:
+    with heard(trt) as said, warnings.catch_warnings():
+        # weak typing is asked for by name, and every release that has it calls its int8 deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
         builder = trt.Builder(logger_of(trt))
         asked = held_precision(recipe.model.proto) if recipe.precision is Precision.MODEL else recipe.precision.label
         require_possible(trt, builder, asked, order.gpu)
