@@ -44,7 +44,11 @@ WHOLE = {
 
 
 def case_of(folder: Path, name: str) -> Case:
-    """The case of a network that was written there."""
+    """The case of a network that was written there, or of the example digits."""
+    if name == "digits":
+        base = Path(__file__).parents[1] / "examples" / "digits"
+        data = {"inputs": "test.npz", "labels": "labels.npy", "calibration": "calibration.npz"}
+        return Case(name=name, onnx="digits.onnx", base=base, where="benchmarks/accuracy.py", **data)
     return Case(
         name=name,
         onnx=f"{name}.onnx",
@@ -55,8 +59,8 @@ def case_of(folder: Path, name: str) -> Case:
     )
 
 
-def write_ranges(case: Case) -> None:
-    """ranges.txt of the case: min-max ranges of every float tensor over its samples."""
+def write_ranges(case: Case, folder: Path) -> None:
+    """NAME.ranges.txt: min-max ranges of every float tensor over its samples."""
     from pytest_trt.lowering.graph import float_activations
 
     model = load(case.base / str(case.onnx))
@@ -64,17 +68,17 @@ def write_ranges(case: Case) -> None:
     assert recipe.calibration is not None
     amax = recipe.calibration.ranges(float_activations(recipe.model.proto)).amax
     lines = [f"{name}: {value!r}" for name, value in amax.items() if value > 0]
-    (case.base / f"{case.name}.ranges.txt").write_text("\n".join(lines) + "\n")
+    (folder / f"{case.name}.ranges.txt").write_text("\n".join(lines) + "\n")
 
 
-def measure(case: Case, way: str, options: dict[str, Any]) -> dict[str, Any]:
+def measure(case: Case, way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One row."""
     precision, typing, told, calibration = (WHOLE | QUICK)[way]
     if calibration is not None:
-        case = replace(case, calibration=f"{case.name}.{calibration}" if calibration else None)
+        case = replace(case, calibration=str(folder / f"{case.name}.{calibration}") if calibration else None)
     how = How(merged(options, {"typing": typing, "honoured": 0.0}, told))
     started = time.perf_counter()
-    verdict = check(case, precision, backend="tensorrt", golden_dir=case.base / "golden", how=how)
+    verdict = check(case, precision, backend="tensorrt", golden_dir=folder / "golden", how=how)
     return {"model": case.name, "way": way, "seconds": round(time.perf_counter() - started, 1), **record_of(verdict)}
 
 
@@ -126,12 +130,12 @@ def main() -> None:
     for name in told.only or sorted(path.stem for path in told.folder.glob("*.onnx")):
         case = case_of(told.folder, name)
         print("\n".join(update(case, told.folder / "golden", "benchmark")), flush=True)
-        write_ranges(case)
+        write_ranges(case, told.folder)
         with safe_open(told.folder / "golden" / f"{name}.safetensors", "np") as golden:
             envelope = json.loads(golden.metadata()["envelope"])
-        for way in WHOLE if name == "resnet18" and not told.quick else QUICK:
-            row = measure(case, way, options)
-            known = envelope.get(row["precision"], {}).get(row["worst_output"] or "output", {})
+        for way in WHOLE if name in ("resnet18", "digits") and not told.quick else QUICK:
+            row = measure(case, way, options, told.folder)
+            known = envelope.get(row["precision"], {}).get(row["worst_output"], {})
             rows.append({**row, "simulated_error": known.get("error")})
             told.results.write_text(json.dumps(rows, indent=1))
             print(table(rows[-1:]).splitlines()[-1], row["message"][:600], flush=True)

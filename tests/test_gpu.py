@@ -329,7 +329,12 @@ def test_weights_that_fp16_loses_are_told_by_the_builder_and_kept() -> None:
 def test_an_engine_built_with_each_option_runs_right(told: dict[str, Any]) -> None:
     proto, feeds = networks.convolutional(batch=8), {"x": networks.images(8)}
 
-    engine = built(proto, **told)
+    try:
+        engine = built(proto, **told)
+    except BackendError as error:
+        if "Unable to load library" in str(error):  # version compatibility takes TensorRT's lean runtime
+            pytest.skip(str(error))
+        raise
 
     assert compare(engine.run(feeds)["logits"], exact(proto, feeds)["logits"]).rel_rms < 1e-5
 
@@ -460,7 +465,7 @@ def test_a_plan_named_on_the_command_line_is_judged(small: Path, pytester: pytes
 
 
 def test_a_machine_whose_gpus_are_hidden_is_told_to_look_there(small: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_trt.plugin", *WORDS]
+    command = [sys.executable, "-m", "pytest", *WORDS]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
 
     found = subprocess.run(command, cwd=small, env=hidden, capture_output=True, text=True, check=False)
