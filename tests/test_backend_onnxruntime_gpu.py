@@ -498,6 +498,8 @@ def test_the_header_names_the_package_that_brings_the_provider(pytester: pytest.
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
 def test_cuda_itself_keeps_the_envelope(case: Case, precision: str) -> None:
     verdict = judged(case, precision, "onnxruntime-cuda")
+    if "could not load it" in verdict.message:
+        pytest.skip(verdict.message)  # onnxruntime-gpu names the provider where CUDA is missing, too
 
     assert (verdict.verdict, verdict.message) == ("passed", "")
 
@@ -507,5 +509,7 @@ def test_cuda_itself_keeps_the_envelope(case: Case, precision: str) -> None:
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "int8"])
 def test_tensorrts_provider_itself_keeps_the_envelope(case: Case, precision: str) -> None:
     verdict = judged(replace(case, build={"honoured": 0.0}), precision, "onnxruntime-tensorrt")
+    if "could not load it" in verdict.message:
+        pytest.skip(verdict.message)  # onnxruntime-gpu names the provider where TensorRT is missing, too
 
     assert (verdict.verdict, verdict.message) == ("passed", "")

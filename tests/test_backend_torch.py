@@ -353,3 +353,17 @@ def test_from_the_command_line_and_named_in_the_header(pytester: pytest.Pytester
 
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines([f"trt: precision fp32, fp16; backend torch {torch.__version__};*"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs torch with CUDA and a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+@pytest.mark.parametrize("backend", ["torch", "torch-compile"])
+def test_torch_on_a_gpu_keeps_the_envelope_and_is_not_simulated(folder: Path, precision: str, backend: str) -> None:
+    update(case(folder), folder / "golden")
+
+    verdict = judged(case(folder), precision, backend)
+
+    assert (verdict.verdict, verdict.message) == ("passed", "")
+    assert not verdict.simulated
+    assert torch.cuda.get_device_name() in str(verdict.provenance["engine"])
