@@ -34,6 +34,7 @@ WHOLE = {
     "fp32": ("fp32", "weak", {}, None),
     "tf32": ("tf32", "weak", {}, None),
     **QUICK,
+    "fp16, built again": ("fp16", "weak", {}, None),
     "fp16, typed graph": ("fp16", "strong", {}, None),
     "int8, entropy calibrator": ("int8", "weak", {"calibrator": "entropy"}, None),
     "int8, min-max calibrator": ("int8", "weak", {"calibrator": "minmax"}, None),
