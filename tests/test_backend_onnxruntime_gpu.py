@@ -509,6 +509,7 @@ def test_cuda_itself_keeps_the_envelope(case: Case, precision: str) -> None:
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "int8"])
 def test_tensorrts_provider_itself_keeps_the_envelope(case: Case, precision: str) -> None:
     verdict = judged(replace(case, build={"honoured": 0.0}), precision, "onnxruntime-tensorrt")
+    print(verdict.message)
     if "could not load it" in verdict.message:
         pytest.skip(verdict.message)  # onnxruntime-gpu names the provider where TensorRT is missing, too
 

@@ -99,12 +99,14 @@ class OnnxruntimeGpuBackend:
     def _require_loaded(self, session: Any) -> None:
         loaded = session.get_providers()
         if loaded[:1] != [self.provider]:
-            raise BackendError(
-                f"onnxruntime {self.release} has {self.provider} and could not load it: it took"
-                f" {', '.join(loaded) or 'nothing'} instead, without an error. Look at which library its line on stderr"
-                f" misses: {_LIBRARIES[self.provider]}, in the releases that this onnxruntime was built for, must be"
-                " found through LD_LIBRARY_PATH (PATH on Windows)."
-            )
+            raise self._not_loaded(f"it took {', '.join(loaded) or 'nothing'} instead, without an error")
+
+    def _not_loaded(self, what: str) -> BackendError:
+        return BackendError(
+            f"onnxruntime {self.release} has {self.provider} and could not load it: {what}. Look at which library its"
+            f" line on stderr misses: {_LIBRARIES[self.provider]}, in the releases that this onnxruntime was built for,"
+            " must be found through LD_LIBRARY_PATH (PATH on Windows)."
+        )
 
     def _explained(self, error: ModelError, source: str, options: Mapping[str, Any]) -> Exception:
         text = str(error.__cause__)
@@ -116,6 +118,8 @@ class OnnxruntimeGpuBackend:
                 " CPU, where nothing of this precision and speed is known. Shape arithmetic counts: export with fixed"
                 " shapes or simplify the graph, or choose another backend with --trt-backend."
             )
+        if "install TensorRT libraries" in text:
+            return self._not_loaded("it says that TensorRT's libraries are not installed")
         if "provider option" in text.lower():
             return BackendError(f"onnxruntime {self.release} does not take these options of {self.provider}: {text}")
         if "CUDA failure" in text or "device ID" in text:

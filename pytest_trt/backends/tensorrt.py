@@ -13,7 +13,7 @@ from pytest_trt.feeds import conform, join, split
 from pytest_trt.lowering.graph import matrix_nodes
 from pytest_trt.trt.deserialize import load_engine, plan_of_file, require_ends
 from pytest_trt.trt.dtypes import as_dtype
-from pytest_trt.trt.execution import execute, tensors_of
+from pytest_trt.trt.execution import execute, grown_outputs, tensors_of
 from pytest_trt.trt.layers import layers_of
 from pytest_trt.trt.plan import plan_for
 from pytest_trt.trt.release import label, open_release
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
-    from pytest_trt.trt.execution import Tensor
+    from pytest_trt.trt.execution import Grown, Tensor
     from pytest_trt.trt.plan import TensorrtPlan
 
 __all__ = ["TensorrtBackend", "TensorrtEngine", "open_backend"]
@@ -48,6 +48,7 @@ class TensorrtEngine:
     context: tensorrt.IExecutionContext
     stream: int
     tensors: tuple[Tensor, ...]
+    grown: Mapping[str, tuple[Grown, Any]]
     computing: frozenset[str]
     batch: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -82,7 +83,8 @@ class TensorrtEngine:
         return join([self._on_host(self._run_once(feeds)) for feeds in runs])
 
     def _run_once(self, feeds: Mapping[str, NDArray[Any] | DeviceArray]) -> dict[str, Any]:
-        return execute(self.trt, self.engine, self.context, self.tensors, feeds, self.stream, self.model.source)
+        where = self.trt, self.engine, self.context, self.tensors, self.grown
+        return execute(*where, feeds, self.stream, self.model.source)
 
     def _views(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any] | DeviceArray]:
         names = [tensor.name for tensor in self.tensors if tensor.is_input]
@@ -138,6 +140,7 @@ class TensorrtBackend:
             context=context,
             stream=open_stream(),
             tensors=tensors,
+            grown=grown_outputs(self.trt, context, tensors),
             computing=matrix_nodes(recipe.model.proto),
             batch=recipe.batch,
             facts=plan.facts,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import tensorrt
     from numpy.typing import NDArray
 
-__all__ = ["Tensor", "execute", "select_profile", "tensors_of"]
+__all__ = ["Grown", "Tensor", "execute", "grown_outputs", "select_profile", "tensors_of"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,22 @@ def tensors_of(trt: ModuleType, engine: tensorrt.ICudaEngine) -> tuple[Tensor, .
     )
 
 
+def grown_outputs(
+    trt: ModuleType, context: tensorrt.IExecutionContext, tensors: tuple[Tensor, ...]
+) -> dict[str, tuple[Grown, Any]]:
+    """Allocators, set once, for the outputs on the GPU without a fixed shape; TensorRT does not keep them alive.
+
+    The engine's own word on shapes counts: a context of 8.6 goes on telling that of its last run.
+    """
+    found = {}
+    for tensor in tensors:
+        if not tensor.is_input and not tensor.on_host and any(axis < 0 for axis in tensor.shape):
+            output = Grown(tensor)
+            found[tensor.name] = (output, _new_allocator(trt, output))
+            context.set_output_allocator(tensor.name, found[tensor.name][1])
+    return found
+
+
 def select_profile(
     engine: tensorrt.ICudaEngine, tensors: tuple[Tensor, ...], shapes: Mapping[str, tuple[int, ...]], source: str
 ) -> int:
@@ -83,6 +99,7 @@ def execute(
     engine: tensorrt.ICudaEngine,
     context: tensorrt.IExecutionContext,
     tensors: tuple[Tensor, ...],
+    grown: Mapping[str, tuple[Grown, Any]],
     feeds: Mapping[str, NDArray[Any] | DeviceArray],
     stream: int,
     source: str,
@@ -94,6 +111,7 @@ def execute(
         engine: whose profiles are looked at.
         context: to run in.
         tensors: of the engine.
+        grown: its outputs without a fixed shape.
         feeds: one run's inputs by name.
         stream: to run on; it is waited for.
         source: what messages call the model.
@@ -109,11 +127,11 @@ def execute(
         missing = context.infer_shapes()
         if missing:
             raise BackendError(said.told(f"{source}: the inputs do not tell the shapes of {', '.join(missing)}"))
-        outputs = {tensor.name: _bind(trt, context, tensor) for tensor in tensors if not tensor.is_input}
+        outputs = {t.name: _bind(context, t) for t in tensors if not t.is_input and t.name not in grown}
         _require(context.execute_async_v3(stream), said, f"{source}: the engine does not run")
         synchronize(stream)
     del held
-    return {name: output.array() if isinstance(output, _Grown) else output for name, output in outputs.items()}
+    return outputs | {name: output.taken() for name, (output, _) in grown.items()}
 
 
 def _covered(engine: tensorrt.ICudaEngine, name: str, profile: int, shape: tuple[int, ...]) -> bool:
@@ -145,14 +163,9 @@ def _feed(context: tensorrt.IExecutionContext, tensor: Tensor, value: Any, said:
     return held
 
 
-def _bind(trt: ModuleType, context: tensorrt.IExecutionContext, tensor: Tensor) -> Any:
-    """Memory for an output, or an allocator where its shape is known only afterwards."""
+def _bind(context: tensorrt.IExecutionContext, tensor: Tensor) -> Any:
+    """Memory for an output whose shape is known."""
     shape = tuple(context.get_tensor_shape(tensor.name))
-    if any(axis < 0 for axis in shape):
-        grown = _Grown(tensor)
-        grown.allocator = _new_allocator(trt, grown)
-        context.set_output_allocator(tensor.name, grown.allocator)
-        return grown
     if tensor.on_host:
         array = np.zeros(shape, tensor.dtype)
         context.set_tensor_address(tensor.name, array.ctypes.data)
@@ -162,14 +175,13 @@ def _bind(trt: ModuleType, context: tensorrt.IExecutionContext, tensor: Tensor) 
     return output
 
 
-class _Grown:
-    """An output whose shape depends on the data."""
+class Grown:
+    """An output whose shape an engine tells as it runs."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.memory: DeviceArray | None = None
         self.shape: tuple[int, ...] = ()
-        self.allocator: Any = None
 
     def grow(self, nbytes: int) -> int:
         """At least so many bytes; 0 where they can't be had, which TensorRT takes as a failure."""
@@ -180,14 +192,15 @@ class _Grown:
                 return 0
         return self.memory.address
 
-    def array(self) -> DeviceArray:
-        """What was written."""
-        if self.memory is None or prod(self.shape) * self.tensor.dtype.itemsize > self.memory.nbytes:
+    def taken(self) -> DeviceArray:
+        """What was written; the next run gets memory of its own."""
+        memory, self.memory = self.memory, None
+        if memory is None or prod(self.shape) * self.tensor.dtype.itemsize > memory.nbytes:
             raise BackendError(f"TensorRT never said where output {self.tensor.name!r} lies.")
-        return DeviceArray(self.memory.address, self.shape, self.tensor.dtype, self.memory)
+        return DeviceArray(memory.address, self.shape, self.tensor.dtype, memory)
 
 
-def _new_allocator(trt: ModuleType, grown: _Grown) -> Any:
+def _new_allocator(trt: ModuleType, grown: Grown) -> Any:
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
