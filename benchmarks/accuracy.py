@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from pytest_trt.model import load
 from pytest_trt.precision import Precision
 from pytest_trt.report.record import record_of
 from pytest_trt.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from pytest_trt.verdict import Verdict
 
 # way: precision, typing, further build options, calibration in place of the samples
 QUICK = {
@@ -94,13 +99,30 @@ def measure(case: Case, way: str, options: dict[str, Any], folder: Path) -> dict
     how = How(merged(options, {"typing": typing, "honoured": 0.0}, told))
     started = time.perf_counter()
     verdict = check(case, precision, backend="tensorrt", golden_dir=folder / "golden", how=how)
-    return {"model": case.name, "way": way, "seconds": round(time.perf_counter() - started, 1), **record_of(verdict)}
+    return {"model": case.name, "way": way, "seconds": round(time.perf_counter() - started, 1), **brief(verdict)}
+
+
+def brief(verdict: Verdict) -> dict[str, Any]:
+    """The record without paths, its layers counted by kernel: f16f16_f16f16_f16 reads, multiplies and adds in fp16."""
+    record = record_of(verdict)
+    layers = record["layers"].pop("layers", [])
+    record["layers"]["kernels"] = Counter(kernel(layer) for layer in layers if layer["computes"]) if layers else {}
+    engine = record["provenance"].get("engine", {})
+    kept = ("precision", "backend", "verdict", "kind", "message", "worst_output", "layers", "warnings")
+    outputs = {name: {key: o[key] for key in ("error", "bound", "top1")} for name, o in record["outputs"].items()}
+    return {**{key: record[key] for key in kept}, "outputs": outputs, "engine": engine}
+
+
+def kernel(layer: dict[str, Any]) -> str:
+    """What a layer's kernel reads, multiplies and adds in, as its name says."""
+    found = re.search(r"(?:f16|f32|i8|f8)\w{2,3}_\w+?_[fi]\d+(?=_)", layer["tactic"])
+    return found.group(0) if found else layer["tactic"][:40] or layer["type"]
 
 
 def row_of(result: dict[str, Any]) -> list[str]:
     """The row as texts."""
     output = result["outputs"].get(result["worst_output"])
-    engine = result["provenance"].get("engine", {})
+    engine = result["engine"]
     layers = result["layers"]
     if output is None:
         return [result["model"], result["way"], "", "", "", "", "", "", result["message"].split("\n")[0][:90]]

@@ -195,6 +195,7 @@ class IExecutionContext(Object):
         self._shapes: dict[str, list[int]] = {}
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
+        self._grown: dict[str, tuple[int, int]] = {}
         self._session: Any = None
 
     @property
@@ -269,6 +270,7 @@ class IExecutionContext(Object):
         if name not in self._engine._header["outputs"]:
             return self._fail("setOutputAllocator", f"Given invalid tensor name: {name}")
         self._allocators[name] = output_allocator
+        self._grown.pop(name, None)
         return True
 
     def get_output_allocator(self, name: str) -> Any:
@@ -317,7 +319,12 @@ class IExecutionContext(Object):
         for name, value in outputs.items():
             if (allocator := self._allocators.get(name)) is None:
                 continue
-            memory, size = addresses.get(name, 0), max(value.nbytes, 1)
+            held, room = self._grown.get(name, (0, 0))
+            memory, size = held or addresses.get(name, 0), max(value.nbytes, 1)
+            if room >= size:  # as 8.6 does: an allocator is asked again only where its memory is too small
+                addresses[name] = held
+                call(allocator.notify_shape, None, name, Dims(value.shape))
+                continue
             several = getattr(type(allocator), "reallocate_output_async", None)
             if several is not None and self._world.release != "8.6":
                 arguments = (name, memory, size, 256, int(stream))
@@ -326,6 +333,7 @@ class IExecutionContext(Object):
                 addresses[name] = call(allocator.reallocate_output, 0, name, memory, size, 256) or 0
             if not addresses[name]:
                 return self._fail("enqueueV3", f"The output allocator gave no memory for {name}")
+            self._grown[name] = addresses[name], size
             call(allocator.notify_shape, None, name, Dims(value.shape))
         self._write(outputs, addresses)
         return True

@@ -493,11 +493,15 @@ def test_an_output_whose_shape_depends_on_the_data_has_the_shape_that_it_came_to
 def test_a_run_leaves_nothing_on_the_gpu_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cuda = install(monkeypatch, "10.16")
     engine = backend("10.16").build(recipe())
+    engine.run(FEEDS)
     before = cuda._device.allocated
 
-    engine.run(FEEDS)
+    for _ in range(3):
+        engine.run(FEEDS)
 
     assert cuda._device.allocated == before
+    del engine
+    assert cuda._device.allocated == 0
 
 
 class OnGpu:

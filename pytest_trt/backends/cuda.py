@@ -19,6 +19,7 @@ __all__ = [
     "DeviceArray",
     "Gpu",
     "allocate",
+    "copy",
     "device_view",
     "download",
     "is_on_device",
@@ -154,6 +155,18 @@ def download(array: DeviceArray) -> NDArray[Any]:
     kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
     _called(_cudart().cudaMemcpy(copy.ctypes.data, array.address, array.nbytes, kind), "an output can't be copied back")
     return copy
+
+
+def copy(array: DeviceArray) -> DeviceArray:
+    """The same values in other memory of the GPU.
+
+    Raises:
+        BackendError: there is no memory left for it.
+    """
+    other = allocate(array.shape, array.dtype)
+    kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToDevice
+    _called(_cudart().cudaMemcpy(other.address, array.address, array.nbytes, kind), "an output can't be copied")
+    return other
 
 
 def is_on_device(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends.cuda import DeviceArray, allocate, synchronize, upload
+from pytest_trt.backends.cuda import DeviceArray, allocate, copy, synchronize, upload
 from pytest_trt.errors import BackendError
 from pytest_trt.trt.dtypes import as_dtype, numpy_dtype
 from pytest_trt.trt.log import heard
@@ -131,7 +131,7 @@ def execute(
         _require(context.execute_async_v3(stream), said, f"{source}: the engine does not run")
         synchronize(stream)
     del held
-    return outputs | {name: output.taken() for name, (output, _) in grown.items()}
+    return outputs | {name: output.copied() for name, (output, _) in grown.items()}
 
 
 def _covered(engine: tensorrt.ICudaEngine, name: str, profile: int, shape: tuple[int, ...]) -> bool:
@@ -192,12 +192,12 @@ class Grown:
                 return 0
         return self.memory.address
 
-    def taken(self) -> DeviceArray:
-        """What was written; the next run gets memory of its own."""
-        memory, self.memory = self.memory, None
+    def copied(self) -> DeviceArray:
+        """What was written, in memory of its own: the next run writes over this one where it is large enough."""
+        memory = self.memory
         if memory is None or prod(self.shape) * self.tensor.dtype.itemsize > memory.nbytes:
             raise BackendError(f"TensorRT never said where output {self.tensor.name!r} lies.")
-        return DeviceArray(memory.address, self.shape, self.tensor.dtype, memory)
+        return copy(DeviceArray(memory.address, self.shape, self.tensor.dtype, memory))
 
 
 def _new_allocator(trt: ModuleType, grown: Grown) -> Any:
