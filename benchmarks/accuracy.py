@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import time
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +28,7 @@ from pytest_trt.envelope import envelope_of
 from pytest_trt.how import How, recipe_of
 from pytest_trt.model import load
 from pytest_trt.precision import Precision
-from pytest_trt.report.record import record_of
+from pytest_trt.report.record import environment, record_of
 from pytest_trt.tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -119,6 +120,12 @@ def kernel(layer: dict[str, Any]) -> str:
     return found.group(0) if found else layer["tactic"][:40] or layer["type"]
 
 
+def driver() -> str:
+    """The GPU and its driver, as nvidia-smi tells them."""
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def row_of(result: dict[str, Any]) -> list[str]:
     """The row as texts."""
     output = result["outputs"].get(result["worst_output"])
@@ -158,7 +165,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, nargs="+")
     told = parser.parse_args()
     if told.table:
-        print(table([row for path in told.table for row in json.loads(path.read_text())]))
+        print(table([row for path in told.table for row in json.loads(path.read_text())["rows"]]))
         return
     options = read_build_options(dict(read_word(word) for word in told.build), "--build")
     rows: list[dict[str, Any]] = []
@@ -170,7 +177,8 @@ def main() -> None:
         for way in WHOLE if name in ("resnet18", "digits") and not told.quick else QUICK:
             row = measure(case, way, options, told.folder)
             rows.append({**row, "simulated_error": simulated.get(row["precision"])})
-            told.results.write_text(json.dumps(rows, indent=1))
+            document = {"environment": {**environment(), "driver": driver(), "build": told.build}, "rows": rows}
+            told.results.write_text(json.dumps(document, indent=1) + "\n")
             print(table(rows[-1:]).splitlines()[-1], row["message"][:600], flush=True)
     print(table(rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -501,6 +502,7 @@ def test_a_run_leaves_nothing_on_the_gpu_behind(monkeypatch: pytest.MonkeyPatch)
 
     assert cuda._device.allocated == before
     del engine
+    gc.collect()
     assert cuda._device.allocated == 0
 
 
