@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import networks
 import onnx
 from test_examples import DIGITS, ROOT
 
-from pytest_trt.case import known_keys
+from pytest_trt.arguments import parse
+from pytest_trt.build_options import BuildOptions
+from pytest_trt.case import Case, known_keys
 from pytest_trt.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -68,3 +72,32 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             assert target.startswith("http") or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_page_on_engines_names_every_build_option() -> None:
+    page = (ROOT / "docs" / "tensorrt.md").read_text()
+
+    for name in BuildOptions.__dataclass_fields__:
+        assert f"`{name}`" in page
+
+
+def test_the_page_on_engines_has_cases_that_can_be_read(tmp_path: Path) -> None:
+    for block in blocks("docs/tensorrt.md", "toml"):
+        (tmp_path / "trt.toml").write_text(block)
+        [table] = parse(tmp_path / "trt.toml")["model"]
+        assert Case.from_table(table, tmp_path, "trt.toml").onnx == "net.onnx"
+
+
+def test_the_table_of_what_was_measured_is_that_of_the_results() -> None:
+    page = (ROOT / "docs" / "measured.md").read_text()
+    results = ROOT / "benchmarks" / "results" / "accuracy-tensorrt-8.6-h200.json"
+
+    told = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "accuracy.py", "--table", results],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert told.stdout.count("\n") > 25
+    assert told.stdout in page
