@@ -153,13 +153,13 @@ def test_the_golden_folder_is_the_command_lines_then_the_inis(pytester: pytest.P
     pytester.runpytest("--trt-golden-dir=nowhere").assert_outcomes(failed=1)
 
 
-def test_every_option_but_the_writing_of_goldens_has_an_ini_twin(pytester: pytest.Pytester) -> None:
+def test_every_option_but_those_of_one_run_has_an_ini_twin(pytester: pytest.Pytester) -> None:
     listing = pytester.runpytest("--help").stdout.str()
 
     flags = set(re.findall(r"^ +--(trt-[a-z-]+)", listing, re.MULTILINE))
     twins = {name.replace("_", "-") for name in re.findall(r"^ +(trt_[a-z_]+) \(", listing, re.MULTILINE)}
     assert "trt-precision" in flags & twins
-    assert flags - twins == {"trt-update-golden", "trt-golden-reason"}
+    assert flags - twins == {"trt-update-golden", "trt-golden-reason", "trt-engine"}
 
 
 def test_require_engine_fails_a_simulation_from_the_ini_too(pytester: pytest.Pytester, golden: Path) -> None:

@@ -210,18 +210,25 @@ def _named_once(model: ModelProto, nodes: list[NodeProto]) -> list[str]:
 
 def _pass_by_casts(graph: GraphProto, sizes: set[str]) -> None:
     """Between two nodes left in fp32 the tool casts down and up again: read what was there before the two casts."""
-    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    casts = {node.output[0]: (node, _cast_to(node)) for node in graph.node if node.op_type == "Cast"}
+    needless: list[NodeProto] = []
     for node in graph.node:
         for index, tensor in enumerate(node.input):
-            up = casts.get(tensor)
-            down = casts.get(up.input[0]) if up is not None and up.name.endswith("_cast_to_fp32_node") else None
-            if down is not None and down.output[0] in sizes and down.name.endswith("_cast_to_fp16_node"):
+            up, to = casts.get(tensor, (None, 0))
+            down, below = casts.get(up.input[0], (None, 0)) if up is not None else (None, 0)
+            pair = (to, below) == (TensorProto.FLOAT, TensorProto.FLOAT16)
+            if pair and up is not None and down is not None and down.output[0] in sizes:
                 node.input[index] = down.input[0]
-    for suffix in ("_cast_to_fp32_node", "_cast_to_fp16_node"):
-        read = {tensor for part in graphs(graph) for node in part.node for tensor in node.input}
+                needless += [up, down]
+    for node in needless:
+        read = {tensor for part in graphs(graph) for other in part.node for tensor in other.input}
         read |= {value.name for part in graphs(graph) for value in part.output}
-        for node in [node for node in graph.node if node.name.endswith(suffix) and node.output[0] not in read]:
+        if node.output[0] not in read and node in graph.node:
             graph.node.remove(node)
+
+
+def _cast_to(node: NodeProto) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "to"), 0)
 
 
 def tf32_emulated(model: ModelProto) -> ModelProto:
