@@ -816,6 +816,51 @@ def test_a_build_that_is_watched_tells_how_far_it_is(release: str, monkeypatch: 
     assert any(share == 1.0 for _, share in told) == (release != "8.6")
 
 
+def test_a_build_that_is_watched_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+
+    def tell(phase: str, share: float | None) -> None:
+        if share is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend("10.16").plan(replace(recipe(), progress=tell))
+
+
+def test_tf32_is_refused_where_the_environment_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+
+    with pytest.raises(BackendError, match="NVIDIA_TF32_OVERRIDE=0 forbids it"):
+        backend("10.16").build(recipe("tf32"))
+
+
+def test_a_calibration_cache_is_written_though_the_store_has_a_plan_and_the_next_session_builds_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trt, _ = install(monkeypatch, "8.6")
+    plain = replace(recipe("int8", calibrator="entropy"), store=tmp_path / "plans")
+    caching = replace(plain, options=replace(plain.options, calibration_cache=str(tmp_path / "net.cache")))
+    backend("8.6").plan(plain)
+
+    backend("8.6").plan(caching)
+    assert (tmp_path / "net.cache").exists()
+    backend("8.6").plan(caching)
+
+    assert built_times(trt) == 2
+
+
+@pytest.mark.parametrize("option", ["timing_cache", "calibration_cache"])
+def test_a_cache_that_can_not_be_written_is_told_plainly(
+    option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "8.6")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(BackendError, match=r"cache .*folder can't be written"):
+        backend("8.6").plan(recipe("int8", calibrator="entropy", **{option: str(tmp_path / "folder")}))
+
+
 def test_rtx_builds_for_the_gpus_that_are_named_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     trt, _ = install(monkeypatch, "rtx-1.7", {"device_count": 0})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.cuda import DeviceArray, device_view, download, is_on_device, open_gpu, open_stream
+from pytest_trt.backends.tf32 import require_no_override
 from pytest_trt.errors import DataError
 from pytest_trt.feeds import conform, join, split
 from pytest_trt.lowering.graph import matrix_nodes
@@ -118,12 +119,14 @@ class TensorrtBackend:
 
     def build(self, recipe: Recipe) -> TensorrtEngine:
         """See :meth:`pytest_trt.backends.Backend.build`; a recipe that names a plan has it loaded in place of built."""
+        require_no_override(recipe.precision, self.name)
         gpu = open_gpu(recipe.options.device)
         plan = plan_for(self.trt, recipe, gpu) if recipe.plan is None else plan_of_file(self.trt, recipe, gpu)
         return self._opened(recipe, plan)
 
     def plan(self, recipe: Recipe) -> TensorrtPlan:
         """See :meth:`pytest_trt.backends.Planner.plan`; needs no GPU where the recipe names compute capabilities."""
+        require_no_override(recipe.precision, self.name)
         gpu = None if recipe.options.compute_capabilities else open_gpu(recipe.options.device)
         return plan_for(self.trt, recipe, gpu)
 

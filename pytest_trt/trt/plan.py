@@ -112,6 +112,8 @@ def _all_ranges(recipe: Recipe) -> Mapping[str, float]:
 def _built_and_kept(order: _Order, folder: Path, material: Mapping[str, Any]) -> TensorrtPlan:
     machine = {key: material[key] for key in ("tensorrt", "gpu", "compute_capability")}
     plan, timing = _built(order, store.load_timing_cache(folder, machine))
+    # a calibration cache that was written just now decides the next build
+    material = _material(order)
     kept = store.keep(folder, material, plan.data, {"facts": dict(plan.facts), "warnings": list(plan.warnings)})
     if timing:
         store.keep_timing_cache(folder, machine, timing)
@@ -196,6 +198,8 @@ def _hash_of_samples(recipe: Recipe) -> str:
     cache = recipe.options.calibration_cache
     if cache and Path(cache).is_file():
         return hashlib.sha256(Path(cache).read_bytes()).hexdigest()
+    if cache:
+        return f"to be written to {cache}"
     digest = hashlib.sha256()
     for arrays in recipe.calibration.samples() if recipe.calibration and recipe.calibration.samples else ():
         for name, array in sorted(arrays.items()):
@@ -256,7 +260,10 @@ def _timing_after(order: _Order, config: tensorrt.IBuilderConfig, cache: Any) ->
         return b""
     data = bytes(config.get_timing_cache().serialize())
     path = order.recipe.options.timing_cache
-    if path:
+    if not path:
+        return data
+    try:
         write_whole(Path(path), data)
-        return b""
-    return data
+    except OSError as error:
+        raise BackendError(f"the timing cache {path} can't be written: {error.strerror or error}.") from error
+    return b""

@@ -25,15 +25,20 @@ def monitor(trt: ModuleType, config: tensorrt.IBuilderConfig, recipe: Recipe) ->
         return
     title = f"building {recipe.model.source} at {recipe.precision}"
     tell(title, None)
+    interrupts: list[KeyboardInterrupt] = []
     if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _new_monitor(trt, tell, title)
+        config.progress_monitor = _new_monitor(trt, tell, title, interrupts)
     try:
         yield
     finally:
         tell("", None)
+    if interrupts:
+        raise interrupts[0]
 
 
-def _new_monitor(trt: ModuleType, tell: Callable[[str, float | None], None], title: str) -> Any:
+def _new_monitor(
+    trt: ModuleType, tell: Callable[[str, float | None], None], title: str, interrupts: list[KeyboardInterrupt]
+) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -44,8 +49,11 @@ def _new_monitor(trt: ModuleType, tell: Callable[[str, float | None], None], tit
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             total = self.steps.get(phase_name, 0)
-            tell(f"{title}: {phase_name}", (step + 1) / total if total else None)
-            return True
+            try:
+                tell(f"{title}: {phase_name}", (step + 1) / total if total else None)
+            except KeyboardInterrupt as error:  # an exception would be lost on its way through the builder
+                interrupts.append(error)
+            return not interrupts
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)
