@@ -29,6 +29,8 @@ def prepare_options(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     if settings.update_golden(config):
         _refuse_update(config)
+    if settings.build_only(config):
+        _refuse_disarmed(config)
     # xdist's workers do this for themselves: they are given the words of the command line, not config.args
     named = config.args_source is pytest.Config.ArgsSource.ARGS
     models = [str(path) for path in _onnx_files(config)]
@@ -37,6 +39,17 @@ def prepare_options(config: pytest.Config) -> None:
     elif not named:
         config.args = [*config.args, *models]
         add_root_cases(config)
+
+
+def _refuse_disarmed(config: pytest.Config) -> None:
+    """A gate that is told once and for all to judge nothing would be green for ever."""
+    if settings.standing(config, "--trt-build-only"):
+        raise pytest.UsageError("--trt-build-only judges nothing, so it is typed for a run, and not kept in addopts.")
+    if settings.require_engine(config):
+        raise pytest.UsageError(
+            "--trt-require-engine asks for a judgement on an engine, and --trt-build-only judges nothing: leave one of"
+            " them out."
+        )
 
 
 def add_root_cases(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ One table says them all: ``build = { workspace = "2G" }`` in a case, ``--trt-bui
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-__all__ = ["BuildOptions", "anchored", "merged", "read_build_options", "read_word", "require_words"]
+__all__ = ["LISTS", "BuildOptions", "anchored", "merged", "read_build_options", "read_word", "require_words"]
+
+
+LISTS = ("plugins", "tactic_sources", "compute_capabilities")
+"""Options that take several texts."""
+
+_MOST_BYTES = 2**63 - 1
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) *([KMG]?)(?:I?B)?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def _one_of(*words: str) -> Callable[[Any, str], str]:
 
 def _whole(least: int, most: int | None = None) -> Callable[[Any, str], int]:
     def read(value: Any, where: str) -> int:
-        number = int(value) if isinstance(value, str) and value.isdigit() else value
+        number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
         whole = isinstance(number, int) and not isinstance(number, bool)
         if not whole or number < least or (most is not None and number > most):
             limit = f"from {least} to {most}" if most is not None else f"of at least {least}"
@@ -179,18 +187,20 @@ def _sources(value: Any, where: str) -> tuple[str, ...]:
 
 def _bytes(value: Any, where: str) -> int:
     """A size such as 512M, 2G or 4096K; a bare number is MiB, as trtexec takes it."""
-    text = str(value).strip().upper().removesuffix("IB").removesuffix("B")
-    number, unit = (text[:-1], text[-1]) if text[-1:] in ("K", "M", "G") else (text, "M")
-    if isinstance(value, bool) or not number.replace(".", "", 1).isdigit() or not float(number):
+    found = None if isinstance(value, bool) else _SIZE.fullmatch(str(value).strip())
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    size = int(float(found[1]) * units[found[2].upper() or "M"]) if found else 0
+    if not 0 < size <= _MOST_BYTES:
         raise SpecError(f'{where} = {value!r} must be a size such as "512M" or "2G" (a bare number is MiB).')
-    return int(float(number) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit])
+    return size
 
 
 def _capabilities(value: Any, where: str) -> tuple[str, ...]:
-    texts = (str(value),) if isinstance(value, float) else _texts(value, where)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    told = [str(item) if isinstance(item, float) else item for item in items]
+    texts = tuple(text for item in told for text in _texts(item, where))
     for text in texts:
-        major, dot, minor = text.partition(".")
-        if not (dot and major.isdigit() and minor.isdigit()):
+        if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", text):
             raise SpecError(f'{where} = {value!r} must be compute capabilities such as "8.9".')
     return texts
 

@@ -10,8 +10,9 @@ import pytest
 
 from pytest_trt import settings
 from pytest_trt.backends import choose
+from pytest_trt.backends.cuda import is_on_device
 from pytest_trt.check import build, could_not, refuse_other_than_engines, verdict_of
-from pytest_trt.errors import CaseError, PytestTrtError
+from pytest_trt.errors import CaseError, DataError, PytestTrtError
 from pytest_trt.judging import note, prepare
 from pytest_trt.opening import open_golden
 from pytest_trt.reference import subject_of
@@ -84,8 +85,8 @@ class GoldenCheck:
         __tracebackhide__ = True
         from pytest_trt.errors import NotPassed
 
-        arrays = {name: np.asarray(value) for name, value in outputs.items()}
         try:
+            arrays = {name: _on_host(name, value) for name, value in outputs.items()}
             ran = self._item.stash.get(_engine, self._ran)
             verdict = verdict_of(self._case, self._precision, self._model, self.golden, ran, [arrays])
         except PytestTrtError as error:
@@ -97,6 +98,12 @@ class GoldenCheck:
         pytest.fail(text, pytrace=False)
 
 
+def _on_host(name: str, value: Any) -> np.ndarray:
+    if is_on_device(value):
+        raise DataError(f"output {name!r} lies on the GPU, and is judged in numpy: run without on_device, or copy it.")
+    return np.asarray(value)
+
+
 def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
     """The engine for ``trt_engine``; what goes wrong is noted on the item.
 
@@ -106,6 +113,8 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
     name = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
+        if settings.build_only(item.config):
+            raise CaseError("--trt-build-only runs nothing, and this test runs its engine: deselect it.")
         model = subject_of(case)
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         backend = choose(name)
@@ -136,19 +145,19 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
                 f"{case.where}: {golden.source} holds {len(golden.runs)} data sets, which trt_golden can't hand out as"
                 " one: judge them all with trt_check()."
             )
-        ran = _ran(item, choose(name))
+        ran = _ran(item, case, choose(name))
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error))
         raise
     return GoldenCheck(golden, item, case, precision, model, ran)
 
 
-def _ran(item: pytest.Item, backend: Backend) -> OutputsGiven:
+def _ran(item: pytest.Item, case: Case, backend: Backend) -> OutputsGiven:
     if "trt_engine" in getattr(item, "fixturenames", ()):
         return OutputsGiven(backend.name, backend.simulated)
-    if settings.require_engine(item.config):
+    if settings.require_engine(item.config) or settings.how_for(item.config, case).plan is not None:
         raise CaseError(
-            "an engine is required (--trt-require-engine), and outputs that are handed to trt_golden.check() without"
-            " trt_engine may come from anywhere: take trt_engine, or trt_check."
+            "an engine is required (--trt-require-engine, --trt-engine), and outputs that are handed to"
+            " trt_golden.check() without trt_engine may come from anywhere: take trt_engine, or trt_check."
         )
     return OutputsGiven("given outputs", False)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from pytest_trt.errors import BackendError, DataError, LoweringError
-from pytest_trt.feeds import finite, split
+from pytest_trt.feeds import finite, fit, split
 from pytest_trt.ranges import Ranges
 from pytest_trt.session import open_session, run
 
@@ -38,7 +38,7 @@ def calibrate(
             independent, else all.
 
     Raises:
-        DataError: no samples, or a NaN or infinite value among them.
+        DataError: no samples, samples that do not fit, or a NaN or infinite value among them.
         LoweringError: the fp32 model itself overflows or makes NaN on these samples.
     """
     inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
@@ -47,6 +47,7 @@ def calibrate(
     at_once = batch
     seen = False
     for arrays in samples:
+        fit(arrays, model.inputs, source)
         finite(arrays, source)
         if not seen and batch is None:
             at_once = _BATCH if _independent(session, model, arrays) else None

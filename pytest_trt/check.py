@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_trt.backends import DEFAULT, Planner, choose, known_backend
-from pytest_trt.errors import BackendError, GoldenError, PytestTrtError
+from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtError
 from pytest_trt.honoured import asked_of, require_honoured
-from pytest_trt.how import how_of, recipe_of
+from pytest_trt.how import how_of, recipe_of, require_heeded
 from pytest_trt.judge import accept_hint, judge
 from pytest_trt.layer import achieved
 from pytest_trt.locate import blame
@@ -89,6 +89,7 @@ def check(
         if require_engine or how.plan is not None:
             refuse_other_than_engines(chosen)
         model = subject_of(case)
+        require_heeded(how.words, name)
         if how.only_build:
             return built_only(case, precision, model, chosen, how, Path(golden_dir))
         model.require_float_output()
@@ -122,6 +123,10 @@ def built_only(case: Case, precision: Precision, model: Model, backend: Backend,
         BackendError: the backend builds no engines.
     """
     refuse_other_than_engines(backend)
+    if how.plan is not None:
+        raise CaseError(
+            f"{case.where}: --trt-build-only builds, and {how.plan} is built already: leave one of them out."
+        )
     if not isinstance(backend, Planner):
         raise BackendError(f"backend {backend.name!r} can't build without running: drop --trt-build-only.")
     plan = backend.plan(recipe_of(case, model, precision, _feeds_of(case, model, precision, golden_dir), how))

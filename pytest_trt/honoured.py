@@ -11,6 +11,7 @@ from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from pytest_trt.backends import Engine
+    from pytest_trt.layer import Achieved
     from pytest_trt.model import Model
 
 __all__ = ["asked_of", "require_honoured"]
@@ -40,17 +41,25 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
     layers = engine.layers()
     found = achieved(layers, asked)
     unknown = found.by_precision.get("unknown", 0)
-    if not layers or (unknown and unknown == found.compute):
+    # a network without matrix products is fp32 where nothing says otherwise, and nothing else
+    told = found.compute > unknown or (layers and not unknown and asked in ("fp32", "tf32"))
+    if not told:
         raise PrecisionNotHonoured(
-            f"the engine does not tell the precision of its layers, so nobody can say that it runs in {asked}."
-            f" {_how_it_tells(engine)}, {_ACCEPT}"
+            "the engine does not tell the precision of its compute layers (convolutions, matrix products, RNNs), so"
+            f" nobody can say that it runs in {asked}. {_how_it_tells(engine)}, {_ACCEPT}"
         )
-    if found.honoured < least * (found.compute - unknown):
+    if not _enough(found, least):
+        share = "at least one is" if asked == "tf32" else f"at least {100 * least:g} % are"
         raise PrecisionNotHonoured(
-            f"{asked} was asked, and the engine has {found}; at least {100 * least:g} % are required. Ask with"
-            " --trt-typing=strong where the release has it, or for the precision that it runs in,"
-            f" {_ACCEPT}"
+            f"{asked} was asked, and the engine has {found}; {share} required. Ask with --trt-typing=strong where the"
+            f" release has it, or for the precision that it runs in, {_ACCEPT}"
         )
+
+
+def _enough(found: Achieved, least: float) -> bool:
+    if found.asked == "tf32":  # a permission to multiply coarser: a layer that stays in fp32 is none the worse
+        return found.honoured > 0 or not found.compute
+    return found.honoured >= least * found.compute
 
 
 def _how_it_tells(engine: Engine) -> str:

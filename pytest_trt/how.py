@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trt.build_options import BuildOptions, anchored, merged
-from pytest_trt.errors import CaseError
+from pytest_trt.errors import BackendError, CaseError
 from pytest_trt.lowering import at_opset, needs_ranges
 from pytest_trt.ranges import Ranges, read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
 
-__all__ = ["How", "calibration_of", "how_of", "recipe_of"]
+__all__ = ["How", "calibration_of", "how_of", "recipe_of", "require_heeded"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class How:
         plan: file of an engine that was built elsewhere, in place of building.
         store: folder of plans and timing caches; None keeps nothing.
         only_build: whether to build and not to run.
+        words: names of the options that were told on the command line, which no backend may drop.
         progress: told what is going on, where somebody watches.
     """
 
@@ -41,6 +42,7 @@ class How:
     plan: Path | None = None
     store: Path | None = None
     only_build: bool = False
+    words: tuple[str, ...] = ()
     progress: Callable[[str, float | None], None] | None = None
 
 
@@ -48,6 +50,21 @@ def how_of(case: Case) -> How:
     """As the case itself says, its plans kept nowhere."""
     plan = case.base / case.engine if case.engine else None
     return How(merged(anchored(case.build, case.base)), plan)
+
+
+def require_heeded(words: Iterable[str], backend: str) -> None:
+    """Refuse options of the command line that the backend has no use for; a case's own table serves several backends.
+
+    Raises:
+        BackendError: names them.
+    """
+    heeded = {"onnxruntime": ("honoured",), "torch": ("honoured", "device"), "torch-compile": ("honoured", "device")}
+    unheeded = [word for word in words if word not in heeded.get(backend, (word,))]
+    if unheeded:
+        raise BackendError(
+            f"backend {backend!r} has no use for {', '.join(unheeded)} (--trt-build, --trt-typing): choose a backend"
+            " that builds engines with --trt-backend, or leave it out."
+        )
 
 
 def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Arrays, ...], how: How) -> Recipe:
@@ -81,7 +98,7 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
 
 
 def calibration_of(
-    case: Case, model: Model, precision: Precision, feeds: Iterable[Arrays], options: BuildOptions
+    case: Case, model: Model, precision: Precision, feeds: tuple[Arrays, ...], options: BuildOptions
 ) -> Calibration | None:
     """What int8 is calibrated with: the case's samples or ranges; None where the precision needs none.
 
@@ -102,6 +119,8 @@ def calibration_of(
             ' "module:function" in the case, or pass --trt-calibration; "golden" calibrates on the golden\'s inputs.'
         )
     source = f"{case.where}: calibration {case.calibration!r}"
+    if case.calibration == "golden" and not feeds:
+        raise CaseError(f"{source}: there is no golden of {case.name!r}, whose inputs would calibrate. Make it first.")
     if case.calibration == "golden":
         return sampled(model, lambda: feeds, source, case.batch)
     if case.calibration.endswith(".txt"):

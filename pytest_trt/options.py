@@ -220,8 +220,9 @@ OPTIONS = (
     ),
     Option(
         "build-only",
-        "Build the engines and judge nothing: shows that a model parses and builds, on a machine that can't run it.",
-        "bool",
+        "Build the engines and judge nothing: shows that a model parses and builds, on a machine that can't run it. To"
+        " be typed, not kept in addopts.",
+        None,
         {"action": "store_true"},
     ),
     Option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import TensorSpec
 
-__all__ = ["Profile", "Span", "covers", "is_dynamic", "profile_of_feeds", "require_fit"]
+__all__ = ["Profile", "Span", "is_dynamic", "profile_of_feeds", "require_fit"]
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,6 @@ def require_fit(profile: Profile, specs: Iterable[TensorSpec], where: str) -> No
     missing = [name for name, spec in by_name.items() if is_dynamic(spec) and name not in profile]
     if missing:
         raise CaseError(f"{where}: the dynamic input {missing[0]!r} has no shapes in it. Write its min, opt and max.")
-
-
-def covers(profile: Profile, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether all of these shapes lie within the profile."""
-    return all(
-        len(span.min) == len(shapes[name])
-        and all(low <= size <= high for low, size, high in zip(span.min, shapes[name], span.max, strict=True))
-        for name, span in profile.items()
-    )
 
 
 def _span(shapes: list[tuple[int, ...]]) -> Span:

@@ -85,6 +85,9 @@ class Results:
         terminalreporter.section("pytest-trt")
         for line, verdict in table(self.records) if self.records else ():
             terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
+        built = sum(record["verdict"] == "built" for record in self.records)
+        if built:
+            terminalreporter.write_line(f"{built} built and nothing of them judged (--trt-build-only)", yellow=True)
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
         for text in self.complaints:
@@ -116,8 +119,11 @@ class Results:
         option = self.config.option
         if option.trt_model:
             return "--trt-model"
-        if option.trt_require_engine:
-            return "--trt-require-engine"
+        for word, told in (("require-engine", option.trt_require_engine), ("engine", option.trt_engine)):
+            if told:
+                return f"--trt-{word}"
+        if option.trt_build_only:
+            return "--trt-build-only"
         selected = (
             option.keyword or option.markexpr or getattr(option, "deselect", None) or getattr(option, "lf", False)
         )

@@ -43,6 +43,7 @@ __all__ = [
     "precisions_for",
     "report_file",
     "require_engine",
+    "standing",
     "update_golden",
     "validate",
 ]
@@ -130,8 +131,8 @@ def how_for(config: pytest.Config, case: Case) -> How:
     from pytest_trt.build_options import anchored, merged
     from pytest_trt.how import How
 
-    told = _build_table([f"typing={config.getoption('trt_typing') or ''}"], config.getoption("trt_build"))
-    ini = _build_table([f"typing={_ini(config, 'typing') or ''}"], _ini(config, "build"))
+    told = _build_table(config.getoption("trt_build"), config.getoption("trt_typing"))
+    ini = _build_table(_ini(config, "build"), _ini(config, "typing"))
     given = config.getoption("trt_engine")
     plan = Path(config.invocation_params.dir, given) if given else case.base / case.engine if case.engine else None
     return How(
@@ -143,20 +144,30 @@ def how_for(config: pytest.Config, case: Case) -> How:
         plan=plan,
         store=_store(config),
         only_build=build_only(config),
+        words=tuple(told),
         progress=progress_of(config),
     )
 
 
 def build_only(config: pytest.Config) -> bool:
     """Whether engines are built and nothing is judged."""
-    return bool(config.getoption("trt_build_only") or config.getini("trt_build_only"))
+    return bool(config.getoption("trt_build_only"))
 
 
-def _build_table(typing: list[str], texts: list[str] | None) -> dict[str, Any]:
-    from pytest_trt.build_options import read_build_options, read_word
+def standing(config: pytest.Config, word: str) -> bool:
+    """Whether a word is one of addopts or PYTEST_ADDOPTS, and was not typed for this run."""
+    words = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    return any(str(written).partition("=")[0] == word for written in words)
 
-    words = [text for text in [*typing, *(texts or [])] if not text.endswith("typing=")]
-    return read_build_options(dict(read_word(word) for word in words), "--trt-build")
+
+def _build_table(texts: list[str] | None, typing: str | None) -> dict[str, Any]:
+    """What ``--trt-build`` (or its ini twin) says; a list that is repeated grows, else the last one counts."""
+    from pytest_trt.build_options import LISTS, read_build_options, read_word
+
+    words: dict[str, str] = {}
+    for key, value in map(read_word, texts or []):
+        words[key] = f"{words[key]},{value}" if key in LISTS and key in words else value
+    return read_build_options({**words, **({"typing": typing} if typing else {})}, "--trt-build")
 
 
 def _store(config: pytest.Config) -> Path | None:
@@ -190,9 +201,7 @@ def models(config: pytest.Config) -> list[Path]:
 
 def models_alone(config: pytest.Config) -> bool:
     """Whether the models are all that is to be collected: they are no standing words of addopts or PYTEST_ADDOPTS."""
-    standing = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
-    written = any(str(word).partition("=")[0] == "--trt-model" for word in standing)
-    return bool(config.getoption("trt_model")) and not written
+    return bool(config.getoption("trt_model")) and not standing(config, "--trt-model")
 
 
 def options_again(config: pytest.Config) -> str:

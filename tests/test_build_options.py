@@ -35,6 +35,11 @@ def test_tactic_sources_can_be_none() -> None:
     }
 
 
+def test_compute_capabilities_are_read_as_texts_and_as_numbers() -> None:
+    for value in ("8.6,8.9", [8.6, 8.9], ["8.6", "8.9"]):
+        assert read_build_options({"compute_capabilities": value}, "build") == {"compute_capabilities": ("8.6", "8.9")}
+
+
 def test_a_key_alone_switches_on() -> None:
     assert read_word("refit") == ("refit", "true")
     assert read_word(" refit = off ") == ("refit", "off")
@@ -47,6 +52,11 @@ def test_a_key_alone_switches_on() -> None:
         ({"typing": "stong"}, "did you mean 'strong'"),
         ({"workspace": "2 potatoes"}, "must be a size"),
         ({"workspace": "0"}, "must be a size"),
+        ({"workspace": "\u00b2"}, "must be a size"),
+        ({"workspace": "9" * 400}, "must be a size"),
+        ({"workspace": "99999999999999G"}, "must be a size"),
+        ({"device": "\u00b2"}, "at least 0"),
+        ({"compute_capabilities": "8.\u00b2"}, 'such as "8.9"'),
         ({"optimization_level": 6}, "from 0 to 5"),
         ({"optimization_level": True}, "from 0 to 5"),
         ({"honoured": 1.5}, "share from 0 to 1"),

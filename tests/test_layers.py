@@ -116,8 +116,7 @@ def test_layers_that_do_not_compute_do_not_count() -> None:
     assert str(found) == "1 of 2 compute layers in int8 (1 in fp16, 1 in int8)"
 
 
-def test_a_layer_that_stays_in_fp32_honours_tf32() -> None:
-    layers = [Layer("a", "conv", precision=label, computes=True) for label in ("tf32", "fp32")]
+def test_an_rnn_computes() -> None:
+    (layer,) = layers_of(told([{"LayerType": "RNN", "Inputs": [{"Format/Datatype": "Row major linear FP32"}]}]))
 
-    assert achieved(layers, "tf32").honoured == 2
-    assert achieved(layers, "fp32").honoured == 1
+    assert (layer.computes, layer.precision) == (True, "fp32")

@@ -159,7 +159,7 @@ def test_every_option_but_those_of_one_run_has_an_ini_twin(pytester: pytest.Pyte
     flags = set(re.findall(r"^ +--(trt-[a-z-]+)", listing, re.MULTILINE))
     twins = {name.replace("_", "-") for name in re.findall(r"^ +(trt_[a-z_]+) \(", listing, re.MULTILINE)}
     assert "trt-precision" in flags & twins
-    assert flags - twins == {"trt-update-golden", "trt-golden-reason", "trt-engine"}
+    assert flags - twins == {"trt-update-golden", "trt-golden-reason", "trt-engine", "trt-build-only"}
 
 
 def test_require_engine_fails_a_simulation_from_the_ini_too(pytester: pytest.Pytester, golden: Path) -> None:

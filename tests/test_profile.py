@@ -6,7 +6,7 @@ import pytest
 from pytest_trt.case import Case
 from pytest_trt.errors import CaseError
 from pytest_trt.model import TensorSpec
-from pytest_trt.profile import Span, covers, profile_of_feeds, require_fit
+from pytest_trt.profile import Span, profile_of_feeds, require_fit
 
 IMAGE = TensorSpec("x", np.dtype(np.float32), ("n", 3, "h", "w"))
 FIXED = TensorSpec("m", np.dtype(np.float32), (1, 4))
@@ -20,14 +20,6 @@ def test_a_profile_covers_the_least_and_the_largest_size_of_each_axis_and_is_bes
     profile = profile_of_feeds(feeds((8, 3, 32, 64), (8, 3, 32, 64), (2, 3, 64, 32)), [IMAGE, FIXED])
 
     assert profile == {"x": Span((2, 3, 32, 32), (8, 3, 32, 64), (8, 3, 64, 64))}
-
-
-def test_shapes_outside_a_profile_are_not_covered() -> None:
-    profile = {"x": Span((1, 3, 32, 32), (1, 3, 32, 32), (4, 3, 64, 64))}
-
-    assert covers(profile, {"x": (4, 3, 32, 64)})
-    assert not covers(profile, {"x": (5, 3, 32, 64)})
-    assert not covers(profile, {"x": (4, 3, 32)})
 
 
 @pytest.mark.parametrize(

@@ -555,7 +555,7 @@ def test_an_array_on_the_gpu_is_read_where_it_lies_and_outputs_can_stay_there(mo
 @pytest.mark.usefixtures("views")
 @pytest.mark.parametrize(
     ("dtype", "strides", "words"),
-    [("float32", (3, 1, 1, 1), "not C-contiguous"), ("float16", None, "the engine reads float32")],
+    [("float32", (3, 1, 1, 1), "not C-contiguous"), ("float16", None, "the engine reads it as float32")],
 )
 def test_an_array_on_the_gpu_that_the_engine_can_not_read_is_refused(
     dtype: str, strides: Any, words: str, monkeypatch: pytest.MonkeyPatch
@@ -859,6 +859,171 @@ def test_a_cache_that_can_not_be_written_is_told_plainly(
 
     with pytest.raises(BackendError, match=r"cache .*folder can't be written"):
         backend("8.6").plan(recipe("int8", calibrator="entropy", **{option: str(tmp_path / "folder")}))
+
+
+def test_ctrl_c_in_any_callback_is_raised_after_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_trt.trt import log
+
+    install(monkeypatch, "10.16", build_warning="careful")
+
+    class Interrupted(list[str]):
+        def append(self, _: str) -> None:
+            raise KeyboardInterrupt
+
+    plain = log.Heard
+    monkeypatch.setattr(log, "Heard", lambda errors, _: plain(errors, Interrupted()))
+
+    with pytest.raises(KeyboardInterrupt):
+        backend("10.16").plan(recipe())
+
+
+def test_a_progress_line_that_can_not_be_written_stops_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+
+    def tell(_: str, share: float | None) -> None:
+        if share is not None:
+            raise OSError
+
+    assert backend("10.16").plan(replace(recipe(), progress=tell)).data
+
+
+def test_releases_that_call_things_deprecated_break_no_strict_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "rtx-1.7")
+
+    assert backend("rtx-1.7").plan(replace(recipe(), store=tmp_path / "plans")).data
+
+
+def test_batches_of_another_size_are_another_calibration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trt, _ = install(monkeypatch, "8.6")
+    span = Span((1, 2, 6, 6), (4, 2, 6, 6), (16, 2, 6, 6))
+    plain = replace(recipe("int8", calibrator="entropy"), store=tmp_path / "plans", profiles=({"x": span},))
+
+    for batch in (2, 4, None):
+        backend("8.6").plan(replace(plain, batch=batch))
+
+    assert built_times(trt) == 3
+
+
+@pytest.mark.parametrize("release", ["10.16", "11.4"])
+@pytest.mark.parametrize("told", [{"calibrator": "entropy"}, {"fallback": "fp16"}, {"calibration_cache": "c"}])
+def test_what_belongs_to_weak_int8_is_refused_in_strong_typing_and_not_dropped(
+    release: str, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, release)
+
+    with pytest.raises(BackendError, match="belong to weak typing"):
+        backend(release).plan(recipe("int8", **told))
+    assert backend(release).plan(recipe("fp16", **told)).data
+
+
+def test_a_calibrator_for_a_file_that_holds_its_scales_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "8.6")
+    plain = recipe("int8")
+    held = lower(plain.model, "int8", plain.calibration.ranges(float_activations(plain.model.proto)))
+
+    with pytest.raises(BackendError, match="holds int8 and its scales already"):
+        backend("8.6").plan(replace(recipe("model", calibrator="entropy"), model=held, calibration=None))
+
+
+def test_a_tactic_source_that_is_named_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, _ = install(monkeypatch, "10.16")
+
+    backend("10.16").plan(recipe(tactic_sources="jit_convolutions,jit_convolutions"))
+
+    assert header(trt)["tactic_sources"] == 1 << int(trt.TacticSource.JIT_CONVOLUTIONS)
+
+
+def test_fallback_to_the_gpu_without_a_dla_core_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+
+    with pytest.raises(BackendError, match="name a dla_core"):
+        backend("10.16").plan(recipe("fp16", gpu_fallback=True))
+
+
+def test_dla_goes_by_builder_flags_where_the_release_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, _ = install(monkeypatch, "10.16", dla_cores=1)
+
+    backend("10.16").plan(recipe("fp16", dla_core=0))
+
+    assert not header(trt)["strongly_typed"]
+    assert "FP16" in header(trt)["flags"]
+
+
+def test_values_that_tell_shapes_are_those_of_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_trt.trt.profiles import _values
+
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
+    shapes = {"x": (TensorProto.FLOAT, [2, 8]), "s": (TensorProto.INT64, [2])}, {"y": (TensorProto.FLOAT, ["a", "b"])}
+    feeds = {"x": np.zeros((4, 8), np.float32), "s": np.array([4, 4, 2, 8], np.int64)}
+    several = replace(recipe(proto=networks.model(nodes, *shapes)), feeds=(feeds,))
+
+    assert _values("s", several) == Span((2, 4), (4, 4), (4, 8))
+
+
+@pytest.mark.parametrize("value", [None, [[1.0], [1.0, 2.0]], "text"])
+def test_an_input_that_is_no_array_is_refused(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+
+    with pytest.raises(DataError):
+        backend("10.16").build(recipe()).run({"x": value})
+
+
+def test_several_runs_do_not_stay_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+
+    with pytest.raises(DataError, match="are 3 runs, and on_device takes one"):
+        backend("10.16").build(replace(recipe(), batch=3)).run(FEEDS, on_device=True)
+
+
+@pytest.mark.usefixtures("views")
+def test_an_array_on_the_gpu_of_several_runs_is_refused_with_what_one_run_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, cuda = install(monkeypatch, "10.16")
+    engine = backend("10.16").build(recipe(proto=networks.convolutional(batch=2)))
+
+    with pytest.raises(DataError, match=r"has shape \(8, 2, 6, 6\), and one run takes .*pass one run at a time"):
+        engine.run({"x": OnGpu(cuda, FEEDS["x"])})
+
+
+def test_streams_go_with_their_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cuda = install(monkeypatch, "10.16")
+
+    for _ in range(3):
+        backend("10.16").build(recipe()).run(FEEDS)
+    gc.collect()
+
+    assert not cuda._device.open_streams
+
+
+def test_the_gpu_that_was_current_is_so_again_and_each_engine_runs_on_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, cuda = install(monkeypatch, "10.16", {"device_count": 2})
+    calls: list[int] = []
+    set_device = cuda.cudaSetDevice
+    monkeypatch.setattr(cuda, "cudaSetDevice", lambda index: (calls.append(index), set_device(index))[1])
+    engine = backend("10.16").build(recipe(device=1))
+    assert cuda.cudaGetDevice()[1] == 0
+    calls.clear()
+
+    engine.run(FEEDS)
+
+    assert calls == [1, 0]
+
+
+@pytest.mark.parametrize("samples", [[], [{"x": np.zeros((0, 2, 6, 6), np.float32)}], [{"z": networks.images(4)}]])
+@pytest.mark.parametrize("told", [{"calibrator": "entropy"}, {"typing": "strong"}, {}])
+def test_samples_that_are_none_or_do_not_fit_are_refused_by_every_road_to_int8(
+    samples: list[Any], told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "8.6")
+    plain = recipe("int8", **told)
+
+    with pytest.raises((DataError, CaseError)):
+        backend("8.6").plan(replace(plain, calibration=sampled(plain.model, lambda: samples, "samples")))
 
 
 def test_rtx_builds_for_the_gpus_that_are_named_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

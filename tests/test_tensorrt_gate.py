@@ -292,3 +292,161 @@ def test_no_context_is_made_and_tensorrt_is_not_imported_by_collecting(
 
     assert found.ret == 0
     assert calls == []
+
+
+@pytest.mark.usefixtures("golden")
+@pytest.mark.parametrize("plan", ["--trt-engine=nosuch.plan", "case"])
+def test_a_plan_that_was_named_is_not_left_unlooked_at_by_building(
+    plan: str, project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    if plan == "case":
+        (project / "trt.toml").write_text('[[model]]\nonnx = "net.onnx"\nengine = "nosuch.plan"\n')
+
+    found = run(pytester, "--trt-build-only", *([plan] if plan != "case" else []))
+
+    assert found.ret == 1
+    assert "nosuch.plan is built already" in results(project)[0]["message"]
+
+
+def test_building_only_is_typed_and_not_kept(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--trt-build-only")
+    assert pytester.runpytest().ret == pytest.ExitCode.USAGE_ERROR
+    monkeypatch.delenv("PYTEST_ADDOPTS")
+    (project / "pytest.ini").write_text("[pytest]\naddopts = --trt-build-only\n")
+    assert pytester.runpytest().ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_building_only_and_requiring_an_engine_exclude_each_other(pytester: pytest.Pytester) -> None:
+    found = pytester.runpytest("--trt-build-only", "--trt-require-engine")
+
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    assert "leave one of them out" in found.stderr.str()
+
+
+@pytest.mark.parametrize("word", ["--trt-engine=net.plan", "--trt-build-only"])
+def test_a_run_that_was_asked_about_an_engine_and_had_none_to_look_at_is_not_green(
+    word: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+
+    found = pytester.runpytest(
+        word, "test_a_run_that_was_asked_about_an_engine_and_had_none_to_look_at_is_not_green.py"
+    )
+
+    assert found.ret == 1
+    assert f"{word.partition('=')[0]} asks for a verdict, and no case was judged" in found.stdout.str()
+
+
+BY_HAND = """
+import pytest
+@pytest.mark.trt(onnx="net.onnx")
+def test_net({fixtures}):
+    {body}
+"""
+
+
+@pytest.mark.usefixtures("golden")
+def test_outputs_of_anywhere_are_not_judged_as_those_of_a_plan(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    (project / "trt.toml").unlink()
+    body = "trt_golden.check(trt_golden.outputs)"
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden", body=body))
+
+    found = run(pytester, "--trt-engine=nosuch.plan")
+
+    assert found.ret == 1
+    assert "may come from anywhere" in found.stdout.str()
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_test_that_runs_its_engine_is_not_only_built(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    (project / "trt.toml").unlink()
+    body = "trt_golden.check(trt_engine.run(trt_golden.inputs))"
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+
+    found = run(pytester, "--trt-build-only")
+
+    assert found.ret == 1
+    assert "this test runs its engine" in found.stdout.str()
+
+
+def test_a_test_that_takes_the_whole_gate_can_be_built_only(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    (project / "trt.toml").unlink()
+    networks.save(networks.convolutional(batch=2), project / "net.onnx")
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_check", body="trt_check()"))
+
+    found = run(pytester, "--trt-build-only")
+
+    assert found.ret == 0
+    assert "1 built and nothing of them judged" in found.stdout.str()
+
+
+@pytest.mark.usefixtures("golden")
+def test_outputs_that_stayed_on_the_gpu_are_told_so_and_not_to_make_the_golden_anew(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    (project / "trt.toml").unlink()
+    body = "trt_golden.check(trt_engine.run(trt_golden.inputs, on_device=True))"
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+
+    found = run(pytester)
+
+    assert found.ret == 1
+    assert "output 'logits' lies on the GPU" in found.stdout.str()
+    assert "--trt-update-golden" not in found.stdout.str()
+
+
+@pytest.mark.usefixtures("golden")
+@pytest.mark.parametrize("word", ["--trt-typing=weak", "--trt-build=dla_core=0"])
+def test_a_word_that_the_simulation_has_no_use_for_is_not_dropped(
+    word: str, project: Path, pytester: pytest.Pytester
+) -> None:
+    found = pytester.runpytest(word, "--trt-report=run.json")
+
+    assert found.ret == 1
+    assert "has no use for" in results(project)[0]["message"]
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_cases_own_build_table_serves_the_simulation_as_well(project: Path, pytester: pytest.Pytester) -> None:
+    (project / "trt.toml").write_text('[[model]]\nonnx = "net.onnx"\nbuild = { workspace = "1G" }\n')
+
+    assert pytester.runpytest().ret == 0
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_list_that_is_repeated_grows_and_typing_has_the_last_word(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = install(monkeypatch, "10.16")
+    sources = ["--trt-build=tactic_sources=cublas", "--trt-build=tactic_sources=cudnn"]
+
+    assert run(pytester, *sources, "--trt-build=typing=strong", "--trt-typing=weak").ret == 0
+
+    made = trt._world.plans[-1]
+    assert made["tactic_sources"] == (1 << int(trt.TacticSource.CUBLAS)) | (1 << int(trt.TacticSource.CUDNN))
+    assert not made["strongly_typed"]
+
+
+def test_calibration_by_the_goldens_inputs_without_a_golden_says_that_there_is_none(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    networks.save(networks.convolutional(batch=2), project / "net.onnx")
+
+    found = run(pytester, "--trt-build-only", "--trt-precision=int8", "--trt-calibration=golden")
+
+    assert found.ret == 1
+    assert "there is no golden of 'net'" in results(project)[0]["message"]

@@ -37,6 +37,8 @@ _PACKAGES = {
     "onnxruntime-cuda": ("onnxruntime-gpu",),
     "onnxruntime-tensorrt": ("onnxruntime-gpu",),
     "torch-compile": ("torch",),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
+    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from pytest_trt.errors import BackendError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -18,15 +20,16 @@ if TYPE_CHECKING:
 __all__ = [
     "DeviceArray",
     "Gpu",
+    "Stream",
     "allocate",
     "copy",
     "device_view",
     "download",
     "is_on_device",
     "open_gpu",
-    "open_stream",
     "synchronize",
     "upload",
+    "using",
 ]
 
 _ON_A_GPU = (2, 13)  # DLPack's numbers of CUDA and of CUDA managed memory
@@ -100,7 +103,7 @@ class _Memory:
 
 
 def open_gpu(index: int) -> Gpu:
-    """Make the GPU the current one of this thread, in its primary context, and say what it is.
+    """What a GPU is; it does not become the current one.
 
     Raises:
         BackendError: cuda-python is not installed, the driver is missing or too old, or there is no such GPU.
@@ -113,7 +116,6 @@ def open_gpu(index: int) -> Gpu:
         raise BackendError(
             f"GPU {index} was asked (build option device), and {count} can be seen: 0 to {count - 1}. {_LOOK}"
         )
-    _called(cudart.cudaSetDevice(index), f"GPU {index} can't be used")
     (found,) = _called(cudart.cudaGetDeviceProperties(index), f"GPU {index} tells nothing about itself")
     (driver,) = _called(cudart.cudaDriverGetVersion(), "the driver does not tell its version")
     (runtime,) = _called(cudart.cudaRuntimeGetVersion(), "the CUDA runtime does not tell its version")
@@ -198,14 +200,38 @@ def device_view(value: Any, what: str) -> DeviceArray:
     return DeviceArray(int(view.ptr), tuple(view.shape), np.dtype(view.dtype), value)
 
 
-def open_stream() -> int:
-    """A stream of our own, kept until the process ends; the default one would wait for everybody's.
+class Stream:
+    """A stream of our own, since the default one would wait for everybody's; destroyed when nobody holds it any more.
+
+    Attributes:
+        handle: its address, as TensorRT takes it.
 
     Raises:
         BackendError: CUDA makes none.
     """
-    (stream,) = _called(_cudart().cudaStreamCreate(), "no CUDA stream can be made")
-    return int(stream)
+
+    def __init__(self) -> None:
+        cudart = _cudart()
+        (stream,) = _called(cudart.cudaStreamCreate(), "no CUDA stream can be made")
+        self.handle = int(stream)
+        weakref.finalize(self, cudart.cudaStreamDestroy, stream)
+
+
+@contextmanager
+def using(index: int) -> Iterator[None]:
+    """Make a GPU the current one of this thread, and the one before it afterwards.
+
+    Raises:
+        BackendError: it can't be used.
+    """
+    cudart = _cudart()
+    (before,) = _called(cudart.cudaGetDevice(), "the current GPU can't be found out")
+    _called(cudart.cudaSetDevice(index), f"GPU {index} can't be used")
+    try:
+        yield
+    finally:
+        if before != index:
+            _called(cudart.cudaSetDevice(before), f"GPU {before} can't be used")
 
 
 def synchronize(stream: int | None = None) -> None:
@@ -221,7 +247,8 @@ def synchronize(stream: int | None = None) -> None:
 
 _LOOK = (
     "Look at nvidia-smi and CUDA_VISIBLE_DEVICES; in a container, at --gpus; on a machine without a GPU,"
-    " --trt-build-only with --trt-backend=tensorrt-rtx builds, and --trt-backend=onnxruntime simulates."
+    " --trt-backend=tensorrt-rtx --trt-build-only --trt-build compute_capabilities=8.9 builds, and"
+    " --trt-backend=onnxruntime simulates."
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends.cuda import DeviceArray, device_view, download, is_on_device, open_gpu, open_stream
+from pytest_trt.backends.cuda import DeviceArray, Stream, device_view, download, is_on_device, open_gpu, using
 from pytest_trt.backends.tf32 import require_no_override
 from pytest_trt.errors import DataError
 from pytest_trt.feeds import conform, join, split
@@ -47,7 +47,8 @@ class TensorrtEngine:
     precision: Precision
     engine: tensorrt.ICudaEngine
     context: tensorrt.IExecutionContext
-    stream: int
+    device: int
+    stream: Stream
     tensors: tuple[Tensor, ...]
     grown: Mapping[str, tuple[Grown, Any]]
     computing: frozenset[str]
@@ -76,25 +77,43 @@ class TensorrtEngine:
             DataError: the inputs do not fit.
             BackendError: running fails.
         """
-        if on_device or any(is_on_device(value) for value in inputs.values()):
-            outputs = self._run_once(self._views(inputs))
-            return outputs if on_device else self._on_host(outputs)
-        fitting = conform(dict(inputs), self.model.inputs, self.model.source)
-        runs = split(fitting, self.model.inputs, self.batch)
-        return join([self._on_host(self._run_once(feeds)) for feeds in runs])
+        given = {name: value if is_on_device(value) else _in_numpy(value) for name, value in inputs.items()}
+        with using(self.device):
+            if any(is_on_device(value) for value in given.values()):
+                outputs = self._run_once(self._views(given))
+                return outputs if on_device else self._on_host(outputs)
+            fitting = conform(given, self.model.inputs, self.model.source)
+            runs = list(split(fitting, self.model.inputs, self.batch))
+            if on_device and len(runs) > 1:
+                raise DataError(f"{self.model.source}: these inputs are {len(runs)} runs, and on_device takes one.")
+            found = [self._run_once(feeds) for feeds in runs]
+            return found[0] if on_device else join([self._on_host(outputs) for outputs in found])
 
     def _run_once(self, feeds: Mapping[str, NDArray[Any] | DeviceArray]) -> dict[str, Any]:
         where = self.trt, self.engine, self.context, self.tensors, self.grown
-        return execute(*where, feeds, self.stream, self.model.source)
+        return execute(*where, feeds, self.stream.handle, self.model.source)
 
     def _views(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any] | DeviceArray]:
-        names = [tensor.name for tensor in self.tensors if tensor.is_input]
-        if set(names) != set(inputs):
-            raise DataError(f"{self.model.source}: inputs {sorted(inputs)} were given, and {sorted(names)} are taken.")
-        return {
+        """Inputs of one run, those on the GPU where they lie."""
+        specs = {spec.name: spec for spec in self.model.inputs}
+        if set(specs) != set(inputs):
+            raise DataError(f"{self.model.source}: inputs {sorted(inputs)} were given, and {sorted(specs)} are taken.")
+        views = {
             name: device_view(value, f"input {name!r}") if is_on_device(value) else value
             for name, value in inputs.items()
         }
+        for name, view in views.items():
+            axes = specs[name].shape
+            fits = axes is None or (
+                len(axes) == len(view.shape)
+                and all(a == b for a, b in zip(axes, view.shape, strict=True) if isinstance(a, int))
+            )
+            if not fits:
+                raise DataError(
+                    f"{self.model.source}: input {name!r} has shape {tuple(view.shape)}, and one run takes"
+                    f" {specs[name]}: with an array on the GPU, pass one run at a time."
+                )
+        return views
 
     def _on_host(self, outputs: Mapping[str, Any]) -> Arrays:
         return {
@@ -121,14 +140,18 @@ class TensorrtBackend:
         """See :meth:`pytest_trt.backends.Backend.build`; a recipe that names a plan has it loaded in place of built."""
         require_no_override(recipe.precision, self.name)
         gpu = open_gpu(recipe.options.device)
-        plan = plan_for(self.trt, recipe, gpu) if recipe.plan is None else plan_of_file(self.trt, recipe, gpu)
-        return self._opened(recipe, plan)
+        with using(gpu.index):
+            plan = plan_for(self.trt, recipe, gpu) if recipe.plan is None else plan_of_file(self.trt, recipe, gpu)
+            return self._opened(recipe, plan)
 
     def plan(self, recipe: Recipe) -> TensorrtPlan:
         """See :meth:`pytest_trt.backends.Planner.plan`; needs no GPU where the recipe names compute capabilities."""
         require_no_override(recipe.precision, self.name)
-        gpu = None if recipe.options.compute_capabilities else open_gpu(recipe.options.device)
-        return plan_for(self.trt, recipe, gpu)
+        if recipe.options.compute_capabilities:
+            return plan_for(self.trt, recipe, None)
+        gpu = open_gpu(recipe.options.device)
+        with using(gpu.index):
+            return plan_for(self.trt, recipe, gpu)
 
     def _opened(self, recipe: Recipe, plan: TensorrtPlan) -> TensorrtEngine:
         engine, context, said = load_engine(self.trt, plan, recipe)
@@ -141,7 +164,8 @@ class TensorrtBackend:
             precision=recipe.precision,
             engine=engine,
             context=context,
-            stream=open_stream(),
+            device=recipe.options.device,
+            stream=Stream(),
             tensors=tensors,
             grown=grown_outputs(self.trt, context, tensors),
             computing=matrix_nodes(recipe.model.proto),
@@ -161,4 +185,9 @@ def open_backend(name: str = "tensorrt") -> TensorrtBackend:
 
 
 def _in_numpy(value: Any) -> NDArray[Any]:
-    return download(value) if isinstance(value, DeviceArray) else np.asarray(value)
+    if isinstance(value, DeviceArray):
+        return download(value)
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever the object's own conversion raises
+        raise DataError(f"{type(value).__name__} is no array: {error}.") from error

@@ -149,8 +149,9 @@ def float_activations(model: ModelProto) -> list[str]:
 
 
 def matrix_nodes(model: ModelProto) -> frozenset[str]:
-    """Names of the nodes that multiply matrices."""
-    return frozenset(node.name for node in model.graph.node if node.op_type in MATRIX_OPERANDS and node.name)
+    """Names of the nodes that multiply matrices, those of RNNs included."""
+    kinds = {*MATRIX_OPERANDS, "Einsum", "RNN", "GRU", "LSTM"}
+    return frozenset(node.name for node in model.graph.node if node.op_type in kinds and node.name)
 
 
 def fresh(model: ModelProto) -> Callable[[str], str]:

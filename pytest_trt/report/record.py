@@ -34,7 +34,13 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-cu12",
+    "tensorrt-cu13-bindings",
+    "tensorrt-cu12-bindings",
     "tensorrt-rtx",
+    "tensorrt-rtx-cu13-bindings",
+    "tensorrt-rtx-cu12-bindings",
     "cuda-bindings",
     "torch",
 )

@@ -10,9 +10,10 @@ import numpy as np
 
 from pytest_trt.atomic import write_whole
 from pytest_trt.backends.cuda import upload
-from pytest_trt.errors import BackendError, CaseError
-from pytest_trt.feeds import finite, join, split
+from pytest_trt.errors import BackendError, CaseError, DataError
+from pytest_trt.feeds import finite, fit, join, split
 from pytest_trt.trt.dtypes import to_engine
+from pytest_trt.trt.log import guarded
 from pytest_trt.trt.release import member, require
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_trt.feeds import Arrays
+    from pytest_trt.model import TensorSpec
     from pytest_trt.recipe import Recipe
 
-__all__ = ["Calibrating", "calibrator_for", "write_cache"]
+__all__ = ["Calibrating", "batches_of", "calibrated_by", "calibrator_for", "read_bytes", "write_cache"]
 
 _MOST_SAMPLES = 512
 _MOST_BYTES = 32 * 2**20
@@ -39,23 +41,16 @@ class Calibrating:
     Attributes:
         calibrator: TensorRT's object, to be kept alive while the engine is built.
         feeds: batches of samples, from the beginning at each call.
-        problems: what went wrong in a callback, where TensorRT can't be told.
         written: the calibration cache that TensorRT made, one item.
     """
 
     calibrator: Any = None
     feeds: Callable[[], Iterator[Arrays]] = lambda: iter(())
-    problems: list[Exception] = field(default_factory=list)
     written: list[bytes] = field(default_factory=list)
 
     def first(self) -> Arrays | None:
         """The first batch of samples, which tells their shapes; None where a cache stands for them."""
         return next(self.feeds(), None)
-
-    def finish(self) -> None:
-        """Raise what a callback could not."""
-        if self.problems:
-            raise self.problems[0]
 
 
 def calibrator_for(trt: ModuleType, recipe: Recipe) -> Calibrating:
@@ -72,15 +67,16 @@ def calibrator_for(trt: ModuleType, recipe: Recipe) -> Calibrating:
     """
     instead = "TensorRT 11 takes int8 by Q/DQ only: leave calibrator out"
     base = require(member(trt, _CLASSES[recipe.options.calibrator]), "int8 calibrators", trt, instead)
-    cache = Path(recipe.options.calibration_cache) if recipe.options.calibration_cache else None
-    kept = cache.read_bytes() if cache and cache.is_file() else None
+    kept = read_bytes(recipe.options.calibration_cache, "calibration cache")
     if not kept and (recipe.calibration is None or recipe.calibration.samples is None):
         raise CaseError(
             f"{recipe.model.source}: calibrator = {recipe.options.calibrator!r} needs samples, and the case has ranges"
             " or nothing. Name samples as its calibration, or an existing calibration_cache."
         )
-    state = Calibrating(feeds=lambda: _feeds(recipe))
+    state = Calibrating(feeds=lambda: batches_of(recipe))
     first = state.first()
+    if not kept and first is None:
+        raise DataError(f"{recipe.calibration.source if recipe.calibration else 'calibration'} holds no samples.")
     batch = next(iter(first.values())).shape[0] if first and all(a.ndim for a in first.values()) else 1
     state.calibrator = _new_calibrator(base, state, kept, batch)
     return state
@@ -97,22 +93,39 @@ def _new_calibrator(base: Any, state: Calibrating, kept: bytes | None, batch: in
             return batch
 
         def get_batch(self, names: list[str], *_: Any) -> list[int] | None:
-            # an exception that crosses the builder would be lost, or end the process
-            try:
+            self.held = []
+            with guarded():
                 feeds = next(self.feeds, None)
                 self.held = [upload(to_engine(feeds[name])) for name in names] if feeds else []
-            except Exception as error:
-                state.problems.append(error)
-                self.held = []
             return [array.address for array in self.held] or None
 
         def read_calibration_cache(self, *_: Any) -> bytes | None:
             return kept
 
         def write_calibration_cache(self, cache: Any, *_: Any) -> None:
-            state.written.append(bytes(cache))
+            with guarded():
+                state.written.append(bytes(cache))
 
     return Calibrator()
+
+
+def read_bytes(path: str | None, what: str) -> bytes | None:
+    """The file's bytes; None where none is named or there is none.
+
+    Raises:
+        BackendError: it can't be read.
+    """
+    try:
+        return Path(path).read_bytes() if path and Path(path).is_file() else None
+    except (OSError, ValueError) as error:
+        raise BackendError(f"the {what} {path} can't be read: {error}.") from error
+
+
+def calibrated_by(recipe: Recipe) -> str:
+    """What decides the ranges of TensorRT's calibrator, for the record: a cache that is there, else the samples."""
+    path = recipe.options.calibration_cache
+    found = read_bytes(path, "calibration cache")
+    return f"calibration cache {path}" if found else str(recipe.calibration.source if recipe.calibration else "")
 
 
 def write_cache(recipe: Recipe, state: Calibrating) -> None:
@@ -126,11 +139,11 @@ def write_cache(recipe: Recipe, state: Calibrating) -> None:
         return
     try:
         write_whole(Path(path), state.written[-1])
-    except OSError as error:
-        raise BackendError(f"the calibration cache {path} can't be written: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        raise BackendError(f"the calibration cache {path} can't be written: {error}.") from error
 
 
-def _feeds(recipe: Recipe) -> Iterator[Arrays]:
+def batches_of(recipe: Recipe) -> Iterator[Arrays]:
     """Batches of one size, as TensorRT wants them, and as large as may be, since its histograms get coarser by each.
 
     A fixed first axis tells the size. A dynamic one takes all samples of an array, up to 512 and 32 MiB, or the case's
@@ -140,16 +153,17 @@ def _feeds(recipe: Recipe) -> Iterator[Arrays]:
         return
     specs, size = recipe.model.inputs, 0
     fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
-    for arrays in _gathered(recipe.calibration.samples(), recipe.calibration.source):
+    for arrays in _gathered(recipe.calibration.samples(), specs, recipe.calibration.source):
         size = size or _size(arrays, recipe.batch)
         for feeds in split(arrays, specs, size):
             yield feeds if fixed else {name: _filled(array, size) for name, array in feeds.items()}
 
 
-def _gathered(samples: Iterable[Arrays], source: str) -> Iterator[Arrays]:
+def _gathered(samples: Iterable[Arrays], specs: tuple[TensorSpec, ...], source: str) -> Iterator[Arrays]:
     """Samples that come a few at a time, put together up to what a batch may hold."""
     held: list[Arrays] = []
     for arrays in samples:
+        fit(arrays, specs, source)
         finite(arrays, source)
         held.append(arrays)
         if sum(array.nbytes for part in held for array in part.values()) >= _MOST_BYTES or len(held) == _MOST_SAMPLES:

@@ -48,6 +48,8 @@ def configure(
         config.set_tactic_sources(_mask(trt, options.tactic_sources))
     if options.hardware_compatibility != "none":
         config.hardware_compatibility_level = _compatibility(trt, options.hardware_compatibility)
+    if options.gpu_fallback and options.dla_core is None:
+        raise BackendError("gpu_fallback is for layers that DLA can't run: name a dla_core, or leave it out.")
     if options.dla_core is not None:
         _use_dla(trt, builder, config, precision, options)
     if options.compute_capabilities:
@@ -94,7 +96,7 @@ def _mask(trt: ModuleType, names: tuple[str, ...]) -> int:
     known = [name for name in dir(trt.TacticSource) if name.isupper()]
     instead = f"it has {', '.join(known)}, and none"
     sources = [require(member(trt.TacticSource, name), f"tactic source {name}", trt, instead) for name in names]
-    return sum(1 << int(source) for source in sources)
+    return sum({1 << int(source) for source in sources})
 
 
 def _compatibility(trt: ModuleType, word: str) -> Any:

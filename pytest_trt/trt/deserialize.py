@@ -35,8 +35,8 @@ def plan_of_file(trt: ModuleType, recipe: Recipe, gpu: Gpu) -> TensorrtPlan:
     path = recipe.plan
     try:
         data = path.read_bytes() if path else b""
-    except OSError as error:
-        raise BackendError(f"the plan {path} can't be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        raise BackendError(f"the plan {path} can't be read: {error}.") from error
     if not data:
         raise BackendError(f"the plan {path} is empty (0 bytes): build or copy it again.")
     facts = {

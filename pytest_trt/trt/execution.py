@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.cuda import DeviceArray, allocate, copy, synchronize, upload
-from pytest_trt.errors import BackendError
+from pytest_trt.errors import BackendError, DataError
 from pytest_trt.trt.dtypes import as_dtype, numpy_dtype
 from pytest_trt.trt.log import heard
 
@@ -149,7 +149,8 @@ def _feed(context: tensorrt.IExecutionContext, tensor: Tensor, value: Any, said:
     what = f"{source}: input {tensor.name!r}"
     if isinstance(value, DeviceArray):
         if value.dtype != tensor.dtype or tensor.on_host:
-            raise BackendError(f"{what} is {value.dtype} on the GPU, and the engine reads {tensor.dtype}.")
+            where = "on the host" if tensor.on_host else f"as {tensor.dtype}"
+            raise DataError(f"{what} is {value.dtype} on the GPU, and the engine reads it {where}.")
         held: Any = value
         address = value.address
     elif tensor.on_host:

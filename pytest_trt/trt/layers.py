@@ -26,9 +26,10 @@ _DTYPES = (
 )
 
 _COMPUTES = re.compile(
-    r"conv|gemm|matrixmultiply|matrix_multiply|matmul|fullyconnected|fully_connected|attention|mha", re.IGNORECASE
+    r"conv|gemm|matrixmultiply|matrix_multiply|matmul|fullyconnected|fully_connected|attention|mha|rnn|lstm|gru",
+    re.IGNORECASE,
 )
-_MATRIX_NODE = re.compile(r"\b(conv|convtranspose|gemm|matmul|einsum)(_\d+)?$", re.IGNORECASE)
+_MATRIX_NODE = re.compile(r"\b(conv|convtranspose|gemm|matmul|einsum|rnn|lstm|gru)(_\d+)?$", re.IGNORECASE)
 _MOVES = re.compile(r"reformat|shuffle|constant|noop|signal|wait|copy|quantize", re.IGNORECASE)
 _FUSED = re.compile(r"myelin|foreignnode", re.IGNORECASE)
 _ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")

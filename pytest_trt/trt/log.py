@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import tensorrt
 
-__all__ = ["Heard", "heard", "logger_of"]
+__all__ = ["Heard", "caught", "guarded", "heard", "logger_of", "raise_caught"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,26 @@ class Heard:
         """The error lines after what went wrong, or that there were none."""
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(self.errors))
         return f"{what}. TensorRT says:\n{lines}" if lines else f"{what}, and TensorRT says nothing about why."
+
+
+caught: list[BaseException] = []
+"""What was raised in callbacks: on its way through the builder an exception would be lost, a Ctrl-C as well."""
+
+
+def raise_caught() -> None:
+    """Raise the first that callbacks could not."""
+    found, caught[:] = list(caught), []
+    if found:
+        raise found[0]
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Keep what is raised in a callback for :func:`raise_caught`."""
+    try:
+        yield
+    except BaseException as error:
+        caught.append(error)
 
 
 _loggers: dict[int, Any] = {}
@@ -61,10 +81,11 @@ def _new_logger(trt: ModuleType) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, text: str) -> None:
-            for key, listener in list(_listening):
-                if key == id(trt) and int(severity) in errors:
-                    listener.errors.append(text)
-                elif key == id(trt) and int(severity) == warning:
-                    listener.warnings.append(text)
+            with guarded():
+                for key, listener in list(_listening):
+                    if key == id(trt) and int(severity) in errors:
+                        listener.errors.append(text)
+                    elif key == id(trt) and int(severity) == warning:
+                        listener.warnings.append(text)
 
     return Log()

@@ -6,6 +6,7 @@ import hashlib
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,17 @@ from pytest_trt.errors import BackendError
 from pytest_trt.lowering.graph import float_activations
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.precision import Precision
-from pytest_trt.trt.calibrator import Calibrating, calibrator_for, write_cache
+from pytest_trt.trt.calibrator import (
+    Calibrating,
+    batches_of,
+    calibrated_by,
+    calibrator_for,
+    read_bytes,
+    write_cache,
+)
 from pytest_trt.trt.config import configure, load_plugins
 from pytest_trt.trt.graph import flags_for, graph_for, require_possible
-from pytest_trt.trt.log import heard, logger_of
+from pytest_trt.trt.log import heard, logger_of, raise_caught
 from pytest_trt.trt.parser import parse
 from pytest_trt.trt.profiles import add_profiles, calibration_profile, profiles_of
 from pytest_trt.trt.progress import monitor
@@ -94,12 +102,32 @@ def plan_for(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> TensorrtPlan:
 
 
 def _order(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> _Order:
-    typing = typing_of(trt, recipe.options.typing)
+    typing = typing_of(trt, recipe.options.typing, for_dla=recipe.options.dla_core is not None)
+    _require_calibrator_heeded(trt, recipe, typing)
     graph = graph_for(recipe, typing)
     by_hand = typing == "weak" and recipe.precision is Precision.INT8 and held_precision(recipe.model.proto) == "fp32"
     calibrates = by_hand and recipe.options.calibrator != "ranges"
     amax = _all_ranges(recipe) if by_hand and not calibrates else {}
     return _Order(trt, recipe, gpu, typing, graph, amax, calibrates)
+
+
+def _require_calibrator_heeded(trt: ModuleType, recipe: Recipe, typing: str) -> None:
+    """TensorRT's calibrator is weak typing's: elsewhere it would be dropped, and other ranges taken in its place."""
+    options, held = recipe.options, held_precision(recipe.model.proto)
+    int8 = recipe.precision is Precision.INT8 or (recipe.precision is Precision.MODEL and held == "int8")
+    told = options.calibrator != "ranges" or options.calibration_cache or options.fallback != "fp32"
+    if not (int8 and told):
+        return
+    if held != "fp32":
+        raise BackendError(
+            f"{recipe.model.source} holds {held} and its scales already: calibrator, calibration_cache and fallback say"
+            " nothing there. Leave them out."
+        )
+    if typing == "strong":
+        raise BackendError(
+            f"calibrator, calibration_cache and fallback belong to weak typing, and {label(trt)} is asked for strong:"
+            " take --trt-typing=weak where the release has it (TensorRT 8.6 to 10), or leave them out."
+        )
 
 
 def _all_ranges(recipe: Recipe) -> Mapping[str, float]:
@@ -140,13 +168,14 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         with monitor(trt, config, recipe):
             found = builder.build_serialized_network(network, config)
         seconds = time.perf_counter() - started
-    calibrating.finish()
-    if found is None:
-        raise BackendError(said.told(f"{recipe.model.source} at {recipe.precision}: {label(trt)} builds no engine"))
-    write_cache(recipe, calibrating)
-    data = bytes(found)
-    facts = {**_facts(order, data), "built_s": round(seconds, 3)}
-    return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), _timing_after(order, config, cache)
+        raise_caught()
+        if found is None:
+            raise BackendError(said.told(f"{recipe.model.source} at {recipe.precision}: {label(trt)} builds no engine"))
+        write_cache(recipe, calibrating)
+        data = bytes(found)
+        facts = {**_facts(order, data), "built_s": round(seconds, 3)}
+        timing_after = _timing_after(order, config, cache)
+    return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), timing_after
 
 
 def _facts(order: _Order, data: bytes) -> dict[str, Any]:
@@ -158,6 +187,7 @@ def _facts(order: _Order, data: bytes) -> dict[str, Any]:
         "compute_capability": _capability(order),
         "cuda_driver": gpu.driver if gpu else None,
         "cuda_runtime": gpu.runtime if gpu else None,
+        "calibrated_by": calibrated_by(order.recipe) if order.calibrates else None,
         "plan_sha256": hashlib.sha256(data).hexdigest(),
         "plan_bytes": len(data),
     }
@@ -169,13 +199,16 @@ def _material(order: _Order) -> dict[str, Any]:
     told = asdict(recipe.options)
     aside = ("timing_cache", "calibration_cache", "honoured", "device", "typing")
     return {
+        "pytest_trt": version("pytest-trt"),
         "graph_sha256": order.graph.sha256,
         "precision": recipe.precision.label,
         "typing": order.typing,
         "ranges": _hash(sorted(order.amax.items())) if order.amax else None,
         "calibration": _hash_of_samples(recipe) if order.calibrates else None,
         "options": {key: value for key, value in told.items() if key not in aside},
-        "plugins": [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in recipe.options.plugins],
+        "plugins": [
+            hashlib.sha256(read_bytes(path, "plugin library") or b"").hexdigest() for path in recipe.options.plugins
+        ],
         "profiles": [{name: asdict(span) for name, span in profile.items()} for profile in profiles_of(recipe)],
         "shape_inputs": _hash([sorted((n, a.tolist()) for n, a in run.items() if a.ndim <= 1) for run in recipe.feeds]),
         "tensorrt": label(order.trt),
@@ -195,13 +228,14 @@ def _hash(value: object) -> str:
 
 
 def _hash_of_samples(recipe: Recipe) -> str:
-    cache = recipe.options.calibration_cache
-    if cache and Path(cache).is_file():
-        return hashlib.sha256(Path(cache).read_bytes()).hexdigest()
+    path = recipe.options.calibration_cache
+    cache = read_bytes(path, "calibration cache")
     if cache:
-        return f"to be written to {cache}"
+        return hashlib.sha256(cache).hexdigest()
+    if path:
+        return f"to be written to {path}"
     digest = hashlib.sha256()
-    for arrays in recipe.calibration.samples() if recipe.calibration and recipe.calibration.samples else ():
+    for arrays in batches_of(recipe):
         for name, array in sorted(arrays.items()):
             digest.update(repr((name, array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -241,7 +275,7 @@ def _set_timing_cache(order: _Order, config: tensorrt.IBuilderConfig, kept: byte
     """The timing cache of the user's own file, else the store's; a damaged one is begun anew, with a warning."""
     path = order.recipe.options.timing_cache
     if path:
-        kept = Path(path).read_bytes() if Path(path).is_file() else b""
+        kept = read_bytes(path, "timing cache") or b""
     elif order.recipe.store is None:
         return None
     with heard(order.trt, alone=True):
@@ -264,6 +298,6 @@ def _timing_after(order: _Order, config: tensorrt.IBuilderConfig, cache: Any) ->
         return data
     try:
         write_whole(Path(path), data)
-    except OSError as error:
-        raise BackendError(f"the timing cache {path} can't be written: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        raise BackendError(f"the timing cache {path} can't be written: {error}.") from error
     return b""

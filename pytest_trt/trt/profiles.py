@@ -86,11 +86,12 @@ def _span(tensor: Any, profile: Profile, recipe: Recipe) -> Span:
 
 def _values(name: str, recipe: Recipe) -> Span:
     """The least and largest values of an input that tells shapes."""
-    runs = [tuple(int(v) for v in run[name].ravel()) for run in recipe.feeds]
-    if not runs:
+    cut = [feeds for arrays in recipe.feeds for feeds in split(arrays, recipe.model.inputs, recipe.batch)]
+    runs = [tuple(int(v) for v in run[name].ravel()) for run in cut]
+    if not runs or len({len(run) for run in runs}) != 1:
         raise CaseError(
-            f"{recipe.model.source}: input {name!r} tells shapes by its values, and nothing tells which: write their"
-            " min, opt and max in the case's profiles, or make its golden."
+            f"{recipe.model.source}: input {name!r} tells shapes by its values, and nothing tells which, or several"
+            " numbers of them: write their min, opt and max in the case's profiles, or make its golden."
         )
     axes = list(zip(*runs, strict=True))
     return Span(tuple(map(min, axes)), runs[0], tuple(map(max, axes)))

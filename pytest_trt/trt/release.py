@@ -56,8 +56,8 @@ def require(found: Any | None, what: str, trt: ModuleType, instead: str) -> Any:
     return found
 
 
-def typing_of(trt: ModuleType, asked: str) -> str:
-    """How the precision is told: "strong" by the model, "weak" by builder flags.
+def typing_of(trt: ModuleType, asked: str, *, for_dla: bool = False) -> str:
+    """How the precision is told: "strong" by the model, "weak" by builder flags, which DLA goes by.
 
     Raises:
         BackendError: weak was asked of a release without builder flags.
@@ -70,4 +70,5 @@ def typing_of(trt: ModuleType, asked: str) -> str:
         )
     if asked != "auto":
         return asked
-    return "strong" if member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") is not None else "weak"
+    strong = member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") is not None
+    return "strong" if strong and not (for_dla and weak) else "weak"

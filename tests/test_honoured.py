@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_trt.errors import PrecisionNotHonoured
+from pytest_trt.honoured import require_honoured
+from pytest_trt.layer import Layer
+
+
+@dataclass
+class Built:
+    told: tuple[Layer, ...]
+    backend: str = "tensorrt"
+
+    def layers(self) -> tuple[Layer, ...]:
+        return self.told
+
+
+def conv(precision: str) -> Layer:
+    return Layer("c", "conv", precision=precision, computes=True)
+
+
+def judged(asked: str, *layers: Layer, least: float = 0.5) -> None:
+    require_honoured(Built(layers), asked, least, builds_engines=True)
+
+
+def test_half_of_the_compute_layers_is_enough_and_less_is_not() -> None:
+    judged("int8", conv("int8"), conv("fp32"))
+    with pytest.raises(PrecisionNotHonoured, match="1 of 3 compute layers in int8"):
+        judged("int8", conv("int8"), conv("fp32"), conv("fp16"))
+
+
+def test_layers_that_do_not_tell_are_not_honoured() -> None:
+    with pytest.raises(PrecisionNotHonoured, match="1 of 20"):
+        judged("int8", conv("int8"), *[conv("unknown")] * 19)
+
+
+@pytest.mark.parametrize("asked", ["int8", "fp16", "bf16", "fp8"])
+@pytest.mark.parametrize("layers", [(), (Layer("r", "relu", precision="fp32"),), (conv("unknown"),)])
+def test_an_engine_that_shows_no_compute_layer_proves_nothing(asked: str, layers: tuple[Layer, ...]) -> None:
+    with pytest.raises(PrecisionNotHonoured, match="does not tell the precision of its compute layers"):
+        judged(asked, *layers)
+
+
+def test_an_engine_without_compute_layers_is_fp32_where_nothing_says_otherwise() -> None:
+    judged("fp32", Layer("r", "relu", precision="fp32"))
+
+
+@pytest.mark.parametrize("layers", [(), (conv("unknown"),), (conv("tf32"),)])
+def test_fp32_is_no_exception(layers: tuple[Layer, ...]) -> None:
+    with pytest.raises(PrecisionNotHonoured):
+        judged("fp32", *layers)
+
+
+def test_tf32_may_keep_layers_in_fp32_but_not_all_of_them() -> None:
+    judged("tf32", conv("tf32"), conv("fp32"), conv("fp32"))
+    with pytest.raises(PrecisionNotHonoured, match="at least one is required"):
+        judged("tf32", conv("fp32"))
+
+
+def test_a_share_of_nothing_accepts_anything() -> None:
+    judged("int8", least=0)
