@@ -132,7 +132,7 @@ def row_of(result: dict[str, Any]) -> list[str]:
     engine = result["engine"]
     layers = result["layers"]
     if output is None:
-        return [result["model"], result["way"], "", "", "", "", "", "", result["message"].split("\n")[0][:90]]
+        return [result["model"], result["way"], "", "", "", "", "", "", f"error: {result['kind']}"]
     simulated = result["simulated_error"]
     return [
         result["model"],

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-__all__ = ["LISTS", "BuildOptions", "anchored", "merged", "read_build_options", "read_word", "require_words"]
+__all__ = [
+    "LISTS",
+    "BuildOptions",
+    "anchored",
+    "merged",
+    "read_build_options",
+    "read_typing",
+    "read_word",
+    "require_words",
+]
 
 
 LISTS = ("plugins", "tactic_sources", "compute_capabilities")
@@ -80,7 +89,17 @@ def read_build_options(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in table:
         if key not in _READERS:
             raise unknown(f"build option in {where}:", key, _READERS)
-    return {key: _READERS[key](value, f"{where}.{key}") for key, value in table.items()}
+    joint = " " if where.startswith("--") else "."
+    return {key: _READERS[key](value, f"{where}{joint}{key}") for key, value in table.items()}
+
+
+def read_typing(text: str, where: str) -> str:
+    """The typing.
+
+    Raises:
+        SpecError: it is not known; names the nearest.
+    """
+    return str(_READERS["typing"](text, where))
 
 
 def read_word(text: str) -> tuple[str, str]:

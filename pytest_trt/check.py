@@ -22,6 +22,7 @@ from pytest_trt.lowering.held import held_precision
 from pytest_trt.opening import open_golden
 from pytest_trt.precision import Precision
 from pytest_trt.reference import subject_of
+from pytest_trt.samples import read
 from pytest_trt.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -175,11 +176,12 @@ def verdict_of(
 
 
 def _feeds_of(case: Case, model: Model, precision: Precision, golden_dir: Path) -> tuple[Arrays, ...]:
-    """The inputs of the golden, which tell the shapes to build for; none where there is none to go by."""
+    """The inputs of the golden, else the case's own, which tell the shapes to build for; none where nothing does."""
     try:
         return tuple(run.inputs for run in open_golden(case, model, precision, golden_dir).runs)
     except GoldenError:
-        return ()
+        told = read(case.inputs, case.base, model.inputs, f"{case.where}: inputs") if case.inputs else ()
+        return tuple(told)
 
 
 def could_not(case: Case, precision: Precision, backend: str, error: Exception) -> Verdict:
@@ -206,8 +208,8 @@ def refuse_other_than_engines(backend: Backend) -> None:
     if not backend.builds_engines:
         instead = "only simulates the precision on the CPU" if backend.simulated else "builds no TensorRT engine"
         raise BackendError(
-            "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only), and backend"
-            f" {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
+            "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only, or a case's `engine`), and"
+            f" backend {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
             " requirement."
         )
 

@@ -223,4 +223,4 @@ def _put(item: pytest.Item, record: dict[str, Any]) -> None:
         "trt_bound": worst.get("bound"),
         RECORD: json.dumps(record, allow_nan=False),
     }
-    item.user_properties.extend(properties.items())
+    item.user_properties.extend((name, value) for name, value in properties.items() if value is not None)

@@ -112,9 +112,9 @@ def known_typing(text: str) -> object:
     Raises:
         SpecError: it is not known.
     """
-    from pytest_trt.build_options import read_build_options
+    from pytest_trt.build_options import read_typing
 
-    return read_build_options({"typing": text}, "--trt")
+    return read_typing(text, "typing")
 
 
 def known_build_option(text: str) -> object:
@@ -153,7 +153,8 @@ OPTIONS = (
     ),
     Option(
         "backend",
-        "What builds and runs the engines (default: onnxruntime, which simulates on the CPU).",
+        "What builds and runs the engines: tensorrt, tensorrt-rtx, onnxruntime-cuda, onnxruntime-tensorrt, torch,"
+        " torch-compile, or onnxruntime, which simulates on the CPU (default).",
         "string",
         {"metavar": "NAME", "type": _checked(known_backend)},
     ),
@@ -167,7 +168,7 @@ OPTIONS = (
     Option(
         "calibration",
         "Calibration samples for int8, in place of the cases' own: a .npz, .npy or .safetensors file,"
-        " module:function, or golden for the golden's inputs.",
+        " module:function, or golden for the golden's inputs; or a .txt file of ranges.",
         "string",
         {"metavar": "DATA"},
     ),
@@ -220,8 +221,9 @@ OPTIONS = (
     ),
     Option(
         "build-only",
-        "Build the engines and judge nothing: shows that a model parses and builds, on a machine that can't run it. To"
-        " be typed, not kept in addopts.",
+        "Build the engines and judge nothing: shows that a model parses and builds, on a machine that can't run it;"
+        " without a GPU with --trt-backend=tensorrt-rtx --trt-build compute_capabilities=8.9. To be typed, not kept in"
+        " addopts.",
         None,
         {"action": "store_true"},
     ),

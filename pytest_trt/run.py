@@ -31,6 +31,7 @@ def header(config: pytest.Config) -> str:
     backend = settings.backend_for(config, None)
     version = next((packages[name] for name in packages_of(backend) if name in packages), "not installed")
     kind = ", simulated on the CPU" if backend == "onnxruntime" else ""
+    kind += ", built only and not judged" if settings.build_only(config) else ""
     return f"trt: precision {asked}; backend {backend} {version}{kind}; goldens in {settings.golden_dir(config)}"
 
 

@@ -173,7 +173,7 @@ def _build_table(texts: list[str] | None, typing: str | None) -> dict[str, Any]:
 def _store(config: pytest.Config) -> Path | None:
     given, ini = config.getoption("trt_store"), _ini(config, "store")
     told = given or ini
-    if told == "none":
+    if told and told.lower() == "none":
         return None
     if told:
         return Path(config.invocation_params.dir if given else _ini_folder(config), told)

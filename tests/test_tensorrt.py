@@ -1048,3 +1048,50 @@ def test_a_plugin_library_that_is_not_there_is_refused(monkeypatch: pytest.Monke
 
     with pytest.raises(BackendError, match=r"plugin library .*mine\.so can't be loaded"):
         backend("10.16").plan(recipe(plugins=str(tmp_path / "mine.so")))
+
+
+def test_an_option_that_the_builder_refuses_in_its_log_alone_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, _ = install(monkeypatch, "rtx-1.7")
+    listed = trt.IBuilderConfig.hardware_compatibility_level
+
+    def refuse(config: Any, level: Any) -> None:
+        config._world.log(config._logger, "ERROR", "setHardwareCompatibilityLevel() is unsupported in TensorRT-RTX.")
+
+    monkeypatch.setattr(trt.IBuilderConfig, "hardware_compatibility_level", property(listed.__get__, refuse))
+
+    with pytest.raises(BackendError, match=r"refuses a build option\. TensorRT says:\n.*is unsupported"):
+        backend("rtx-1.7").plan(recipe(hardware_compatibility="ampere_plus"))
+
+
+def test_rtx_uses_no_timing_cache_and_says_so_where_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "rtx-1.7")
+
+    backend("rtx-1.7").plan(replace(recipe(), store=tmp_path / "plans"))
+
+    assert not list((tmp_path / "plans").glob("*.timing"))
+    with pytest.raises(BackendError, match="uses no timing cache"):
+        backend("rtx-1.7").plan(recipe(timing_cache=str(tmp_path / "own.cache")))
+
+
+def test_a_gpu_here_and_gpus_elsewhere_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "rtx-1.7")
+
+    with pytest.raises(BackendError, match="leave one out"):
+        backend("rtx-1.7").plan(recipe(compute_capabilities="8.9", device=1))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "folder"])
+def test_a_plan_is_looked_at_before_a_gpu_is_looked_for(
+    damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "10.16", {"device_count": 0})
+    path = tmp_path / "net.plan"
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "folder":
+        path.mkdir()
+
+    with pytest.raises(BackendError, match=r"the plan .*net\.plan (can't be read|is empty)"):
+        backend("10.16").build(replace(recipe(), plan=path))

@@ -450,3 +450,34 @@ def test_calibration_by_the_goldens_inputs_without_a_golden_says_that_there_is_n
 
     assert found.ret == 1
     assert "there is no golden of 'net'" in results(project)[0]["message"]
+
+
+def test_a_dynamic_model_is_only_built_for_its_cases_inputs_where_there_is_no_golden(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = install(monkeypatch, "10.16")
+    np.savez(project / "inputs.npz", x=networks.images(5))
+    (project / "trt.toml").write_text('[[model]]\nonnx = "net.onnx"\ninputs = "inputs.npz"\n')
+
+    assert run(pytester, "--trt-build-only").ret == 0
+
+    assert trt._world.plans[-1]["profiles"][0]["x"][0][0] == 5
+
+
+@pytest.mark.usefixtures("golden")
+def test_outputs_that_can_not_stay_on_a_gpu_are_refused_in_words(project: Path, pytester: pytest.Pytester) -> None:
+    (project / "trt.toml").unlink()
+    body = "trt_engine.run(trt_golden.inputs, on_device=True)"
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+
+    found = pytester.runpytest()
+
+    assert found.ret == 1
+    assert "hands its outputs out in numpy alone" in found.stdout.str()
+
+
+@pytest.mark.parametrize("word", ["--trt-typing=foo", "--trt-build=typing=foo"])
+def test_a_word_is_named_as_it_was_typed(word: str, pytester: pytest.Pytester) -> None:
+    told = pytester.runpytest(word).stderr.str()
+
+    assert "unknown value of typing 'foo'" in told or "unknown value of --trt-build typing 'foo'" in told

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pytest_trt.errors import unknown
+from pytest_trt.errors import BackendError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
 
-__all__ = ["DEFAULT", "Backend", "Engine", "Plan", "Planner", "choose", "known_backend", "packages_of"]
+__all__ = ["DEFAULT", "Backend", "Engine", "Plan", "Planner", "choose", "known_backend", "on_host_only", "packages_of"]
 
 DEFAULT = "onnxruntime"
 
@@ -73,15 +73,16 @@ class Engine(Protocol):
         """Its layers, as its inspector tells them; none where nothing was built or nothing can be told."""
         ...
 
-    def run(self, inputs: Arrays) -> Arrays:
+    def run(self, inputs: Arrays, *, on_device: bool = False) -> Any:
         """Outputs by name, in their own dtypes, samples along axis 0.
 
         Args:
             inputs: arrays by input name, samples along axis 0, as many as you like.
+            on_device: whether outputs stay on the GPU, which TensorRT's engines alone can do.
 
         Raises:
             DataError: the inputs do not fit.
-            BackendError: running fails.
+            BackendError: running fails, or outputs can't stay on the GPU.
         """
         ...
 
@@ -143,6 +144,19 @@ class Planner(Protocol):
             LoweringError, ModelError, BackendError: as :meth:`Backend.build`.
         """
         ...
+
+
+def on_host_only(backend: str, *, on_device: bool) -> None:
+    """Refuse to leave outputs on the GPU.
+
+    Raises:
+        BackendError: that was asked.
+    """
+    if on_device:
+        raise BackendError(
+            f"backend {backend!r} hands its outputs out in numpy alone: run without on_device, or with"
+            " --trt-backend=tensorrt."
+        )
 
 
 def known_backend(name: str) -> str:

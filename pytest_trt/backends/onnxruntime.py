@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.backends import on_host_only
 from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
@@ -43,8 +44,9 @@ class OnnxruntimeEngine:
         """None: nothing was built."""
         return ()
 
-    def run(self, inputs: Arrays) -> Arrays:
+    def run(self, inputs: Arrays, *, on_device: bool = False) -> Arrays:
         """See :meth:`pytest_trt.backends.Engine.run`."""
+        on_host_only(self.backend, on_device=on_device)
         fitting = conform(inputs, self.model.inputs, self.model.source)
         found = run(self.session, self.model, fitting, self.batch)
         return dict(zip(self.outputs, found.values(), strict=True))

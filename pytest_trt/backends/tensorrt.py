@@ -9,10 +9,10 @@ import numpy as np
 
 from pytest_trt.backends.cuda import DeviceArray, Stream, device_view, download, is_on_device, open_gpu, using
 from pytest_trt.backends.tf32 import require_no_override
-from pytest_trt.errors import DataError
+from pytest_trt.errors import BackendError, DataError
 from pytest_trt.feeds import conform, join, split
 from pytest_trt.lowering.graph import matrix_nodes
-from pytest_trt.trt.deserialize import load_engine, plan_of_file, require_ends
+from pytest_trt.trt.deserialize import load_engine, plan_of_file, read_plan, require_ends
 from pytest_trt.trt.dtypes import as_dtype
 from pytest_trt.trt.execution import execute, grown_outputs, tensors_of
 from pytest_trt.trt.layers import layers_of
@@ -139,14 +139,17 @@ class TensorrtBackend:
     def build(self, recipe: Recipe) -> TensorrtEngine:
         """See :meth:`pytest_trt.backends.Backend.build`; a recipe that names a plan has it loaded in place of built."""
         require_no_override(recipe.precision, self.name)
+        data = None if recipe.plan is None else read_plan(recipe.plan)
         gpu = open_gpu(recipe.options.device)
         with using(gpu.index):
-            plan = plan_for(self.trt, recipe, gpu) if recipe.plan is None else plan_of_file(self.trt, recipe, gpu)
+            plan = plan_for(self.trt, recipe, gpu) if data is None else plan_of_file(self.trt, recipe, data, gpu)
             return self._opened(recipe, plan)
 
     def plan(self, recipe: Recipe) -> TensorrtPlan:
         """See :meth:`pytest_trt.backends.Planner.plan`; needs no GPU where the recipe names compute capabilities."""
         require_no_override(recipe.precision, self.name)
+        if recipe.options.compute_capabilities and recipe.options.device:
+            raise BackendError("compute_capabilities builds for other GPUs, and device names one here: leave one out.")
         if recipe.options.compute_capabilities:
             return plan_for(self.trt, recipe, None)
         gpu = open_gpu(recipe.options.device)

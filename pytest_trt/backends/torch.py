@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.backends import on_host_only
 from pytest_trt.backends.tf32 import require_no_override
 from pytest_trt.errors import BackendError, LoweringError, PytestTrtError
 from pytest_trt.feeds import conform
@@ -53,8 +54,9 @@ class TorchEngine:
         """None: nothing was built."""
         return ()
 
-    def run(self, inputs: Arrays) -> Arrays:
+    def run(self, inputs: Arrays, *, on_device: bool = False) -> Arrays:
         """See :meth:`pytest_trt.backends.Engine.run`."""
+        on_host_only(self.backend, on_device=on_device)
         fitting = conform(inputs, self.network.inputs, f"the torch module {self.network.source}")
         try:
             found = self._computed(fitting)

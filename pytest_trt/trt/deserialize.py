@@ -13,6 +13,7 @@ from pytest_trt.trt.plan import TensorrtPlan
 from pytest_trt.trt.release import label
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
     import tensorrt
@@ -22,30 +23,35 @@ if TYPE_CHECKING:
     from pytest_trt.recipe import Recipe
     from pytest_trt.trt.execution import Tensor
 
-__all__ = ["load_engine", "plan_of_file", "require_ends"]
+__all__ = ["load_engine", "plan_of_file", "read_plan", "require_ends"]
 
 
-def plan_of_file(trt: ModuleType, recipe: Recipe, gpu: Gpu) -> TensorrtPlan:
-    """The plan that the recipe names.
+def read_plan(path: Path) -> bytes:
+    """What a plan file holds.
 
     Raises:
-        BackendError: the file can't be read, or is empty.
+        BackendError: it can't be read, or is empty.
     """
-    load_plugins(trt, recipe.options.plugins)
-    path = recipe.plan
     try:
-        data = path.read_bytes() if path else b""
+        data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise BackendError(f"the plan {path} can't be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise BackendError(f"the plan {path} can't be read: {reason}.") from error
     if not data:
         raise BackendError(f"the plan {path} is empty (0 bytes): build or copy it again.")
+    return data
+
+
+def plan_of_file(trt: ModuleType, recipe: Recipe, data: bytes, gpu: Gpu) -> TensorrtPlan:
+    """A plan that was built elsewhere, with what is known of it."""
+    load_plugins(trt, recipe.options.plugins)
     facts = {
         "tensorrt": label(trt),
         "gpu": gpu.name,
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         "cuda_driver": gpu.driver,
         "cuda_runtime": gpu.runtime,
-        "plan": str(path),
+        "plan": str(recipe.plan),
         "plan_sha256": hashlib.sha256(data).hexdigest(),
         "plan_bytes": len(data),
     }

@@ -57,6 +57,8 @@ def _words(error: tensorrt.ParserError, graph: Model) -> str:
     where = f"node {name!r} ({operator}), number {number}" if operator else "the model as a whole"
     # some of the parser's descriptions are the bare condition that failed
     text = error.desc() if error.desc() not in ("", "false") else "it has no importer for this operator"
+    if "Plugin not found" in text:
+        text += " (name its library with the build option plugins)"
     return f"{where}: {text} [{_code(error)} in {error.func()}, {error.file()}:{error.line()}]"
 
 

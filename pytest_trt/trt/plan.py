@@ -159,7 +159,10 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         require_possible(trt, builder, asked, order.gpu)
         flags = flags_for(trt, order.graph, recipe.precision, order.typing, recipe.options.fallback)
         network = parse(trt, builder, order.graph, order.typing)
+        said.errors.clear()  # those of the parser were told, or it has none
         config = configure(trt, builder, recipe.precision, flags, recipe.options)
+        if said.errors:
+            raise BackendError(said.told(f"{label(trt)} refuses a build option"))
         add_profiles(builder, config, network, recipe)
         _set_ranges(network, order.amax)
         calibrating = _calibrating(order, builder, network, config)
@@ -274,6 +277,10 @@ def _calibrating(
 def _set_timing_cache(order: _Order, config: tensorrt.IBuilderConfig, kept: bytes) -> Any:
     """The timing cache of the user's own file, else the store's; a damaged one is begun anew, with a warning."""
     path = order.recipe.options.timing_cache
+    if hasattr(order.trt, "ComputeCapability"):  # TensorRT-RTX's own: its timing caches are there and do nothing
+        if path:
+            raise BackendError(f"{label(order.trt)} uses no timing cache: leave timing_cache out.")
+        return None
     if path:
         kept = read_bytes(path, "timing cache") or b""
     elif order.recipe.store is None:

@@ -78,8 +78,9 @@ def _span(tensor: Any, profile: Profile, recipe: Recipe) -> Span:
     if tensor.name not in profile:
         raise CaseError(
             f"{recipe.model.source}: the shape of input {tensor.name!r} is dynamic, and nothing tells what to build"
-            " for: write profiles = [{ NAME = { min = [...], opt = [...], max = [...] } }] in the case, or make its"
-            " golden."
+            " for: in a trt.toml, write "
+            f"profiles = [{{ {tensor.name} = {{ min = [...], opt = [...], max = [...] }} }}], or make the"
+            " case's golden."
         )
     return profile[tensor.name]
 
