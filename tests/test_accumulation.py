@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import networks
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from pytest_trt.comparison import compare
+from pytest_trt.envelope import envelope_of
+from pytest_trt.lowering.accumulation import fp16_accumulated
+from pytest_trt.lowering.casts import fp16_sandwich
+from pytest_trt.model import Model
+from pytest_trt.precision import Precision
+from pytest_trt.session import open_session, run
+
+FLOAT = TensorProto.FLOAT
+
+
+def product(length: int, *, stored: bool = True) -> Model:
+    """(64, length) times (length, 32)."""
+    w = np.random.default_rng(0).standard_normal((length, 32)).astype(np.float32)
+    inputs = {"x": (FLOAT, [64, length])} | ({} if stored else {"w": (FLOAT, [length, 32])})
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return Model(networks.model(nodes, inputs, {"y": (FLOAT, [64, 32])}, {"w": w} if stored else {}), "net")
+
+
+def outputs(model: Model, proto: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    return run(open_session(proto, "net"), model, feeds)["y"]
+
+
+def summed_in_fp16(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Sixteen products at a time, the running sum rounded to fp16."""
+    total = np.zeros((x.shape[0], w.shape[1]), np.float32)
+    for start in range(0, x.shape[1], 16):
+        total = (total + x[:, start : start + 16] @ w[start : start + 16]).astype(np.float16).astype(np.float32)
+    return total
+
+
+@pytest.mark.parametrize("length", [64, 576, 4608])
+def test_the_noise_is_as_large_as_what_adding_in_fp16_loses(length: int) -> None:
+    model = product(length)
+    x = np.random.default_rng(1).standard_normal((64, length)).astype(np.float16).astype(np.float32)
+    weights = networks.weight(model.proto, "w")
+    w = np.frombuffer(weights.raw_data, np.float32).reshape(length, 32).astype(np.float16).astype(np.float32)
+    exact = outputs(model, fp16_sandwich(model.proto), {"x": x})
+
+    real = compare(summed_in_fp16(x, w), exact).rel_rms
+    drawn = compare(outputs(model, fp16_accumulated(model.proto), {"x": x}), exact).rel_rms
+
+    assert 0.5 < drawn / real < 2
+
+
+def test_sums_longer_than_any_that_was_measured_count_as_split() -> None:
+    longest, longer = (fp16_accumulated(product(length).proto) for length in (4608, 25088))
+
+    factors = [
+        next(t for t in proto.graph.initializer if t.name.endswith("/factor")).SerializeToString()
+        for proto in (longest, longer)
+    ]
+    assert factors[0] == factors[1]
+
+
+def test_it_is_drawn_the_same_each_time() -> None:
+    model = product(576)
+    feeds = {"x": np.ones((64, 576), np.float32)}
+    lowered = fp16_accumulated(model.proto)
+
+    assert np.array_equal(outputs(model, lowered, feeds), outputs(model, lowered, feeds))
+
+
+@pytest.mark.parametrize("model", [product(16), product(512, stored=False)], ids=["short", "of two activations"])
+def test_sums_that_are_short_or_of_unknown_length_are_left_as_they_are(model: Model) -> None:
+    assert len(fp16_accumulated(model.proto).graph.node) == len(fp16_sandwich(model.proto).graph.node)
+
+
+def test_convolutions_and_transposed_weights_tell_their_lengths() -> None:
+    draw = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "c"], ["a"]),
+        helper.make_node("ConvTranspose", ["a", "t"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["f"]),
+        helper.make_node("Gemm", ["f", "g"], ["y"], transB=1),
+    ]
+    weights = {
+        "c": draw.standard_normal((32, 4, 3, 3)).astype(np.float32),  # sums of 36
+        "t": draw.standard_normal((32, 2, 3, 3)).astype(np.float32),  # sums of 32
+        "g": draw.standard_normal((5, 32)).astype(np.float32),  # sums of 32
+    }
+    proto = networks.model(nodes, {"x": (FLOAT, [1, 4, 4, 4])}, {"y": (FLOAT, [1, 5])}, weights)
+
+    lowered = fp16_accumulated(proto)
+
+    assert sum(node.op_type == "RandomNormalLike" for node in lowered.graph.node) == 3
+
+
+def test_the_envelope_of_fp16_knows_it() -> None:
+    model = product(4608)
+    feeds = {"x": np.random.default_rng(1).standard_normal((64, 4608)).astype(np.float32)}
+    added_in_fp32 = outputs(model, fp16_sandwich(model.proto), feeds)
+    plain = compare(added_in_fp32, outputs(model, model.proto, feeds)).rel_rms
+
+    envelope, refused = envelope_of(model, [feeds], [Precision.FP16], None)
+
+    entry = envelope["fp16"]["y"]
+    assert refused == {}
+    assert entry["error"] > 5 * plain
+    assert entry["bound"] == pytest.approx(2.5 * entry["error"] + 2**-11)
