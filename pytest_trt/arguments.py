@@ -43,9 +43,11 @@ def prepare_options(config: pytest.Config) -> None:
 
 def _refuse_disarmed(config: pytest.Config) -> None:
     """A gate that is told once and for all to judge nothing would be green for ever."""
-    if settings.standing(config, "--trt-build-only"):
-        raise pytest.UsageError("--trt-build-only judges nothing, so it is typed for a run, and not kept in addopts.")
-    if settings.require_engine(config):
+    typed = [str(word) for word in config.invocation_params.args]
+    worker = hasattr(config, "workerinput")  # is told what was typed for its controller
+    if "--trt-build-only" not in typed and not worker:
+        raise pytest.UsageError("--trt-build-only judges nothing, so it is typed for a run, and kept nowhere else.")
+    if "--trt-require-engine" in typed:
         raise pytest.UsageError(
             "--trt-require-engine asks for a judgement on an engine, and --trt-build-only judges nothing: leave one of"
             " them out."

@@ -13,6 +13,7 @@ from pytest_trt.backends import choose
 from pytest_trt.backends.cuda import is_on_device
 from pytest_trt.check import build, could_not, refuse_other_than_engines, verdict_of
 from pytest_trt.errors import CaseError, DataError, PytestTrtError
+from pytest_trt.how import require_heeded
 from pytest_trt.judging import note, prepare
 from pytest_trt.opening import open_golden
 from pytest_trt.reference import subject_of
@@ -113,8 +114,7 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
     name = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
-        if settings.build_only(item.config):
-            raise CaseError("--trt-build-only runs nothing, and this test runs its engine: deselect it.")
+        _require_ordinary(item, case, name, "runs its engine")
         model = subject_of(case)
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         backend = choose(name)
@@ -138,6 +138,7 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
     name = settings.backend_for(item.config, case)
     try:
         case = prepare(item, case)
+        _require_ordinary(item, case, name, "judges by hand")
         model = subject_of(case)
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         if len(golden.runs) > 1:
@@ -150,6 +151,13 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
         note(item, could_not(case, precision, name, error))
         raise
     return GoldenCheck(golden, item, case, precision, model, ran)
+
+
+def _require_ordinary(item: pytest.Item, case: Case, backend: str, what: str) -> None:
+    """Refuse what such a test can't do: build only, or heed words that the backend has no use for."""
+    if settings.build_only(item.config):
+        raise CaseError(f"--trt-build-only runs and judges nothing, and this test {what}: deselect it.")
+    require_heeded(settings.how_for(item.config, case).words, backend)
 
 
 def _ran(item: pytest.Item, case: Case, backend: Backend) -> OutputsGiven:

@@ -49,7 +49,7 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
             f" nobody can say that it runs in {asked}. {_how_it_tells(engine)}, {_ACCEPT}"
         )
     if not _enough(found, least):
-        share = "at least one is" if asked == "tf32" else f"at least {100 * least:g} % are"
+        share = f"at least {100 * least:g} %{' in tf32 or fp32, and one in tf32,' if asked == 'tf32' else ''} are"
         raise PrecisionNotHonoured(
             f"{asked} was asked, and the engine has {found}; {share} required. Ask with --trt-typing=strong where the"
             f" release has it, or for the precision that it runs in, {_ACCEPT}"
@@ -58,7 +58,8 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
 
 def _enough(found: Achieved, least: float) -> bool:
     if found.asked == "tf32":  # a permission to multiply coarser: a layer that stays in fp32 is none the worse
-        return found.honoured > 0 or not found.compute
+        fine = found.honoured + found.by_precision.get("fp32", 0) >= least * found.compute
+        return (fine and found.honoured > 0) or not found.compute
     return found.honoured >= least * found.compute
 
 

@@ -56,8 +56,14 @@ def test_fp32_is_no_exception(layers: tuple[Layer, ...]) -> None:
 
 def test_tf32_may_keep_layers_in_fp32_but_not_all_of_them() -> None:
     judged("tf32", conv("tf32"), conv("fp32"), conv("fp32"))
-    with pytest.raises(PrecisionNotHonoured, match="at least one is required"):
+    with pytest.raises(PrecisionNotHonoured, match="and one in tf32"):
         judged("tf32", conv("fp32"))
+
+
+@pytest.mark.parametrize("coarser", ["int8", "fp16"])
+def test_layers_coarser_than_tf32_count_against_it(coarser: str) -> None:
+    with pytest.raises(PrecisionNotHonoured, match="1 of 4"):
+        judged("tf32", conv("tf32"), *[conv(coarser)] * 3)
 
 
 def test_a_share_of_nothing_accepts_anything() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -877,6 +878,32 @@ def test_ctrl_c_in_any_callback_is_raised_after_the_build(monkeypatch: pytest.Mo
         backend("10.16").plan(recipe())
 
 
+def test_ctrl_c_while_building_is_raised_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, _ = install(monkeypatch, "10.16")
+    build = trt.Builder.build_serialized_network
+
+    def interrupted(builder: Any, network: Any, config: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return build(builder, network, config)
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        backend("10.16").plan(recipe())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_was_raised_in_one_build_does_not_come_out_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_trt.trt.log import caught, guarded
+
+    install(monkeypatch, "10.16")
+    with guarded():
+        raise ValueError("of somebody else")
+
+    assert backend("10.16").plan(recipe()).data
+    assert caught == []
+
+
 def test_a_progress_line_that_can_not_be_written_stops_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "10.16")
 
@@ -960,6 +987,13 @@ def test_values_that_tell_shapes_are_those_of_each_run(monkeypatch: pytest.Monke
     several = replace(recipe(proto=networks.model(nodes, *shapes)), feeds=(feeds,))
 
     assert _values("s", several) == Span((2, 4), (4, 4), (4, 8))
+
+
+def test_inputs_without_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+
+    with pytest.raises(DataError, match="is no mapping"):
+        backend("10.16").build(recipe()).run([FEEDS["x"]])
 
 
 @pytest.mark.parametrize("value", [None, [[1.0], [1.0, 2.0]], "text"])

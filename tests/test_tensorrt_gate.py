@@ -375,7 +375,52 @@ def test_a_test_that_runs_its_engine_is_not_only_built(
     found = run(pytester, "--trt-build-only")
 
     assert found.ret == 1
-    assert "this test runs its engine" in found.stdout.str()
+    assert "deselect it" in found.stdout.str()
+
+
+@pytest.mark.usefixtures("golden")
+def test_words_that_a_backend_has_no_use_for_are_not_dropped_by_tests_by_hand(
+    project: Path, pytester: pytest.Pytester
+) -> None:
+    (project / "trt.toml").unlink()
+    body = "trt_golden.check(trt_engine.run(trt_golden.inputs))"
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+
+    found = pytester.runpytest("--trt-build=workspace=2G")
+
+    assert found.ret == 1
+    assert "has no use for workspace" in found.stdout.str()
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_test_that_judges_by_hand_is_not_only_built(project: Path, pytester: pytest.Pytester) -> None:
+    (project / "trt.toml").unlink()
+    body = "trt_golden.check(trt_golden.outputs)"
+    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden", body=body))
+
+    found = pytester.runpytest("--trt-build-only")
+
+    assert found.ret == 1
+    assert "judges nothing, and this test judges by hand" in found.stdout.str()
+
+
+def test_building_only_is_not_kept_in_a_file_of_arguments(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "args.txt").write_text("--trt-build-only\n")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "@args.txt")
+
+    assert pytester.runpytest().ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_project_that_requires_engines_can_be_built_only(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16")
+    networks.save(networks.convolutional(batch=2), project / "net.onnx")
+    (project / "pytest.ini").write_text("[pytest]\ntrt_require_engine = true\n")
+
+    assert run(pytester, "--trt-build-only").ret == 0
 
 
 def test_a_test_that_takes_the_whole_gate_can_be_built_only(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from pytest_trt.trt.plan import plan_for
 from pytest_trt.trt.release import label, open_release
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import ModuleType
 
     import tensorrt
@@ -77,6 +77,8 @@ class TensorrtEngine:
             DataError: the inputs do not fit.
             BackendError: running fails.
         """
+        if not isinstance(inputs, Mapping):
+            raise DataError(f"{type(inputs).__name__} is no mapping: give arrays by input name.")
         given = {name: value if is_on_device(value) else _in_numpy(value) for name, value in inputs.items()}
         with using(self.device):
             if any(is_on_device(value) for value in given.values()):

@@ -135,7 +135,7 @@ def write_cache(recipe: Recipe, state: Calibrating) -> None:
         BackendError: it can't be written.
     """
     path = recipe.options.calibration_cache
-    if not path or not state.written or Path(path).is_file():
+    if not path or not state.written or read_bytes(path, "calibration cache"):
         return
     try:
         write_whole(Path(path), state.written[-1])

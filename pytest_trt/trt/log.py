@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     import tensorrt
 
-__all__ = ["Heard", "caught", "guarded", "heard", "logger_of", "raise_caught"]
+__all__ = ["Heard", "caught", "guarded", "heard", "interruptible", "logger_of", "raise_caught"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Heard:
 
 
 caught: list[BaseException] = []
-"""What was raised in callbacks: on its way through the builder an exception would be lost, a Ctrl-C as well."""
+"""What was raised in callbacks: on its way through TensorRT an exception would be lost, a Ctrl-C as well."""
 
 
 def raise_caught() -> None:
@@ -37,6 +39,22 @@ def raise_caught() -> None:
     found, caught[:] = list(caught), []
     if found:
         raise found[0]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Note a Ctrl-C, to be raised afterwards: Python would raise it in the next callback, where it would be lost.
+
+    Elsewhere than in the main thread nothing is done, since signals do not come there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(KeyboardInterrupt()))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -64,12 +82,16 @@ def logger_of(trt: ModuleType) -> tensorrt.ILogger:
 def heard(trt: ModuleType, *, alone: bool = False) -> Iterator[Heard]:
     """Listen to warnings and errors; ``alone`` keeps them from those who listen already."""
     before = list(_listening)
+    if not before:
+        caught.clear()
     said = Heard([], [])
     _listening[:] = [*([] if alone else before), (id(trt), said)]
     try:
         yield said
     finally:
         _listening[:] = before
+    if not before:
+        raise_caught()
 
 
 def _new_logger(trt: ModuleType) -> Any:

@@ -28,7 +28,7 @@ from pytest_trt.trt.calibrator import (
 )
 from pytest_trt.trt.config import configure, load_plugins
 from pytest_trt.trt.graph import flags_for, graph_for, require_possible
-from pytest_trt.trt.log import heard, logger_of, raise_caught
+from pytest_trt.trt.log import heard, interruptible, logger_of, raise_caught
 from pytest_trt.trt.parser import parse
 from pytest_trt.trt.profiles import add_profiles, calibration_profile, profiles_of
 from pytest_trt.trt.progress import monitor
@@ -167,8 +167,9 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         _set_ranges(network, order.amax)
         calibrating = _calibrating(order, builder, network, config)
         cache = _set_timing_cache(order, config, timing)
+        by = calibrated_by(recipe) if order.calibrates else None  # before a cache is written
         started = time.perf_counter()
-        with monitor(trt, config, recipe):
+        with interruptible(), monitor(trt, config, recipe):
             found = builder.build_serialized_network(network, config)
         seconds = time.perf_counter() - started
         raise_caught()
@@ -176,7 +177,7 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
             raise BackendError(said.told(f"{recipe.model.source} at {recipe.precision}: {label(trt)} builds no engine"))
         write_cache(recipe, calibrating)
         data = bytes(found)
-        facts = {**_facts(order, data), "built_s": round(seconds, 3)}
+        facts = {**_facts(order, data), "calibrated_by": by, "built_s": round(seconds, 3)}
         timing_after = _timing_after(order, config, cache)
     return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), timing_after
 
@@ -190,7 +191,6 @@ def _facts(order: _Order, data: bytes) -> dict[str, Any]:
         "compute_capability": _capability(order),
         "cuda_driver": gpu.driver if gpu else None,
         "cuda_runtime": gpu.runtime if gpu else None,
-        "calibrated_by": calibrated_by(order.recipe) if order.calibrates else None,
         "plan_sha256": hashlib.sha256(data).hexdigest(),
         "plan_bytes": len(data),
     }
