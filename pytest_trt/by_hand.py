@@ -118,7 +118,7 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         model = subject_of(case)
         golden = open_golden(case, model, precision, settings.golden_dir(item.config))
         backend = choose(name)
-        if settings.require_engine(item.config) or settings.how_for(item.config, case).plan is not None:
+        if _engine_asked(item, case):
             refuse_other_than_engines(backend)
         engine = build(case, model, precision, golden, backend, settings.how_for(item.config, case))
     except PytestTrtError as error:
@@ -160,10 +160,15 @@ def _require_ordinary(item: pytest.Item, case: Case, backend: str, what: str) ->
     require_heeded(settings.how_for(item.config, case).words, backend)
 
 
+def _engine_asked(item: pytest.Item, case: Case) -> bool:
+    """Whether outputs of anything but an engine do not count: one is required, or a plan is named."""
+    return settings.require_engine(item.config) or settings.how_for(item.config, case).plan is not None
+
+
 def _ran(item: pytest.Item, case: Case, backend: Backend) -> OutputsGiven:
     if "trt_engine" in getattr(item, "fixturenames", ()):
         return OutputsGiven(backend.name, backend.simulated)
-    if settings.require_engine(item.config) or settings.how_for(item.config, case).plan is not None:
+    if _engine_asked(item, case):
         raise CaseError(
             "an engine is required (--trt-require-engine, --trt-engine), and outputs that are handed to"
             " trt_golden.check() without trt_engine may come from anywhere: take trt_engine, or trt_check."

@@ -325,9 +325,9 @@ def test_a_file_is_built_in_the_precision_that_it_holds(gpu: FakeGpu) -> None:
 
 
 def test_a_held_precision_without_a_word_is_refused(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.backends import onnxruntime_gpu
+    from pytest_trt import honoured
 
-    monkeypatch.setattr(onnxruntime_gpu, "held_precision", lambda _: "fp8")
+    monkeypatch.setattr(honoured, "held_precision", lambda _: "fp8")
 
     with pytest.raises(BackendError, match=r"has no word for fp8: .* fp16, bf16, int8"):
         built("onnxruntime-tensorrt", recipe(Precision.MODEL))

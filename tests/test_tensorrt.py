@@ -1129,3 +1129,19 @@ def test_a_plan_is_looked_at_before_a_gpu_is_looked_for(
 
     with pytest.raises(BackendError, match=r"the plan .*net\.plan (can't be read|is empty)"):
         backend("10.16").build(replace(recipe(), plan=path))
+
+
+def test_calibration_samples_are_read_for_their_shapes_and_for_the_calibrator_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(monkeypatch, "8.6")
+    plain = recipe("int8", calibrator="entropy")
+    reads: list[int] = []
+
+    def samples() -> list[dict[str, np.ndarray]]:
+        reads.append(1)
+        return [FEEDS]
+
+    backend("8.6").plan(replace(plain, calibration=sampled(plain.model, samples, "samples")))
+
+    assert len(reads) == 2

@@ -340,12 +340,11 @@ def test_a_run_that_was_asked_about_an_engine_and_had_none_to_look_at_is_not_gre
     assert f"{word.partition('=')[0]} asks for a verdict, and no case was judged" in found.stdout.str()
 
 
-BY_HAND = """
-import pytest
-@pytest.mark.trt(onnx="net.onnx")
-def test_net({fixtures}):
-    {body}
-"""
+def by_hand(project: Path, fixtures: str, body: str) -> None:
+    """A test file in place of the trt.toml."""
+    (project / "trt.toml").unlink()
+    marker = '@pytest.mark.trt(onnx="net.onnx")'
+    (project / "test_net.py").write_text(f"import pytest\n{marker}\ndef test_net({fixtures}):\n    {body}\n")
 
 
 @pytest.mark.usefixtures("golden")
@@ -353,9 +352,7 @@ def test_outputs_of_anywhere_are_not_judged_as_those_of_a_plan(
     project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, "10.16")
-    (project / "trt.toml").unlink()
-    body = "trt_golden.check(trt_golden.outputs)"
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden", body=body))
+    by_hand(project, "trt_golden", "trt_golden.check(trt_golden.outputs)")
 
     found = run(pytester, "--trt-engine=nosuch.plan")
 
@@ -368,9 +365,7 @@ def test_a_test_that_runs_its_engine_is_not_only_built(
     project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, "10.16")
-    (project / "trt.toml").unlink()
-    body = "trt_golden.check(trt_engine.run(trt_golden.inputs))"
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+    by_hand(project, "trt_golden, trt_engine", "trt_golden.check(trt_engine.run(trt_golden.inputs))")
 
     found = run(pytester, "--trt-build-only")
 
@@ -382,9 +377,7 @@ def test_a_test_that_runs_its_engine_is_not_only_built(
 def test_words_that_a_backend_has_no_use_for_are_not_dropped_by_tests_by_hand(
     project: Path, pytester: pytest.Pytester
 ) -> None:
-    (project / "trt.toml").unlink()
-    body = "trt_golden.check(trt_engine.run(trt_golden.inputs))"
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+    by_hand(project, "trt_golden, trt_engine", "trt_golden.check(trt_engine.run(trt_golden.inputs))")
 
     found = pytester.runpytest("--trt-build=workspace=2G")
 
@@ -394,9 +387,7 @@ def test_words_that_a_backend_has_no_use_for_are_not_dropped_by_tests_by_hand(
 
 @pytest.mark.usefixtures("golden")
 def test_a_test_that_judges_by_hand_is_not_only_built(project: Path, pytester: pytest.Pytester) -> None:
-    (project / "trt.toml").unlink()
-    body = "trt_golden.check(trt_golden.outputs)"
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden", body=body))
+    by_hand(project, "trt_golden", "trt_golden.check(trt_golden.outputs)")
 
     found = pytester.runpytest("--trt-build-only")
 
@@ -427,9 +418,8 @@ def test_a_test_that_takes_the_whole_gate_can_be_built_only(
     project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, "10.16")
-    (project / "trt.toml").unlink()
     networks.save(networks.convolutional(batch=2), project / "net.onnx")
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_check", body="trt_check()"))
+    by_hand(project, "trt_check", "trt_check()")
 
     found = run(pytester, "--trt-build-only")
 
@@ -442,9 +432,7 @@ def test_outputs_that_stayed_on_the_gpu_are_told_so_and_not_to_make_the_golden_a
     project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, "10.16")
-    (project / "trt.toml").unlink()
-    body = "trt_golden.check(trt_engine.run(trt_golden.inputs, on_device=True))"
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+    by_hand(project, "trt_golden, trt_engine", "trt_golden.check(trt_engine.run(trt_golden.inputs, on_device=True))")
 
     found = run(pytester)
 
@@ -511,9 +499,7 @@ def test_a_dynamic_model_is_only_built_for_its_cases_inputs_where_there_is_no_go
 
 @pytest.mark.usefixtures("golden")
 def test_outputs_that_can_not_stay_on_a_gpu_are_refused_in_words(project: Path, pytester: pytest.Pytester) -> None:
-    (project / "trt.toml").unlink()
-    body = "trt_engine.run(trt_golden.inputs, on_device=True)"
-    (project / "test_net.py").write_text(BY_HAND.format(fixtures="trt_golden, trt_engine", body=body))
+    by_hand(project, "trt_golden, trt_engine", "trt_engine.run(trt_golden.inputs, on_device=True)")
 
     found = pytester.runpytest()
 

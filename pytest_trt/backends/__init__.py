@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
 
-__all__ = ["DEFAULT", "Backend", "Engine", "Plan", "Planner", "choose", "known_backend", "on_host_only", "packages_of"]
+__all__ = [
+    "DEFAULT",
+    "Backend",
+    "Engine",
+    "Plan",
+    "Planner",
+    "all_packages",
+    "choose",
+    "known_backend",
+    "on_host_only",
+    "packages_of",
+]
 
 DEFAULT = "onnxruntime"
 
@@ -173,6 +184,11 @@ def known_backend(name: str) -> str:
 def packages_of(name: str) -> tuple[str, ...]:
     """The packages that bring the backend, any one of them."""
     return _PACKAGES.get(name, (name,))
+
+
+def all_packages() -> tuple[str, ...]:
+    """The packages of all backends, each once."""
+    return tuple(dict.fromkeys(package for name in _MODULES for package in packages_of(name)))
 
 
 def choose(name: str) -> Backend:

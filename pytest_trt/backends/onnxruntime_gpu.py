@@ -12,10 +12,10 @@ from pytest_trt.backends.onnxruntime import OnnxruntimeEngine
 from pytest_trt.backends.provider_options import cuda_options, tensorrt_options
 from pytest_trt.backends.tf32 import OVERRIDE, require_no_override, require_tf32_off
 from pytest_trt.errors import BackendError, LoweringError, ModelError
+from pytest_trt.honoured import asked_of
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.graph import constants
-from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import Model, nodes_of
 from pytest_trt.precision import Precision
 from pytest_trt.recipe import ranges_of
@@ -64,7 +64,7 @@ class OnnxruntimeGpuBackend:
     def build(self, recipe: Recipe) -> OnnxruntimeEngine:
         """See :meth:`pytest_trt.backends.Backend.build`."""
         self._require_able(recipe)
-        asked = held_precision(recipe.model.proto) if recipe.precision is Precision.MODEL else recipe.precision.label
+        asked = asked_of(recipe.precision, recipe.model)
         lowered = _lowered(recipe)
         options = self._options(recipe, lowered, asked)
         session = self._open(lowered, options)

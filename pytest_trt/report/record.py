@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.atomic import write_whole
+from pytest_trt.backends import all_packages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,25 +26,7 @@ __all__ = ["SCHEMA", "document", "environment", "record_of", "write"]
 
 SCHEMA = 1
 
-_PACKAGES = (
-    "pytest-trt",
-    "pytest",
-    "pytest-benchmark",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-cu13",
-    "tensorrt-cu12",
-    "tensorrt-cu13-bindings",
-    "tensorrt-cu12-bindings",
-    "tensorrt-rtx",
-    "tensorrt-rtx-cu13-bindings",
-    "tensorrt-rtx-cu12-bindings",
-    "cuda-bindings",
-    "torch",
-)
+_PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", *all_packages(), "cuda-bindings")
 
 
 def record_of(verdict: Verdict) -> dict[str, Any]:

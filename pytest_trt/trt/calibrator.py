@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.atomic import write_whole
 from pytest_trt.backends.cuda import upload
-from pytest_trt.errors import BackendError, CaseError, DataError
+from pytest_trt.errors import CaseError, DataError
 from pytest_trt.feeds import finite, fit, join, split
 from pytest_trt.trt.dtypes import to_engine
+from pytest_trt.trt.files import read_bytes, write_bytes
 from pytest_trt.trt.log import guarded
 from pytest_trt.trt.release import member, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_trt.model import TensorSpec
     from pytest_trt.recipe import Recipe
 
-__all__ = ["Calibrating", "batches_of", "calibrated_by", "calibrator_for", "read_bytes", "write_cache"]
+__all__ = ["Calibrating", "batches_of", "calibrated_by", "calibrator_for", "write_cache"]
 
 _MOST_SAMPLES = 512
 _MOST_BYTES = 32 * 2**20
@@ -40,17 +39,13 @@ class Calibrating:
 
     Attributes:
         calibrator: TensorRT's object, to be kept alive while the engine is built.
-        feeds: batches of samples, from the beginning at each call.
+        first: batch of samples, which tells their shapes; None where a cache stands for them.
         written: the calibration cache that TensorRT made, one item.
     """
 
     calibrator: Any = None
-    feeds: Callable[[], Iterator[Arrays]] = lambda: iter(())
+    first: Arrays | None = None
     written: list[bytes] = field(default_factory=list)
-
-    def first(self) -> Arrays | None:
-        """The first batch of samples, which tells their shapes; None where a cache stands for them."""
-        return next(self.feeds(), None)
 
 
 def calibrator_for(trt: ModuleType, recipe: Recipe) -> Calibrating:
@@ -73,20 +68,20 @@ def calibrator_for(trt: ModuleType, recipe: Recipe) -> Calibrating:
             f"{recipe.model.source}: calibrator = {recipe.options.calibrator!r} needs samples, and the case has ranges"
             " or nothing. Name samples as its calibration, or an existing calibration_cache."
         )
-    state = Calibrating(feeds=lambda: batches_of(recipe))
-    first = state.first()
+    first = next(batches_of(recipe), None)
     if not kept and first is None:
         raise DataError(f"{recipe.calibration.source if recipe.calibration else 'calibration'} holds no samples.")
     batch = next(iter(first.values())).shape[0] if first and all(a.ndim for a in first.values()) else 1
-    state.calibrator = _new_calibrator(base, state, kept, batch)
+    state = Calibrating(first=first)
+    state.calibrator = _new_calibrator(base, recipe, state, kept, batch)
     return state
 
 
-def _new_calibrator(base: Any, state: Calibrating, kept: bytes | None, batch: int) -> Any:
+def _new_calibrator(base: Any, recipe: Recipe, state: Calibrating, kept: bytes | None, batch: int) -> Any:
     class Calibrator(base):  # type: ignore[misc]
         def __init__(self) -> None:
             base.__init__(self)
-            self.feeds = state.feeds()
+            self.feeds = batches_of(recipe)
             self.held: list[Any] = []
 
         def get_batch_size(self) -> int:
@@ -109,18 +104,6 @@ def _new_calibrator(base: Any, state: Calibrating, kept: bytes | None, batch: in
     return Calibrator()
 
 
-def read_bytes(path: str | None, what: str) -> bytes | None:
-    """The file's bytes; None where none is named or there is none.
-
-    Raises:
-        BackendError: it can't be read.
-    """
-    try:
-        return Path(path).read_bytes() if path and Path(path).is_file() else None
-    except (OSError, ValueError) as error:
-        raise BackendError(f"the {what} {path} can't be read: {error}.") from error
-
-
 def calibrated_by(recipe: Recipe) -> str:
     """What decides the ranges of TensorRT's calibrator, for the record: a cache that is there, else the samples."""
     path = recipe.options.calibration_cache
@@ -137,10 +120,7 @@ def write_cache(recipe: Recipe, state: Calibrating) -> None:
     path = recipe.options.calibration_cache
     if not path or not state.written or read_bytes(path, "calibration cache"):
         return
-    try:
-        write_whole(Path(path), state.written[-1])
-    except (OSError, ValueError) as error:
-        raise BackendError(f"the calibration cache {path} can't be written: {error}.") from error
+    write_bytes(path, state.written[-1], "calibration cache")
 
 
 def batches_of(recipe: Recipe) -> Iterator[Arrays]:

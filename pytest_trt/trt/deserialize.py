@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import BackendError
 from pytest_trt.model import is_float
 from pytest_trt.trt.config import load_plugins
 from pytest_trt.trt.log import heard, logger_of
-from pytest_trt.trt.plan import TensorrtPlan
+from pytest_trt.trt.plan import TensorrtPlan, capability_of, facts_of
 from pytest_trt.trt.release import label
 
 if TYPE_CHECKING:
@@ -45,17 +44,7 @@ def read_plan(path: Path) -> bytes:
 def plan_of_file(trt: ModuleType, recipe: Recipe, data: bytes, gpu: Gpu) -> TensorrtPlan:
     """A plan that was built elsewhere, with what is known of it."""
     load_plugins(trt, recipe.options.plugins)
-    facts = {
-        "tensorrt": label(trt),
-        "gpu": gpu.name,
-        "compute_capability": ".".join(map(str, gpu.compute_capability)),
-        "cuda_driver": gpu.driver,
-        "cuda_runtime": gpu.runtime,
-        "plan": str(recipe.plan),
-        "plan_sha256": hashlib.sha256(data).hexdigest(),
-        "plan_bytes": len(data),
-    }
-    return TensorrtPlan(data, facts)
+    return TensorrtPlan(data, {**facts_of(trt, gpu, capability_of(gpu), data), "plan": str(recipe.plan)})
 
 
 def load_engine(

@@ -7,14 +7,13 @@ import time
 import warnings
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt import store
-from pytest_trt.atomic import write_whole
 from pytest_trt.errors import BackendError
+from pytest_trt.honoured import asked_of
 from pytest_trt.lowering.graph import float_activations
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.precision import Precision
@@ -23,10 +22,10 @@ from pytest_trt.trt.calibrator import (
     batches_of,
     calibrated_by,
     calibrator_for,
-    read_bytes,
     write_cache,
 )
 from pytest_trt.trt.config import configure, load_plugins
+from pytest_trt.trt.files import read_bytes, write_bytes
 from pytest_trt.trt.graph import flags_for, graph_for, require_possible
 from pytest_trt.trt.log import heard, interruptible, logger_of, raise_caught
 from pytest_trt.trt.parser import parse
@@ -36,15 +35,17 @@ from pytest_trt.trt.release import label, typing_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import ModuleType
 
     import tensorrt
 
     from pytest_trt.backends.cuda import Gpu
     from pytest_trt.model import Model
+    from pytest_trt.profile import Profile
     from pytest_trt.recipe import Recipe
 
-__all__ = ["TensorrtPlan", "plan_for"]
+__all__ = ["TensorrtPlan", "capability_of", "facts_of", "plan_for"]
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,14 @@ class TensorrtPlan:
 
 @dataclass(frozen=True)
 class _Order:
-    """A recipe with what was decided about it: the graph to parse, the typing, and the ranges that are set by hand."""
+    """A recipe with what was decided about it: the graph to parse, typing, profiles, ranges set by hand."""
 
     trt: ModuleType
     recipe: Recipe
     gpu: Gpu | None
     typing: str
     graph: Model
+    profiles: tuple[Profile, ...]
     amax: Mapping[str, float] = field(default_factory=dict)
     calibrates: bool = False
 
@@ -90,9 +92,9 @@ def plan_for(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> TensorrtPlan:
     """
     load_plugins(trt, recipe.options.plugins)
     order = _order(trt, recipe, gpu)
-    material = _material(order)
     if recipe.store is None:
         return _built(order, b"")[0]
+    material = _material(order)
     with store.locked(recipe.store, material):
         kept = store.load(recipe.store, material)
         if kept is not None:
@@ -108,7 +110,7 @@ def _order(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> _Order:
     by_hand = typing == "weak" and recipe.precision is Precision.INT8 and held_precision(recipe.model.proto) == "fp32"
     calibrates = by_hand and recipe.options.calibrator != "ranges"
     amax = _all_ranges(recipe) if by_hand and not calibrates else {}
-    return _Order(trt, recipe, gpu, typing, graph, amax, calibrates)
+    return _Order(trt, recipe, gpu, typing, graph, profiles_of(recipe), amax, calibrates)
 
 
 def _require_calibrator_heeded(trt: ModuleType, recipe: Recipe, typing: str) -> None:
@@ -140,8 +142,9 @@ def _all_ranges(recipe: Recipe) -> Mapping[str, float]:
 def _built_and_kept(order: _Order, folder: Path, material: Mapping[str, Any]) -> TensorrtPlan:
     machine = {key: material[key] for key in ("tensorrt", "gpu", "compute_capability")}
     plan, timing = _built(order, store.load_timing_cache(folder, machine))
-    # a calibration cache that was written just now decides the next build
-    material = _material(order)
+    if order.calibrates and order.recipe.options.calibration_cache:
+        # the cache may have been written just now, and decides the next build
+        material = {**material, "calibration": _hash_of_samples(order.recipe)}
     kept = store.keep(folder, material, plan.data, {"facts": dict(plan.facts), "warnings": list(plan.warnings)})
     if timing:
         store.keep_timing_cache(folder, machine, timing)
@@ -155,15 +158,14 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         # weak typing is asked for by name, and every release that has it calls its int8 deprecated
         warnings.simplefilter("ignore", DeprecationWarning)
         builder = trt.Builder(logger_of(trt))
-        asked = held_precision(recipe.model.proto) if recipe.precision is Precision.MODEL else recipe.precision.label
-        require_possible(trt, builder, asked, order.gpu)
+        require_possible(trt, builder, asked_of(recipe.precision, recipe.model), order.gpu)
         flags = flags_for(trt, order.graph, recipe.precision, order.typing, recipe.options.fallback)
         network = parse(trt, builder, order.graph, order.typing)
         said.errors.clear()  # those of the parser were told, or it has none
         config = configure(trt, builder, recipe.precision, flags, recipe.options)
         if said.errors:
             raise BackendError(said.told(f"{label(trt)} refuses a build option"))
-        add_profiles(builder, config, network, recipe)
+        add_profiles(builder, config, network, recipe, order.profiles)
         _set_ranges(network, order.amax)
         calibrating = _calibrating(order, builder, network, config)
         cache = _set_timing_cache(order, config, timing)
@@ -177,18 +179,18 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
             raise BackendError(said.told(f"{recipe.model.source} at {recipe.precision}: {label(trt)} builds no engine"))
         write_cache(recipe, calibrating)
         data = bytes(found)
-        facts = {**_facts(order, data), "calibrated_by": by, "built_s": round(seconds, 3)}
+        made = {"typing": order.typing, "calibrated_by": by, "built_s": round(seconds, 3)}
+        facts = {**facts_of(trt, order.gpu, _capability(order), data), **made}
         timing_after = _timing_after(order, config, cache)
     return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), timing_after
 
 
-def _facts(order: _Order, data: bytes) -> dict[str, Any]:
-    gpu = order.gpu
+def facts_of(trt: ModuleType, gpu: Gpu | None, capability: str, data: bytes) -> dict[str, Any]:
+    """What is known of any plan, for the record: release, GPU, drivers, hash and size."""
     return {
-        "tensorrt": label(order.trt),
-        "typing": order.typing,
+        "tensorrt": label(trt),
         "gpu": gpu.name if gpu else None,
-        "compute_capability": _capability(order),
+        "compute_capability": capability,
         "cuda_driver": gpu.driver if gpu else None,
         "cuda_runtime": gpu.runtime if gpu else None,
         "plan_sha256": hashlib.sha256(data).hexdigest(),
@@ -212,7 +214,7 @@ def _material(order: _Order) -> dict[str, Any]:
         "plugins": [
             hashlib.sha256(read_bytes(path, "plugin library") or b"").hexdigest() for path in recipe.options.plugins
         ],
-        "profiles": [{name: asdict(span) for name, span in profile.items()} for profile in profiles_of(recipe)],
+        "profiles": [{name: asdict(span) for name, span in profile.items()} for profile in order.profiles],
         "shape_inputs": _hash([sorted((n, a.tolist()) for n, a in run.items() if a.ndim <= 1) for run in recipe.feeds]),
         "tensorrt": label(order.trt),
         "gpu": order.gpu.name if order.gpu else None,
@@ -223,7 +225,12 @@ def _material(order: _Order) -> dict[str, Any]:
 def _capability(order: _Order) -> str:
     if order.recipe.options.compute_capabilities:
         return ",".join(order.recipe.options.compute_capabilities)
-    return ".".join(map(str, order.gpu.compute_capability)) if order.gpu else ""
+    return capability_of(order.gpu)
+
+
+def capability_of(gpu: Gpu | None) -> str:
+    """As "9.0"; empty where there is no GPU."""
+    return ".".join(map(str, gpu.compute_capability)) if gpu else ""
 
 
 def _hash(value: object) -> str:
@@ -268,9 +275,8 @@ def _calibrating(
         return Calibrating()
     state = calibrator_for(order.trt, order.recipe)
     config.int8_calibrator = state.calibrator
-    first = state.first()
-    if first and config.num_optimization_profiles:
-        config.set_calibration_profile(calibration_profile(builder, network, first))
+    if state.first:
+        config.set_calibration_profile(calibration_profile(builder, network, state.first))
     return state
 
 
@@ -303,8 +309,5 @@ def _timing_after(order: _Order, config: tensorrt.IBuilderConfig, cache: Any) ->
     path = order.recipe.options.timing_cache
     if not path:
         return data
-    try:
-        write_whole(Path(path), data)
-    except (OSError, ValueError) as error:
-        raise BackendError(f"the timing cache {path} can't be written: {error}.") from error
+    write_bytes(path, data, "timing cache")
     return b""

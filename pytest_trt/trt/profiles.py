@@ -29,8 +29,7 @@ def profiles_of(recipe: Recipe) -> tuple[Profile, ...]:
         require_fit(profile, specs, f"{recipe.model.source}: profile {number}")
     if recipe.profiles:
         return recipe.profiles
-    runs = [feeds for arrays in recipe.feeds for feeds in split(arrays, specs, recipe.batch)]
-    profile = profile_of_feeds(runs, specs)
+    profile = profile_of_feeds(_runs(recipe), specs)
     return (profile,) if profile else ()
 
 
@@ -39,8 +38,9 @@ def add_profiles(
     config: tensorrt.IBuilderConfig,
     network: tensorrt.INetworkDefinition,
     recipe: Recipe,
-) -> int:
-    """Give the builder its profiles, and say how many.
+    told: tuple[Profile, ...],
+) -> None:
+    """Give the builder its profiles: those of :func:`profiles_of`, as far as the network has dynamic inputs.
 
     Raises:
         CaseError: an input is dynamic, and neither a profile nor a golden tells its shapes.
@@ -49,14 +49,13 @@ def add_profiles(
     inputs = [network.get_input(number) for number in range(network.num_inputs)]
     dynamic = [tensor for tensor in inputs if tensor.is_shape_tensor or any(axis < 0 for axis in tensor.shape)]
     # one profile even where it says nothing: without any, 8.6 runs no network whose outputs' shapes depend on the data
-    profiles = (dynamic and profiles_of(recipe)) or ({},)
+    profiles = told if dynamic and told else ({},)
     for number, profile in enumerate(profiles, 1):
         added = builder.create_optimization_profile()
         for tensor in dynamic:
             _set(added, tensor, _span(tensor, profile, recipe), f"{recipe.model.source}: profile {number}")
         if config.add_optimization_profile(added) < 0:
             raise BackendError(f"{recipe.model.source}: TensorRT refuses profile {number}: {dict(profile)}.")
-    return len(profiles)
 
 
 def calibration_profile(
@@ -85,10 +84,14 @@ def _span(tensor: Any, profile: Profile, recipe: Recipe) -> Span:
     return profile[tensor.name]
 
 
+def _runs(recipe: Recipe) -> list[Arrays]:
+    """The recipe's feeds, cut as they will be fed."""
+    return [feeds for arrays in recipe.feeds for feeds in split(arrays, recipe.model.inputs, recipe.batch)]
+
+
 def _values(name: str, recipe: Recipe) -> Span:
     """The least and largest values of an input that tells shapes."""
-    cut = [feeds for arrays in recipe.feeds for feeds in split(arrays, recipe.model.inputs, recipe.batch)]
-    runs = [tuple(int(v) for v in run[name].ravel()) for run in cut]
+    runs = [tuple(int(v) for v in run[name].ravel()) for run in _runs(recipe)]
     if not runs or len({len(run) for run in runs}) != 1:
         raise CaseError(
             f"{recipe.model.source}: input {name!r} tells shapes by its values, and nothing tells which, or several"
