@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--only", action="append")
     parser.add_argument("--build", action="append", default=[])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--way", action="append", choices=list(WHOLE))
     parser.add_argument("--table", type=Path, nargs="+")
     told = parser.parse_args()
     if told.table:
@@ -174,7 +175,7 @@ def main() -> None:
         print("\n".join(update(case, told.folder / "golden", "benchmark")), flush=True)
         write_ranges(case, told.folder)
         simulated = simulated_errors(case)
-        for way in WHOLE if name in ("resnet18", "digits") and not told.quick else QUICK:
+        for way in told.way or (WHOLE if name in ("resnet18", "digits") and not told.quick else QUICK):
             row = measure(case, way, options, told.folder)
             rows.append({**row, "simulated_error": simulated.get(row["precision"])})
             document = {"environment": {**environment(), "driver": driver(), "build": told.build}, "rows": rows}
