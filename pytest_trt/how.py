@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.build_options import BuildOptions, anchored, merged
 from pytest_trt.errors import BackendError, CaseError
 from pytest_trt.lowering import at_opset, needs_ranges
-from pytest_trt.ranges import Ranges, read_ranges
+from pytest_trt.ranges import Ranges, is_ranges_file, read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
 from pytest_trt.reference import network_of
 from pytest_trt.samples import read
@@ -115,15 +115,16 @@ def calibration_of(
         raise CaseError(
             f"{case.where}: {case.name!r} at {precision} needs calibration data and names none, and an int8 engine"
             " without calibration is wrong by as much as its outputs are large. Write calibration ="
-            ' "calibration.npz" (arrays by input name), "ranges.txt" (a line `tensor: range` each) or'
-            ' "module:function" in the case, or pass --trt-calibration; "golden" calibrates on the golden\'s inputs.'
+            ' "calibration.npz" (arrays by input name), "ranges.txt" (a line `tensor: range` each; TensorRT\'s'
+            ' calibration cache and other files of ranges do as well) or "module:function" in the case, or pass'
+            ' --trt-calibration; "golden" calibrates on the golden\'s inputs.'
         )
     source = f"{case.where}: calibration {case.calibration!r}"
     if case.calibration == "golden" and not feeds:
         raise CaseError(f"{source}: there is no golden of {case.name!r}, whose inputs would calibrate. Make it first.")
     if case.calibration == "golden":
         return sampled(model, lambda: feeds, source, case.batch)
-    if case.calibration.endswith(".txt"):
+    if is_ranges_file(case.calibration):
         return given(model, read_ranges(case.base / case.calibration, source))
     data = case.calibration
     return sampled(model, lambda: read(data, case.base, model.inputs, f"{case.where}: calibration"), source, case.batch)

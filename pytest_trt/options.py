@@ -168,7 +168,8 @@ OPTIONS = (
     Option(
         "calibration",
         "Calibration samples for int8, in place of the cases' own: a .npz, .npy or .safetensors file,"
-        " module:function, or golden for the golden's inputs; or a .txt file of ranges.",
+        " module:function, or golden for the golden's inputs; or a file of ranges (.txt, .cache, .json,"
+        " .flatbuffers, .onnx with Q/DQ nodes).",
         "string",
         {"metavar": "DATA"},
     ),

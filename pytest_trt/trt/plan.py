@@ -31,6 +31,7 @@ from pytest_trt.trt.log import heard, interruptible, logger_of, raise_caught
 from pytest_trt.trt.parser import parse
 from pytest_trt.trt.profiles import add_profiles, calibration_profile, profiles_of
 from pytest_trt.trt.progress import monitor
+from pytest_trt.trt.ranges import set_ranges
 from pytest_trt.trt.release import label, typing_of
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         if said.errors:
             raise BackendError(said.told(f"{label(trt)} refuses a build option"))
         add_profiles(builder, config, network, recipe, order.profiles)
-        _set_ranges(network, order.amax)
+        if order.amax:
+            set_ranges(network, order.amax)
         calibrating = _calibrating(order, builder, network, config)
         cache = _set_timing_cache(order, config, timing)
         by = calibrated_by(recipe) if order.calibrates else None  # before a cache is written
@@ -249,22 +251,6 @@ def _hash_of_samples(recipe: Recipe) -> str:
         for name, array in sorted(arrays.items()):
             digest.update(repr((name, array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _set_ranges(network: tensorrt.INetworkDefinition, amax: Mapping[str, float]) -> None:
-    """Dynamic ranges by name; a tensor that is always zero gets a range of 1, in which zero stays zero."""
-    if not amax:
-        return
-    outputs = [layer.get_output(i) for layer in _layers(network) for i in range(layer.num_outputs)]
-    tensors: list[Any] = [*(network.get_input(i) for i in range(network.num_inputs)), *outputs]
-    for tensor in tensors:  # of a release with weak typing, so that they have dynamic ranges
-        if tensor is not None and tensor.name in amax:
-            bound = amax[tensor.name] or 1.0
-            tensor.set_dynamic_range(-bound, bound)
-
-
-def _layers(network: tensorrt.INetworkDefinition) -> list[tensorrt.ILayer]:
-    return [network.get_layer(number) for number in range(network.num_layers)]
 
 
 def _calibrating(
