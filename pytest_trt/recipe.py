@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_trt.ranges import Ranges
     from pytest_trt.torch_module import Network
 
-__all__ = ["Calibration", "Recipe", "given", "ranges_of", "sampled"]
+__all__ = ["Calibration", "Recipe", "given", "notes_of", "ranges_of", "sampled"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Calibration:
             names up in ranges that were given.
         samples: batches of arrays by input name, read anew at each call; None where ranges were given.
         source: what messages call it.
+        notes: what there is to say of ranges that were given.
     """
 
     ranges: Callable[[list[str]], Ranges]
     samples: Callable[[], Iterable[Arrays]] | None
     source: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,16 @@ def sampled(
 
 def given(model: Model, ranges: Ranges) -> Calibration:
     """Calibration by ranges that somebody else has taken."""
-    return Calibration(lambda tensors: select(ranges, tensors, tensor_names(model.proto)), None, ranges.source)
+    return Calibration(
+        lambda tensors: select(ranges, tensors, tensor_names(model.proto)), None, ranges.source, ranges.notes
+    )
+
+
+def notes_of(recipe: Recipe) -> tuple[str, ...]:
+    """What there is to say of the ranges that lowering takes, as warnings of the engine."""
+    if recipe.calibration is None or not needs_ranges(recipe.model, recipe.precision):
+        return ()
+    return recipe.calibration.notes
 
 
 def ranges_of(recipe: Recipe) -> Ranges | None:

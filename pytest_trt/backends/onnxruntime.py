@@ -10,7 +10,7 @@ from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.model import Model
-from pytest_trt.recipe import ranges_of
+from pytest_trt.recipe import notes_of, ranges_of
 from pytest_trt.session import open_session, require_onnxruntime, run
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class OnnxruntimeBackend:
         lowered = Model(fp32_ends(lowered.proto), lowered.source)
         session = open_session(lowered.proto, lowered.source)
         names = tuple(output.name for output in model.outputs)
-        return OnnxruntimeEngine(lowered, precision, session, names, recipe.batch)
+        return OnnxruntimeEngine(lowered, precision, session, names, recipe.batch, warnings=notes_of(recipe))
 
 
 def open_backend(name: str = _NAME) -> OnnxruntimeBackend:  # noqa: ARG001 - this module has but one

@@ -18,7 +18,7 @@ from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.graph import constants
 from pytest_trt.model import Model, nodes_of
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import ranges_of
+from pytest_trt.recipe import notes_of, ranges_of
 from pytest_trt.session import open_session, require_onnxruntime
 
 if TYPE_CHECKING:
@@ -192,5 +192,8 @@ def _device(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _doubts(recipe: Recipe) -> tuple[str, ...]:
     if recipe.options.dla_core is None:
-        return ()
-    return (f"onnxruntime runs on the GPU where there is no DLA core {recipe.options.dla_core}, and does not say so.",)
+        return notes_of(recipe)
+    return (
+        *notes_of(recipe),
+        f"onnxruntime runs on the GPU where there is no DLA core {recipe.options.dla_core}, and does not say so.",
+    )

@@ -108,8 +108,8 @@ def _amax(node: NodeProto, held: Mapping[str, TensorProto], source: str) -> floa
     type_ = _type(node, held, where)
     if type_ not in _LARGEST:
         raise DataError(
-            f"{where} quantises to {onnx.helper.tensor_dtype_to_string(type_)}; ranges are those of int8 or fp8"
-            " E4M3 (FLOAT8E4M3FN), which TensorRT takes; without a zero point it is uint8. Make the file again with a symmetric int8 activation type."
+            f"{where} quantises to {onnx.helper.tensor_dtype_to_string(type_)} (uint8 where it has no zero point), and"
+            " TensorRT takes activations in INT8 or FLOAT8E4M3FN. Make the file again with a symmetric type of these."
         )
     amax = _LARGEST[type_] * _scale(node, held, where)
     if fault_of(amax):

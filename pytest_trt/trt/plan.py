@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pytest_trt.honoured import asked_of
 from pytest_trt.lowering.graph import float_activations
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.precision import Precision
+from pytest_trt.recipe import notes_of
 from pytest_trt.trt.calibrator import (
     Calibrating,
     batches_of,
@@ -92,7 +93,13 @@ def plan_for(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> TensorrtPlan:
         BackendError: the release or the GPU lacks what was asked, or the builder fails.
     """
     load_plugins(trt, recipe.options.plugins)
-    order = _order(trt, recipe, gpu)
+    plan = _plan(_order(trt, recipe, gpu))
+    return replace(plan, warnings=tuple(dict.fromkeys([*notes_of(recipe), *plan.warnings])))
+
+
+def _plan(order: _Order) -> TensorrtPlan:
+    """Taken from the store, or built."""
+    recipe = order.recipe
     if recipe.store is None:
         return _built(order, b"")[0]
     material = _material(order)
