@@ -47,16 +47,17 @@ def test_the_references_python_runs(
     networks.save(networks.convolutional(), tmp_path / "net.onnx")
     networks.save(networks.convolutional(), tmp_path / "models" / "net.onnx")
     monkeypatch.chdir(tmp_path)
-    first, second = blocks("docs/reference.md", "python")
+    first, second, third = blocks("docs/reference.md", "python")
     scope = {"samples": {"x": networks.images()}}
 
-    for code in (first, second):
+    for code in (first, second, third):
         exec(code, scope)
 
     told = capsys.readouterr().out
     assert "there is no golden" in told
     assert "in Python, pytest_trt.create.update(case, golden_dir)" in told
     onnx.checker.check_model("int8.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
 
 
 def test_the_reference_names_every_option_and_every_key() -> None:
