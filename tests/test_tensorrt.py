@@ -142,6 +142,18 @@ def test_weak_int8_takes_ranges_that_were_given(monkeypatch: pytest.MonkeyPatch)
     assert set(map(tuple, header(trt)["ranges"].values())) == {(-3.5, 3.5)}
 
 
+@pytest.mark.parametrize("typing", ["weak", "strong"])
+def test_notes_on_ranges_that_were_given_are_warnings_of_the_plan_also_from_the_store(
+    typing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "8.6")
+    plain = recipe("int8", typing=typing)
+    ranges = Ranges(dict.fromkeys(float_activations(plain.model.proto), 3.5), "ranges.txt", notes=("it is odd.",))
+    noted = replace(plain, calibration=given(plain.model, ranges), store=tmp_path)
+
+    assert [backend("8.6").plan(noted).warnings.count("it is odd.") for _ in range(2)] == [1, 1]
+
+
 def test_a_ranges_file_without_a_tensor_that_weak_int8_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "8.6")
     plain = recipe("int8")
