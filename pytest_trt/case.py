@@ -42,6 +42,7 @@ class Case:
         class_output: the output that top-1, top-5 and labels speak of; the only float output if not given.
         constant_outputs: outputs that do not depend on the inputs and may stand still.
         calibration: samples for int8, a file or ``module:function``; "golden" takes the golden's own inputs.
+        lowering: what writes a precision into the graph: own, or modelopt (NVIDIA's); own if not given.
         precisions: what to check when the command line does not say.
         backend: what to run on when the command line does not say.
         tolerance: by precision; replaces the envelope.
@@ -69,6 +70,7 @@ class Case:
     class_output: str | None = None
     constant_outputs: tuple[str, ...] = ()
     calibration: str | None = None
+    lowering: str | None = None
     precisions: tuple[str, ...] = ()
     backend: str | None = None
     tolerance: Mapping[str, Tolerance] = field(default_factory=dict)
@@ -257,6 +259,15 @@ def _backend(value: Any, where: str) -> str:
         raise SpecError(f"{where}: {error}") from error
 
 
+def _lowering(value: Any, where: str) -> str:
+    from pytest_trt.options import known_lowering
+
+    try:
+        return str(known_lowering(_text(value, where)))
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+
+
 def _build(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise CaseError(f'{where} = {value!r} must be a table: build = {{ workspace = "2G" }}.')
@@ -302,6 +313,7 @@ _READERS: Mapping[str, Any] = {
     "class_output": _text,
     "constant_outputs": _texts,
     "calibration": _text,
+    "lowering": _lowering,
     "precisions": _precisions,
     "backend": _backend,
     "tolerance": _tolerances,

@@ -169,6 +169,7 @@ def verdict_of(
             "golden_model_sha256": golden.model_sha256,
             "golden_made_by": dict(golden.provenance),
             "calibration": case.calibration if needs_ranges(model, precision) else None,
+            "lowering": ran.facts.get("lowering"),
             "engine": dict(ran.facts),
         },
         hops=_hops(golden),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trt.build_options import BuildOptions, anchored, merged
 from pytest_trt.errors import BackendError, CaseError
 from pytest_trt.lowering import at_opset, needs_ranges
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.lowering.modelopt import PRECISIONS as MODELOPT_PRECISIONS
+from pytest_trt.lowering.modelopt import lower_by_modelopt
 from pytest_trt.ranges import Ranges, is_ranges_file, read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
 from pytest_trt.reference import network_of
@@ -80,9 +83,10 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
     Raises:
         CaseError: the precision needs calibration, and the case names none.
         DataError: the calibration data can't be read.
+        LoweringError: ModelOpt was asked to lower it, and can't.
     """
     converted = at_opset(model, precision)
-    return Recipe(
+    recipe = Recipe(
         model=converted,
         precision=precision,
         calibration=calibration_of(case, converted, precision, feeds, how.options) if how.plan is None else None,
@@ -95,6 +99,28 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
         module=network_of(case),
         progress=how.progress,
     )
+    return _lowered_by_modelopt(case, recipe) if case.lowering == "modelopt" else recipe
+
+
+def _lowered_by_modelopt(case: Case, recipe: Recipe) -> Recipe:
+    """The recipe of a model that holds the precision already; as it is, where ModelOpt has nothing to do."""
+    asked = recipe.precision.label
+    if recipe.plan is not None or asked not in MODELOPT_PRECISIONS or held_precision(recipe.model.proto) != "fp32":
+        return recipe
+    if recipe.options.typing == "weak":
+        raise BackendError(
+            f"{case.where}: lowering = modelopt writes {asked} into the model, and typing = weak has TensorRT choose it"
+            " for an fp32 one: leave one of them out."
+        )
+    calibration = recipe.calibration
+    found = lower_by_modelopt(
+        recipe.model,
+        asked,
+        calibration.samples if calibration else None,
+        source=calibration.source if calibration else "",
+        batch=case.batch,
+    )
+    return replace(recipe, model=found.model, calibration=None, lowering=found.by, notes=found.notes)
 
 
 def calibration_of(

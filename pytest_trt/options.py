@@ -18,6 +18,7 @@ __all__ = [
     "given",
     "known_backend",
     "known_build_option",
+    "known_lowering",
     "known_precisions",
     "known_suffix",
     "known_typing",
@@ -117,6 +118,20 @@ def known_typing(text: str) -> object:
     return read_typing(text, "typing")
 
 
+def known_lowering(text: str) -> object:
+    """The lowering's name.
+
+    Raises:
+        SpecError: it is not known.
+    """
+    from pytest_trt.errors import unknown
+
+    known = ("own", "modelopt")
+    if text not in known:
+        raise unknown("lowering", text, known)
+    return text
+
+
 def known_build_option(text: str) -> object:
     """A build option KEY=VALUE.
 
@@ -172,6 +187,13 @@ OPTIONS = (
         " .flatbuffers, .onnx with Q/DQ nodes).",
         "string",
         {"metavar": "DATA"},
+    ),
+    Option(
+        "lowering",
+        "What writes the precision into the model: own (default), or modelopt, which is NVIDIA ModelOpt's AutoCast for"
+        " fp16 and bf16 and its quantizer for int8 and fp8 (extra: modelopt).",
+        "string",
+        {"metavar": "NAME", "type": _checked(known_lowering)},
     ),
     Option("golden-dir", "Folder of the goldens (default: golden).", "string", {"metavar": "DIR"}),
     Option(

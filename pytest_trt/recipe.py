@@ -59,6 +59,8 @@ class Recipe:
         plan: file of an engine that was built elsewhere, to be loaded in place of building.
         store: folder of plans and timing caches; None keeps nothing.
         module: copies the torch module that the model or its reference was exported from, where the case names one.
+        lowering: what lowered the model, where it holds the precision already: "own" or ModelOpt's name and version.
+        notes: what that warned of; each becomes a warning of the engine.
         progress: told what is going on (a phase, and the share done or None), where somebody watches.
     """
 
@@ -72,6 +74,8 @@ class Recipe:
     plan: Path | None = None
     store: Path | None = None
     module: Callable[[], Network] | None = None
+    lowering: str = "own"
+    notes: tuple[str, ...] = ()
     progress: Callable[[str, float | None], None] | None = None
 
 
@@ -90,10 +94,10 @@ def given(model: Model, ranges: Ranges) -> Calibration:
 
 
 def notes_of(recipe: Recipe) -> tuple[str, ...]:
-    """What there is to say of the ranges that lowering takes, as warnings of the engine."""
+    """What there is to say of the lowering and of the ranges that it took, as warnings of the engine that was built."""
     if recipe.calibration is None or not needs_ranges(recipe.model, recipe.precision):
-        return ()
-    return recipe.calibration.notes
+        return recipe.notes
+    return (*recipe.notes, *recipe.calibration.notes)
 
 
 def ranges_of(recipe: Recipe) -> Ranges | None:

@@ -15,6 +15,7 @@ from pytest_trt.options import (
     dest_of,
     known_backend,
     known_build_option,
+    known_lowering,
     known_precisions,
     known_suffix,
     known_typing,
@@ -36,6 +37,7 @@ __all__ = [
     "golden_dir",
     "how_for",
     "ini_precisions",
+    "lowering_for",
     "models",
     "models_alone",
     "options_again",
@@ -70,6 +72,7 @@ def validate(config: pytest.Config) -> None:
     for label, check in (
         ("precision", known_precisions),
         ("backend", known_backend),
+        ("lowering", known_lowering),
         ("typing", known_typing),
         ("report", known_suffix),
     ):
@@ -124,6 +127,14 @@ def calibration_for(config: pytest.Config, case: Case) -> Case:
     base = config.invocation_params.dir if given else _ini_folder(config)
     is_file = told != "golden" and (base / told).is_file()
     return replace(case, calibration=str((base / told).resolve()) if is_file else told)
+
+
+def lowering_for(config: pytest.Config, case: Case) -> Case:
+    """The case, lowered by what the command line says, or by what the ini file says where the case does not."""
+    from dataclasses import replace
+
+    told = first_given(config.getoption("trt_lowering"), case.lowering, _ini(config, "lowering"), None)
+    return case if told == case.lowering else replace(case, lowering=told)
 
 
 def how_for(config: pytest.Config, case: Case) -> How:

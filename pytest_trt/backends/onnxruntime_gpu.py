@@ -71,7 +71,7 @@ class OnnxruntimeGpuBackend:
         names = tuple(output.name for output in recipe.model.outputs)
         return OnnxruntimeEngine(
             lowered, recipe.precision, session, names, recipe.batch, self.name, False,
-            self._facts(options), _doubts(recipe),
+            {**self._facts(options), "lowering": recipe.lowering}, _doubts(recipe),
         )  # fmt: skip
 
     def _require_able(self, recipe: Recipe) -> None:

@@ -139,6 +139,11 @@ class TorchBackend:
             raise BackendError(
                 f"backend {self.name!r} can't load the engine {recipe.plan}: choose --trt-backend=tensorrt."
             )
+        if recipe.lowering != "own":
+            raise BackendError(
+                f"backend {self.name!r} runs a torch module, and lowering = modelopt lowers an ONNX graph: leave it out"
+                " (--trt-lowering=own)."
+            )
         if recipe.module is None:
             raise BackendError(
                 f"backend {self.name!r} runs a torch module, and the case of {recipe.model.source} names none: write"

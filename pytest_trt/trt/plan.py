@@ -188,10 +188,15 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
             raise BackendError(said.told(f"{recipe.model.source} at {recipe.precision}: {label(trt)} builds no engine"))
         write_cache(recipe, calibrating)
         data = bytes(found)
-        made = {"typing": order.typing, "calibrated_by": by, "built_s": round(seconds, 3)}
+        made = {
+            "typing": order.typing,
+            "lowering": recipe.lowering,
+            "calibrated_by": by,
+            "built_s": round(seconds, 3),
+        }
         facts = {**facts_of(trt, order.gpu, _capability(order), data), **made}
         timing_after = _timing_after(order, config, cache)
-    return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), timing_after
+    return TensorrtPlan(data, facts, tuple(dict.fromkeys([*recipe.notes, *said.warnings]))), timing_after
 
 
 def facts_of(trt: ModuleType, gpu: Gpu | None, capability: str, data: bytes) -> dict[str, Any]:
@@ -216,6 +221,7 @@ def _material(order: _Order) -> dict[str, Any]:
         "pytest_trt": version("pytest-trt"),
         "graph_sha256": order.graph.sha256,
         "precision": recipe.precision.label,
+        "lowering": recipe.lowering,
         "typing": order.typing,
         "ranges": _hash(sorted(order.amax.items())) if order.amax else None,
         "calibration": _hash_of_samples(recipe) if order.calibrates else None,
