@@ -14,19 +14,23 @@ import numpy as np
 import onnx
 import pytest
 from fake_modelopt import FakeModelopt
-from fake_tensorrt import FakeTensorrt
+from fake_tensorrt import RELEASES, install
 from networks import convolutional, images
 from onnx import helper
 
 from pytest_trt import Case, check
-from pytest_trt.errors import DataError, LoweringError
+from pytest_trt.backends import choose
+from pytest_trt.comparison import compare
+from pytest_trt.errors import BackendError, DataError, LoweringError
+from pytest_trt.how import How, recipe_of
 from pytest_trt.lowering.modelopt import lower_by_modelopt
-from pytest_trt.model import checked
+from pytest_trt.model import Model, checked
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_trt.model import Model
+    from pytest_trt.recipe import Recipe
 
 
 @pytest.fixture
@@ -213,13 +217,7 @@ def test_operators_of_others_are_refused_which_it_would_run_on_random_inputs(mod
     proto.graph.node[1].op_type, proto.graph.node[1].domain = "Gelu2", "mine"
     proto.opset_import.append(helper.make_opsetid("mine", 1))
     with pytest.raises(LoweringError, match=r"operators beyond ONNX's own \(Gelu2\)"):
-        lower_by_modelopt(checked_unseen(proto), "fp16")
-
-
-def checked_unseen(proto: onnx.ModelProto) -> Model:
-    from pytest_trt.model import Model
-
-    return Model(proto, "net.onnx")
+        lower_by_modelopt(Model(proto, "net.onnx"), "fp16")
 
 
 def case_of(folder: Path, **told: Any) -> Case:
@@ -263,10 +261,6 @@ def test_weak_typing_is_refused(modelopt: FakeModelopt, golden: Path, project: P
 
 
 def test_an_overflow_of_its_fp16_graph_is_seen(modelopt: FakeModelopt, tmp_path: Path) -> None:
-    from pytest_trt.backends import choose
-    from pytest_trt.how import How, recipe_of
-    from pytest_trt.precision import Precision
-
     nodes = [helper.make_node("Mul", ["x", "large"], ["y"]), helper.make_node("Mul", ["y", "small"], ["z"])]
     weights = {"large": np.float32(6e4), "small": np.float32(1e-4)}
     ends = networks.FLOAT, ["N", 3]
@@ -303,3 +297,42 @@ def test_an_unknown_lowering_names_the_nearest(project: Path, pytester: pytest.P
     result = pytester.runpytest(*(["--trt-lowering=modelop"] if where == "option" else []))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "did you mean 'modelopt'?" in "\n".join([*result.outlines, *result.errlines])
+
+
+def modelopt_recipe(folder: Path, precision: str, store: Path | None = None, lowering: str = "modelopt") -> Recipe:
+    networks.save(convolutional(), folder / "net.onnx")
+    np.savez(folder / "calibration.npz", x=images(8))
+    case = Case(onnx="net.onnx", calibration="calibration.npz", lowering=lowering, base=folder)
+    model = checked(convolutional(), "net.onnx")
+    return recipe_of(case, model, Precision.parse(precision), ({"x": images(8)},), How(store=store))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_tensorrt_takes_what_it_made_and_says_so(
+    modelopt: FakeModelopt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, precision: str
+) -> None:
+    install(monkeypatch, release)
+    backend = choose("tensorrt-rtx" if release.startswith("rtx") else "tensorrt")
+    engine = backend.build(modelopt_recipe(tmp_path, precision))
+    assert engine.facts["lowering"] == "modelopt 0.47.0"
+    assert ("ModelOpt: shared constants were found" in engine.warnings) == (precision == "fp16")
+    exact = choose("onnxruntime").build(modelopt_recipe(tmp_path, "fp32")).run({"x": images(8)})
+    assert compare(engine.run({"x": images(8)})["logits"], exact["logits"]).rel_rms < 0.1
+
+
+def test_a_plan_of_ours_is_not_taken_for_one_of_modelopts(
+    modelopt: FakeModelopt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "11.4")
+    for lowering in ("own", "modelopt", "modelopt"):
+        last = choose("tensorrt").plan(modelopt_recipe(tmp_path, "int8", tmp_path / "store", lowering))
+    assert len(list((tmp_path / "store").glob("*.plan"))) == 2
+    assert last.facts["from_store"]
+    assert last.facts["lowering"] == "modelopt 0.47.0"
+
+
+def test_a_torch_module_is_nothing_for_it(modelopt: FakeModelopt, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch: pip install torch")
+    with pytest.raises(BackendError, match="runs a torch module, and lowering = modelopt lowers an ONNX graph"):
+        choose("torch").build(modelopt_recipe(tmp_path, "fp16"))
