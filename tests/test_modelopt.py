@@ -179,6 +179,34 @@ def raised(error: BaseException) -> Callable[[], None]:
     return fault
 
 
+def test_a_result_that_computes_as_before_beside_what_it_quantised_is_refused(
+    modelopt: FakeModelopt, model: Model
+) -> None:
+    modelopt.change = lambda proto: rewired(proto, ("conv1", "conv2", "fc"))
+    with pytest.raises(LoweringError, match="it left all 3 matrix operators in fp32"):
+        lower_by_modelopt(model, "int8", samples)
+
+
+def test_matrix_operators_that_it_leaves_are_noted_but_for_those_kept(modelopt: FakeModelopt, model: Model) -> None:
+    modelopt.change = lambda proto: rewired(proto, ("conv2", "fc"))
+    notes = lower_by_modelopt(model, "int8", samples, keep=("fc",)).notes
+    assert notes == ("ModelOpt: 1 of 3 matrix operators stay in fp32: 'conv2'",)
+
+
+def rewired(proto: onnx.ModelProto, names: tuple[str, ...]) -> onnx.ModelProto:
+    """These nodes read what stands before their Q/DQ."""
+    quantised = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    before = {
+        node.output[0]: quantised[node.input[0]]
+        for node in proto.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantised
+    }
+    for node in proto.graph.node:
+        if node.name in names:
+            node.input[0] = before[node.input[0]]
+    return proto
+
+
 @pytest.mark.parametrize("error", [AssertionError("no node"), SystemExit(1)], ids=["assertion", "exit"])
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_its_exceptions_are_sentences(
@@ -195,6 +223,7 @@ def test_a_ctrl_c_leaves_no_file_and_everything_as_it_was(modelopt: FakeModelopt
     with pytest.raises(KeyboardInterrupt):
         lower_by_modelopt(model, "int8", samples)
     assert left_behind() == before
+    assert not Path(folder, "left.onnx").exists()
     assert not Path(modelopt.calls[0]["path"]).parent.exists()
     assert tempfile.gettempdir() == folder
     assert sys.stdout is out

@@ -100,10 +100,13 @@ def test_weights_beyond_fp16_stay_in_fp32() -> None:
     assert [t.data_type for t in found.graph.initializer] == [TensorProto.FLOAT]
 
 
-def test_a_network_too_small_for_it_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("precision", "what"), [("int8", "left all 3 matrix operators in fp32"), ("fp8", "nothing in fp8")]
+)
+def test_a_network_too_small_for_it_is_refused(precision: str, what: str) -> None:
     model = checked(networks.convolutional(), "net.onnx")
-    with pytest.raises(LoweringError, match=r"holds fp32, and nothing in fp8\. It leaves out convolutions of few"):
-        lower_by_modelopt(model, "fp8", lambda: [{"x": networks.images(8)}])
+    with pytest.raises(LoweringError, match=rf"{what}\. Its quantizer leaves out convolutions of few channels"):
+        lower_by_modelopt(model, precision, lambda: [{"x": networks.images(8)}])
 
 
 def test_a_kind_of_operator_that_it_does_not_know_is_said(digits: Model) -> None:

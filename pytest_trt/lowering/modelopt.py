@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from pytest_trt.errors import DataError, LoweringError, ModelError, PytestTrtError
 from pytest_trt.feeds import finite, fit, split
-from pytest_trt.lowering.graph import array_of, constants, copy_at_opset
+from pytest_trt.lowering.graph import MATRIX_OPERANDS, array_of, constants, copy_at_opset, element_types
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import checked, is_float, nodes_of
 
@@ -52,6 +53,13 @@ _LEVELS = {"int8": 127, "fp8": 448}
 _METHODS = {"minmax": "max", "entropy": "entropy"}
 _NEAR = 0.01  # of a scale that is the largest value itself
 _BINS = 0.05  # of an entropy threshold, which ends a bin after the largest value
+
+_TYPED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+_TOO_SMALL = (
+    "Its quantizer leaves out convolutions of few channels and products with a side under 16, which are no faster"
+    " there: take --trt-lowering=own, or another precision."
+)
 
 _INSTALL = (
     "pip install 'pytest-trt[modelopt]', in an environment of its own: it pins onnx 1.21, brings torch for CUDA, CuPy"
@@ -127,8 +135,22 @@ def _lowered(
     lowered = _sound(found, model, precision)
     if reader is not None:
         _require_calibrated(lowered.proto, reader, precision, method)
+    said.extend(_left(lowered.proto, precision, keep))
     by = f"modelopt {getattr(modelopt, '__version__', 'of unknown version')}"
     return LoweredByModelopt(lowered, by, tuple(f"ModelOpt: {text}" for text in dict.fromkeys(said)))
+
+
+def _left(lowered: ModelProto, precision: str, keep: Sequence[str]) -> list[str]:
+    """A sentence about the matrix operators that it left in fp32 unasked; all of them are no lowering."""
+    nodes = [node for node in nodes_of(lowered.graph) if node.op_type in MATRIX_OPERANDS]
+    typed = element_types(lowered) if precision not in _LEVELS else {}
+    made = {name for node in nodes_of(lowered.graph) if node.op_type == "DequantizeLinear" for name in node.output}
+    left = [node for node in nodes if not (typed.get(node.output[0]) in _TYPED or made.issuperset(node.input[:2]))]
+    if nodes and len(left) == len(nodes):
+        raise LoweringError(f"it left all {len(nodes)} matrix operators in fp32. {_TOO_SMALL}")
+    names = [node.name for node in left if node.name not in keep]
+    listed = f"{', '.join(map(repr, names[:5]))}{' ...' if len(names) > 5 else ''}"
+    return [f"{len(names)} of {len(nodes)} matrix operators stay in fp32: {listed}"] if names else []
 
 
 def _reader_of(
@@ -293,11 +315,7 @@ def _sound(found: ModelProto, model: Model, precision: str) -> Model:
             )
     held = held_precision(lowered.proto)
     if held != precision:
-        raise LoweringError(
-            f"its result holds {held}, and nothing in {precision}. It leaves out convolutions of few channels and"
-            " products with a side under 16, which are no faster there: take --trt-lowering=own, or leave"
-            f" {precision} out."
-        )
+        raise LoweringError(f"its result holds {held}, and nothing in {precision}. {_TOO_SMALL}")
     return lowered
 
 
