@@ -212,6 +212,7 @@ def test_the_backends_and_their_engines_are_what_the_protocols_say(gpu: FakeGpu)
         "onnxruntime": onnxruntime.__version__,
         "provider": CUDA,
         "provider_options": {"device_id": 0, "use_tf32": 0},
+        "lowering": "own",
     }
     assert cuda.version == f"onnxruntime {onnxruntime.__version__}, {CUDA}"
 

@@ -196,7 +196,7 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         }
         facts = {**facts_of(trt, order.gpu, _capability(order), data), **made}
         timing_after = _timing_after(order, config, cache)
-    return TensorrtPlan(data, facts, tuple(dict.fromkeys([*recipe.notes, *said.warnings]))), timing_after
+    return TensorrtPlan(data, facts, tuple(dict.fromkeys(said.warnings))), timing_after
 
 
 def facts_of(trt: ModuleType, gpu: Gpu | None, capability: str, data: bytes) -> dict[str, Any]:
