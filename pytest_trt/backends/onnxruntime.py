@@ -9,7 +9,7 @@ from pytest_trt.backends import on_host_only
 from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
-from pytest_trt.lowering.typed import as_sandwich
+from pytest_trt.lowering.simulable import as_sandwich
 from pytest_trt.model import Model
 from pytest_trt.precision import Precision
 from pytest_trt.recipe import notes_of, ranges_of
