@@ -15,8 +15,9 @@ from pytest_trt import Case, Tolerance, Verdict, check
 from pytest_trt.calibration import calibrate
 from pytest_trt.create import update
 from pytest_trt.errors import SpecError
-from pytest_trt.lowering.casts import bf16_sandwich, fp16_typed
+from pytest_trt.lowering.casts import bf16_sandwich
 from pytest_trt.lowering.qdq import int8_qdq
+from pytest_trt.lowering.typed import fp16_typed
 from pytest_trt.model import checked
 from pytest_trt.report.record import record_of
 from pytest_trt.report.terminal import message

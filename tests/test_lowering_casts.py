@@ -14,14 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from pytest_trt import compare, lower
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering import graph
-from pytest_trt.lowering.casts import (
-    bf16_sandwich,
-    bf16_typed,
-    fp16_sandwich,
-    fp16_typed,
-    round_to_tf32,
-    tf32_emulated,
-)
+from pytest_trt.lowering.casts import bf16_sandwich, fp16_sandwich, round_to_tf32, tf32_emulated
+from pytest_trt.lowering.typed import bf16_typed, fp16_typed
 from pytest_trt.model import checked
 from pytest_trt.session import open_session
 

@@ -11,9 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt import compare, lower
 from pytest_trt.calibration import calibrate
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.casts import fp16_sandwich, fp16_typed, tf32_emulated
+from pytest_trt.lowering.casts import fp16_sandwich, tf32_emulated
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.lowering.qdq import int8_qdq, quantised_activations
+from pytest_trt.lowering.typed import fp16_typed
 from pytest_trt.model import Model, checked
 from pytest_trt.normalise import normalised
 from pytest_trt.session import open_session

@@ -175,7 +175,7 @@ def test_inputs_must_have_shapes(folder: Path) -> None:
 def test_a_torch_reference_judges_a_file_of_another_tool(folder: Path) -> None:
     from networks import save
 
-    from pytest_trt.lowering.casts import fp16_typed
+    from pytest_trt.lowering.typed import fp16_typed
     from pytest_trt.torch_module import export
 
     made = case(folder)

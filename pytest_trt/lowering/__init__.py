@@ -96,6 +96,7 @@ def _expressed(model: Model, precision: Precision, ranges: Ranges | None, typed:
 
 def _lowered(model: Model, precision: Precision, ranges: Ranges | None, typed: bool) -> Model:
     from pytest_trt.lowering import casts, qdq
+    from pytest_trt.lowering import typed as typed_graph
     from pytest_trt.model import Model as Lowered
 
     if precision is Precision.INT8:
@@ -104,7 +105,7 @@ def _lowered(model: Model, precision: Precision, ranges: Ranges | None, typed: b
         return Lowered(qdq.int8_qdq(model.proto, ranges.amax), model.source)
     forms = {
         Precision.TF32: casts.tf32_emulated,
-        Precision.FP16: casts.fp16_typed if typed else casts.fp16_sandwich,
-        Precision.BF16: casts.bf16_typed if typed else casts.bf16_sandwich,
+        Precision.FP16: typed_graph.fp16_typed if typed else casts.fp16_sandwich,
+        Precision.BF16: typed_graph.bf16_typed if typed else casts.bf16_sandwich,
     }
     return Lowered(forms[precision](model.proto), model.source)
