@@ -16,12 +16,12 @@ class Precision(Enum):
         bits: width of one stored value.
         unit_roundoff: largest relative error of rounding one value in range to nearest; for int8,
             which has an absolute grid, half a step over the range's largest value.
-        largest: largest finite value; for int8 in steps of the scale.
+        largest: largest finite value; for int8 and fp8 in steps of the scale.
 
     ``MODEL`` is the file as it already is: its facts are those of the precision that it holds.
 
     Sources: IEEE 754-2008 (fp32, fp16); the bfloat16 and TF32 formats keep 7 and 10 stored bits of
-    the significand; OCP 8-bit Floating Point Specification 1.0 (E4M3).
+    the significand; OCP 8-bit Floating Point Specification 1.0 (fp8 is its E4M3).
     """
 
     FP32 = ("fp32", 32, 2.0**-24, (2 - 2.0**-23) * 2.0**127)
@@ -29,6 +29,7 @@ class Precision(Enum):
     FP16 = ("fp16", 16, 2.0**-11, 65504.0)
     BF16 = ("bf16", 16, 2.0**-8, (2 - 2.0**-7) * 2.0**127)
     INT8 = ("int8", 8, 0.5 / 127, 127.0)
+    FP8 = ("fp8", 8, 2.0**-4, 448.0)
     MODEL = ("model", 0, 0.0, 0.0)
 
     def __init__(self, label: str, bits: int, unit_roundoff: float, largest: float) -> None:
@@ -39,6 +40,11 @@ class Precision(Enum):
 
     def __str__(self) -> str:
         return self.label
+
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether activations are put on a grid that ranges decide."""
+        return self in (Precision.INT8, Precision.FP8)
 
     @classmethod
     def labels(cls) -> list[str]:

@@ -21,6 +21,10 @@ __all__ = ["CPU", "open_session", "require_onnxruntime", "run"]
 
 CPU = "CPUExecutionProvider"
 
+# these take a Relu or Clip before a QuantizeLinear for rounding's work, with no eye for fp8: the Relu would be gone,
+# the model with the Clip refused
+_BLIND_TO_FP8 = ["ReluQuantRewrite", "ClipQuantRewrite"]
+
 
 def require_onnxruntime() -> ModuleType:
     """The onnxruntime module.
@@ -63,7 +67,13 @@ def open_session(
     providers = [(provider, dict(options or {}))]
     try:
         # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
-        return onnxruntime.InferenceSession(proto.SerializeToString(), settings, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(),
+            settings,
+            providers=providers,
+            enable_fallback=0,
+            disabled_optimizers=_BLIND_TO_FP8,
+        )
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
 
@@ -94,7 +104,7 @@ def run(session: Any, model: Model, inputs: Arrays, batch: int | None = None) ->
 def _as_written(onnxruntime: ModuleType) -> Any:
     """``ORT_ENABLE_BASIC`` with ``session.disable_quant_qdq``.
 
-    Higher levels fuse Q/DQ into integer kernels, whose results differ by CPU, and drop a Relu before a Q to fp8.
+    Higher levels fuse Q/DQ into integer kernels, whose results differ by CPU.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -120,7 +120,7 @@ def test_one_precision_that_fails_leaves_the_envelope_of_the_others(tmp_path: Pa
     golden = create(Case(onnx="net.onnx", base=tmp_path))
 
     assert set(golden.envelope) == {"fp32", "fp16", "bf16"}
-    assert set(golden.refused) == {"tf32", "int8"}
+    assert set(golden.refused) == {"tf32", "int8", "fp8"}
 
 
 def test_limits_on_floats_do_not_set_integer_outputs_free(tmp_path: Path) -> None:

@@ -158,10 +158,14 @@ def test_a_channel_of_zeros_stays_zero() -> None:
 
 
 def test_the_unquantised_tensor_goes_on_beside_the_quantised_one() -> None:
-    lowered = int8_qdq(networks.convolutional(), {"x": 1.0, "r1": 1.0, "f": 1.0})
+    proto = networks.convolutional()
+    proto.graph.node.append(helper.make_node("Sigmoid", ["r1"], ["beside"], "sigmoid"))
+    proto.graph.output.append(helper.make_tensor_value_info("beside", FLOAT, ["N", 4, 6, 6]))
 
-    add = next(node for node in lowered.graph.node if node.name == "add")
-    assert list(add.input) == ["c2", "r1"]
+    lowered = int8_qdq(proto, {"x": 1.0, "r1": 1.0, "f": 1.0})
+
+    sigmoid = next(node for node in lowered.graph.node if node.name == "sigmoid")
+    assert list(sigmoid.input) == ["r1"]
 
 
 def test_a_missing_range_is_named() -> None:
@@ -180,7 +184,7 @@ def test_a_nonfinite_weight_is_refused(odd: float) -> None:
 def test_a_model_without_matrix_operators_is_refused() -> None:
     proto = networks.model([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])})
 
-    with pytest.raises(LoweringError, match=r"net at int8: int8 would change nothing here"):
+    with pytest.raises(LoweringError, match=r"net at int8: quantising would change nothing here"):
         lower(checked(proto, "net"), "int8", Ranges({}, "none"))
 
 

@@ -156,7 +156,7 @@ def test_an_operator_of_another_domain_is_not_taken_for_onnxs() -> None:
     proto = networks.model([node], {"x": (FLOAT, [2, 3])}, {"y": (FLOAT, [2, 3])}, {"w": np.eye(3, dtype=np.float32)})
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
 
-    with pytest.raises(LoweringError, match="int8 would change nothing here"):
+    with pytest.raises(LoweringError, match="quantising would change nothing here"):
         quantised_activations(proto)
 
 

@@ -7,6 +7,7 @@ stays fp32 - as a matrix unit multiplies fp16 and adds in fp32. TensorRT takes t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.graph import (
     MATRIX_OPERANDS,
-    Operands,
+    TF32_OPERANDS,
     array_of,
     constants,
     copy_at_opset,
@@ -27,51 +28,55 @@ from pytest_trt.lowering.graph import (
     require_type,
     rewrite_operands,
 )
-from pytest_trt.lowering.stored import Rounding, round_stored, sizes_of, to_bf16, to_fp16
+from pytest_trt.lowering.stored import Rounding, round_stored, set_aside, sizes_of, to_bf16, to_fp16
+from pytest_trt.model import nodes_of
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
 __all__ = ["bf16_sandwich", "fp16_sandwich", "fp32_ends", "round_to_tf32", "tf32_emulated"]
 
-_TF32_OPERANDS: Operands = {
-    **MATRIX_OPERANDS,
-    "Einsum": tuple(range(16)),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), (0, 1, 2)),
-}
-
 _FIRST_BF16_CAST = 13
+_PASSING = ("Constant", "Identity")  # values stored, which are rounded as such, or passed on
 
 
-def fp16_sandwich(model: ModelProto) -> ModelProto:
+def fp16_sandwich(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelProto:
     """fp32 -> fp16 rounding of weights, inputs and every float tensor; overflow becomes infinity.
 
+    Args:
+        model: the fp32 graph; not changed.
+        kept: what the nodes compute that stay in fp32: their weights are not rounded, and their results only where a
+            node reads them that does not stay so.
+
     Raises:
-        LoweringError: the type of a tensor can't be inferred.
+        LoweringError: the type of a tensor can't be inferred, or every node is kept.
     """
     copy = copy_at_opset(model, 0)
-    return _sandwich(copy, TensorProto.FLOAT16, Precision.FP16, to_fp16)
+    return _sandwich(copy, kept, TensorProto.FLOAT16, Precision.FP16, to_fp16)
 
 
-def bf16_sandwich(model: ModelProto) -> ModelProto:
+def bf16_sandwich(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelProto:
     """fp32 -> bf16 rounding of weights, inputs and every float tensor.
 
-    Raises:
-        LoweringError: the type of a tensor can't be inferred, or the opset can't be raised to 13.
+    Arguments and errors are those of :func:`fp16_sandwich`; a LoweringError too where the opset can't be raised to 13.
     """
     copy = copy_at_opset(model, _FIRST_BF16_CAST)
-    return _sandwich(copy, TensorProto.BFLOAT16, Precision.BF16, to_bf16)
+    return _sandwich(copy, kept, TensorProto.BFLOAT16, Precision.BF16, to_bf16)
 
 
-def tf32_emulated(model: ModelProto) -> ModelProto:
+def tf32_emulated(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelProto:
     """Operands of matrix products (Conv, ConvTranspose, Gemm, MatMul, Einsum, RNNs) rounded to TF32's 10 stored bits.
 
     Weights are rounded to nearest even. Activations are rounded in the graph by Veltkamp's splitting
     (c = (2^13 + 1) x; c - (c - x)); one beyond 2^114 would overflow in it and becomes NaN, which fails.
+
+    Args:
+        model: the fp32 graph; not changed.
+        kept: what the nodes compute whose operands are not rounded.
 
     Raises:
         LoweringError: there is no matrix product in fp32, or the type of an operand is not known.
@@ -83,7 +88,7 @@ def tf32_emulated(model: ModelProto) -> ModelProto:
 
     def source(node: NodeProto, index: int, scope: tuple[int, ...]) -> tuple[str, list[NodeProto]] | None:
         tensor = node.input[index]
-        if require_type(tensor, node, types) != TensorProto.FLOAT:
+        if kept.intersection(node.output) or require_type(tensor, node, types) != TensorProto.FLOAT:
             return None
         key = (tensor, scope)
         if key not in rounded and tensor in held:
@@ -92,9 +97,10 @@ def tf32_emulated(model: ModelProto) -> ModelProto:
             rounded[key] = _veltkamp(tensor, factor, name)
         return rounded[key]
 
-    if not rewrite_operands(copy.graph, _TF32_OPERANDS, source):
+    if not rewrite_operands(copy.graph, TF32_OPERANDS, source):
         raise LoweringError(
-            f"tf32 would change nothing here: the model has no {', '.join(MATRIX_OPERANDS)} on fp32 tensors."
+            f"tf32 would change nothing here: the model has no {', '.join(MATRIX_OPERANDS)} on fp32 tensors"
+            f"{' that is not kept in fp32' if kept else ''}."
         )
     _store(copy, factor, np.array(2.0**13 + 1, np.float32))
     drop_unread(copy)
@@ -135,51 +141,107 @@ def round_to_tf32(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), nearest.view(np.float32), values).reshape(np.shape(array))
 
 
-def _sandwich(copy: ModelProto, to: int, precision: Precision, rounding: Rounding) -> ModelProto:
-    types, name = element_types(copy), fresh(copy)
-    kept = sizes_of(copy.graph)
-    round_stored(copy, kept, rounding, precision.largest)
+@dataclass(frozen=True)
+class _Sandwich:
+    """How a graph is rounded.
+
+    Attributes:
+        to: TensorProto's number of the type to round to.
+        label: its name.
+        types: element type by tensor.
+        kept: what the nodes compute that stay in fp32.
+        sizes: tensors that tell sizes and thresholds, which are never rounded.
+        name: makes names of tensors.
+    """
+
+    to: int
+    label: str
+    types: Mapping[str, int]
+    kept: frozenset[str]
+    sizes: set[str]
+    name: Callable[[str], str]
+
+    def keeps(self, node: NodeProto) -> bool:
+        return not self.kept.isdisjoint(node.output)
+
+    def rounds(self, output: str, node: NodeProto) -> bool:
+        """Whether a tensor that a node makes is rounded."""
+        return bool(output) and output not in self.sizes and require_type(output, node, self.types) == TensorProto.FLOAT
+
+    def pair(self, source: str, target: str) -> list[NodeProto]:
+        low = self.name(f"{target}/{self.label}")
+        return [
+            helper.make_node("Cast", [source], [low], f"{target}/to_{self.label}", to=self.to),
+            helper.make_node("Cast", [low], [target], f"{target}/to_fp32", to=TensorProto.FLOAT),
+        ]
+
+
+def _sandwich(copy: ModelProto, kept: frozenset[str], to: int, precision: Precision, rounding: Rounding) -> ModelProto:
+    name = fresh(copy)
+    how = _Sandwich(to, precision.label, element_types(copy), kept, sizes_of(copy.graph), name)
+    if kept:
+        _require_something_rounded(copy, how)
+    round_stored(copy, how.sizes | kept | set_aside(copy, kept, name), rounding, precision.largest)
+    rounded = _rounded_for_others(copy, how)
     for graph in graphs(copy.graph):
-        _round_computed(graph, types, kept, to, precision.label, name)
-    _round_inputs(copy.graph, types, kept, to, precision.label, name)
+        _round_computed(graph, how, rounded)
+    _round_inputs(copy.graph, how)
     return copy
 
 
-def _round_computed(
-    graph: GraphProto, types: dict[str, int], kept: set[str], to: int, label: str, name: Callable[[str], str]
-) -> None:
+def _require_something_rounded(model: ModelProto, how: _Sandwich) -> None:
+    computing = [node for node in nodes_of(model.graph) if node.op_type not in _PASSING and not how.keeps(node)]
+    if not any(how.rounds(output, node) for node in computing for output in node.output):
+        raise LoweringError(f"{how.label} would change nothing here: every node is kept in fp32. Keep fewer.")
+
+
+def _rounded_for_others(model: ModelProto, how: _Sandwich) -> dict[str, str]:
+    """What kept nodes make, by name, and the rounded tensor that all other nodes read in its place from now on."""
+    others = [node for node in nodes_of(model.graph) if not how.keeps(node)]
+    read = {tensor for node in others for tensor in node.input}
+    makers = [node for node in nodes_of(model.graph) if how.keeps(node)]
+    rounded = {
+        output: how.name(f"{output}/rounded")
+        for node in makers
+        for output in node.output
+        if output in read and how.rounds(output, node)
+    }
+    for node in others:
+        node.input[:] = [rounded.get(tensor, tensor) for tensor in node.input]
+    return rounded
+
+
+def _round_computed(graph: GraphProto, how: _Sandwich, rounded: Mapping[str, str]) -> None:
     nodes: list[NodeProto] = []
     for node in graph.node:
         nodes.append(node)
-        if node.op_type in ("Constant", "Identity"):
-            continue  # values stored (rounded above) or passed on
-        for index, output in enumerate(node.output):
-            if not output or output in kept or require_type(output, node, types) != TensorProto.FLOAT:
-                continue
-            exact = name(f"{output}/exact")
-            node.output[index] = exact
-            nodes.extend(_cast_pair(exact, output, to, label, name))
+        if how.keeps(node):
+            for output in filter(rounded.__contains__, node.output):
+                nodes.extend(how.pair(output, rounded[output]))
+        elif node.op_type not in _PASSING:
+            for index, output in enumerate(node.output):
+                if how.rounds(output, node):
+                    node.output[index] = how.name(f"{output}/exact")
+                    nodes.extend(how.pair(node.output[index], output))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
 
 
-def _round_inputs(
-    graph: GraphProto, types: dict[str, int], kept: set[str], to: int, label: str, name: Callable[[str], str]
-) -> None:
+def _round_inputs(graph: GraphProto, how: _Sandwich) -> None:
     held = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        if value.name in held | kept or types.get(value.name) != TensorProto.FLOAT:
+        if value.name in held | how.sizes or how.types.get(value.name) != TensorProto.FLOAT:
             continue
-        rounded = name(f"{value.name}/{label}")
-        _read_instead(graph, value.name, rounded)
-        for position, node in enumerate(_cast_pair(value.name, rounded, to, label, name)):
+        rounded = how.name(f"{value.name}/{how.label}")
+        _read_instead(graph, value.name, rounded, how.kept)
+        for position, node in enumerate(how.pair(value.name, rounded)):
             graph.node.insert(position, node)
 
 
-def _read_instead(graph: GraphProto, old: str, new: str) -> None:
-    for part in graphs(graph):
-        for node in part.node:
+def _read_instead(graph: GraphProto, old: str, new: str, kept: frozenset[str] = frozenset()) -> None:
+    for node in nodes_of(graph):
+        if kept.isdisjoint(node.output):
             node.input[:] = [new if tensor == old else tensor for tensor in node.input]
 
 
@@ -190,14 +252,6 @@ def _is_narrow(value: onnx.ValueInfoProto) -> bool:
 
 def _cast(source: str, target: str, to: int) -> NodeProto:
     return helper.make_node("Cast", [source], [target], f"{target}/cast", to=to)
-
-
-def _cast_pair(source: str, target: str, to: int, label: str, name: Callable[[str], str]) -> list[NodeProto]:
-    low = name(f"{target}/{label}")
-    return [
-        helper.make_node("Cast", [source], [low], f"{target}/to_{label}", to=to),
-        helper.make_node("Cast", [low], [target], f"{target}/to_fp32", to=TensorProto.FLOAT),
-    ]
 
 
 def _veltkamp(tensor: str, factor: str, name: Callable[[str], str]) -> tuple[str, list[NodeProto]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MATRIX_OPERANDS",
+    "TF32_OPERANDS",
     "Operands",
     "array_of",
     "constants",
@@ -35,6 +36,7 @@ __all__ = [
     "opset",
     "require_type",
     "rewrite_operands",
+    "tensor_shapes",
 ]
 
 Operands = Mapping[str, tuple[int, ...]]
@@ -42,6 +44,13 @@ Operands = Mapping[str, tuple[int, ...]]
 
 MATRIX_OPERANDS: Operands = {"Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1)}
 """The operators of matrix units, and which of their inputs are multiplied (a bias is only added)."""
+
+TF32_OPERANDS: Operands = {
+    **MATRIX_OPERANDS,
+    "Einsum": tuple(range(16)),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), (0, 1, 2)),
+}
+"""The operators that TF32 speaks of, and which of their inputs it rounds."""
 
 _FIRST_RESIZE_MODES = 11
 _FIRST_FREE_INITIALIZERS = 4  # the IR version from which an initializer need not be an input too
@@ -104,6 +113,17 @@ def element_types(model: ModelProto) -> dict[str, int]:
         for node in graph.node:
             _fill_by_schema(node, types, opset(model))
     return types
+
+
+def tensor_shapes(model: ModelProto) -> dict[str, tuple[int | str | None, ...]]:
+    """Shape by tensor name, as far as onnx can infer it: a size, the name of a dynamic axis, or None for any."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    told = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    return {
+        name: tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in kind.shape.dim)
+        for name, kind in told.items()
+        if kind.HasField("shape")
+    }
 
 
 def require_type(tensor: str, node: NodeProto, types: Mapping[str, int]) -> int:

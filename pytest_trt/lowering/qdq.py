@@ -1,16 +1,18 @@
-"""int8: symmetric Q/DQ pairs on what the matrix operators multiply.
+"""int8 and fp8: symmetric Q/DQ pairs on what :mod:`pytest_trt.lowering.placement` finds.
 
 Activations per tensor with the given ranges, weights per output channel with their own largest value, zero
-points 0, biases in float: the form that TensorRT 8 to 11 take. Nothing stands between a Conv, its BatchNorm
-and its Relu, so that they still fuse.
+points 0, biases in float: the form that TensorRT takes, int8 from 8 on and fp8 (E4M3) from 10 on. Nothing stands
+between a Conv, its BatchNorm and its Relu, so that they still fuse. A tensor that several operators read has one pair.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.graph import (
@@ -19,89 +21,113 @@ from pytest_trt.lowering.graph import (
     constants,
     copy_at_opset,
     drop_unread,
-    element_types,
     fresh,
-    operands_of,
-    require_type,
     rewrite_operands,
 )
+from pytest_trt.lowering.kept import kept_in_fp32
+from pytest_trt.lowering.placement import placement_of
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-__all__ = ["int8_qdq", "quantised_activations"]
+__all__ = ["fp8_qdq", "int8_qdq", "quantised_activations"]
 
-_LEVELS = 127
-_FIRST_PER_CHANNEL_OPSET = 13
+_FIRST_OPSET = {Precision.INT8: 13, Precision.FP8: 19}  # with a step a channel, and with fp8
 
 
-def quantised_activations(model: ModelProto) -> list[str]:
-    """Names of the tensors whose ranges :func:`int8_qdq` needs, in the graph's order.
+@dataclass(frozen=True)
+class _Grid:
+    """The values that a precision has: from ``lowest`` to the precision's largest, in steps of the scale."""
+
+    precision: Precision
+    dtype: Any
+    lowest: float
+
+    def step(self, amax: float) -> float:
+        step = np.float32(amax / self.precision.largest)
+        return float(step) if step >= np.finfo(np.float32).tiny else 1.0
+
+    def levels(self, steps: NDArray[Any]) -> NDArray[Any]:
+        """Values in steps, as the nearest levels, halves to even."""
+        whole = np.rint(steps) if self.precision is Precision.INT8 else steps
+        levels: NDArray[Any] = np.clip(whole, self.lowest, self.precision.largest).astype(self.dtype)
+        return levels
+
+
+_INT8 = _Grid(Precision.INT8, np.int8, -128.0)
+_FP8 = _Grid(Precision.FP8, ml_dtypes.float8_e4m3fn, -448.0)
+
+_PLACES = {**MATRIX_OPERANDS, "Add": (0, 1)}
+
+
+def quantised_activations(model: ModelProto, keep: Iterable[str] = (), ops: Iterable[str] = ()) -> list[str]:
+    """Names of the tensors whose ranges int8 and fp8 need, in the graph's order.
+
+    Args:
+        model: the fp32 graph.
+        keep: nodes that stay in fp32, each by its name or by a tensor that it computes.
+        ops: kinds of operators that are quantised: of Conv, ConvTranspose, Gemm, MatMul and Add; all if none is named.
 
     Raises:
-        LoweringError: there is no matrix operator in the model, so int8 would change nothing.
+        LoweringError: there is nothing to quantise, or no such node or kind of operator.
     """
-    types, held = element_types(model), constants(model)
-    found: dict[str, None] = {}
-    quantised = False
-    for node, index, inner in operands_of(model.graph, MATRIX_OPERANDS):
-        tensor = node.input[index]
-        if require_type(tensor, node, types) != TensorProto.FLOAT:
-            continue
-        quantised = True
-        if inner and tensor not in held:
-            raise LoweringError(
-                f"{tensor!r}, read by {node.op_type} {node.name!r}, is in a subgraph (If, Loop or Scan), where it can't"
-                " be calibrated: int8 is not lowered there."
-            )
-        if tensor not in held:
-            found[tensor] = None
-    if not quantised:
-        raise LoweringError(
-            f"int8 would change nothing here: the model has no {', '.join(MATRIX_OPERANDS)} on fp32 tensors."
-        )
-    return list(found)
+    return list(placement_of(model, kept_in_fp32(model, Precision.INT8, keep, ops)).activations)
 
 
-def int8_qdq(model: ModelProto, amax: Mapping[str, float]) -> ModelProto:
+def int8_qdq(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str] = frozenset()) -> ModelProto:
     """fp32 -> int8 by Q/DQ: scale = amax / 127, zero point 0, round half to even, saturate at -128 and 127.
 
     Args:
         model: the fp32 graph; not changed.
         amax: largest absolute value by activation; one too small for a step makes a step of 1, so zero stays zero.
+        kept: what the nodes compute that stay in fp32.
 
     Raises:
         LoweringError: a range is missing, a weight is NaN or infinite, or there is nothing to quantise.
     """
-    wanted = quantised_activations(model)
+    return _quantised(model, amax, kept, _INT8)
+
+
+def fp8_qdq(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str] = frozenset()) -> ModelProto:
+    """fp32 -> fp8 (E4M3) by Q/DQ: scale = amax / 448, round half to even, saturate at -448 and 448.
+
+    Arguments and errors are those of :func:`int8_qdq`; a LoweringError too where the opset can't be raised to 19.
+    """
+    return _quantised(model, amax, kept, _FP8)
+
+
+def _quantised(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str], grid: _Grid) -> ModelProto:
+    copy, label = copy_at_opset(model, _FIRST_OPSET[grid.precision]), grid.precision.label
+    placement = placement_of(copy, kept)
+    wanted = placement.activations
     missing = [name for name in wanted if name not in amax]
     if missing:
         raise LoweringError(
-            f"int8 needs a range for {len(wanted)} tensors, and {len(missing)} have none:"
+            f"{label} needs a range for {len(wanted)} tensors, and {len(missing)} have none:"
             f" {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}."
         )
-    copy = copy_at_opset(model, _FIRST_PER_CHANNEL_OPSET)
-    types, held, name = element_types(copy), constants(copy), fresh(copy)
+    held, name = constants(copy), fresh(copy)
     made: dict[tuple[str, int | None, tuple[int, ...]], tuple[str, list[NodeProto]]] = {}
 
     def source(node: NodeProto, index: int, scope: tuple[int, ...]) -> tuple[str, list[NodeProto]] | None:
-        tensor = node.input[index]
-        if require_type(tensor, node, types) != TensorProto.FLOAT:
+        if (node.output[0], index) not in placement.operands:
             return None
+        tensor = node.input[index]
         axis = _channel_axis(node, index, array_of(held[tensor]).ndim) if tensor in held else None
         if (tensor, axis, scope) not in made:
-            quantised = name(f"{tensor}/int8"), name(f"{tensor}/dequantised")
+            quantised = name(f"{tensor}/{label}"), name(f"{tensor}/dequantised")
             made[tensor, axis, scope] = (
-                _weight(copy, array_of(held[tensor]), axis, tensor, quantised)
+                _weight(copy, array_of(held[tensor]), axis, tensor, quantised, grid)
                 if tensor in held
-                else _activation(copy, tensor, amax[tensor], quantised)
+                else _activation(copy, tensor, amax[tensor], quantised, grid)
             )
         return made[tensor, axis, scope]
 
-    rewrite_operands(copy.graph, MATRIX_OPERANDS, source)
+    rewrite_operands(copy.graph, _PLACES, source)
     drop_unread(copy)
     return copy
 
@@ -120,8 +146,10 @@ def _channel_axis(node: NodeProto, index: int, rank: int) -> int | None:
     return 1 if rank == 2 else None
 
 
-def _activation(model: ModelProto, tensor: str, amax: float, quantised: tuple[str, str]) -> tuple[str, list[NodeProto]]:
-    scale, zero = _grid(model, quantised[0], np.array(_step(amax), np.float32))
+def _activation(
+    model: ModelProto, tensor: str, amax: float, quantised: tuple[str, str], grid: _Grid
+) -> tuple[str, list[NodeProto]]:
+    scale, zero = _stored_grid(model, quantised[0], np.array(grid.step(amax), np.float32), grid)
     return quantised[1], [
         helper.make_node("QuantizeLinear", [tensor, scale, zero], [quantised[0]], quantised[0]),
         helper.make_node("DequantizeLinear", [quantised[0], scale, zero], [quantised[1]], quantised[1]),
@@ -129,28 +157,22 @@ def _activation(model: ModelProto, tensor: str, amax: float, quantised: tuple[st
 
 
 def _weight(
-    model: ModelProto, values: NDArray[Any], axis: int | None, tensor: str, quantised: tuple[str, str]
+    model: ModelProto, values: NDArray[Any], axis: int | None, tensor: str, quantised: tuple[str, str], grid: _Grid
 ) -> tuple[str, list[NodeProto]]:
     if not np.isfinite(values).all():
-        raise LoweringError(f"weight {tensor!r} holds NaN or infinity: int8 has no value for it.")
+        raise LoweringError(f"weight {tensor!r} holds NaN or infinity: {grid.precision} has no value for it.")
     others = tuple(a for a in range(values.ndim) if a != axis)
     amax = np.abs(values).max(axis=others if axis is not None else None, keepdims=axis is not None)
-    steps = np.vectorize(_step, otypes=[np.float32])(amax)
-    levels = np.clip(np.rint(values / steps), -_LEVELS - 1, _LEVELS).astype(np.int8)
-    model.graph.initializer.append(numpy_helper.from_array(levels, quantised[0]))
-    scale, zero = _grid(model, quantised[0], steps.reshape(-1) if axis is not None else steps)
+    steps = np.vectorize(grid.step, otypes=[np.float32])(amax)
+    model.graph.initializer.append(numpy_helper.from_array(grid.levels(values / steps), quantised[0]))
+    scale, zero = _stored_grid(model, quantised[0], steps.reshape(-1) if axis is not None else steps, grid)
     attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
     node = helper.make_node("DequantizeLinear", [quantised[0], scale, zero], [quantised[1]], quantised[1], **attributes)
     return quantised[1], [node]
 
 
-def _step(amax: float) -> float:
-    step = np.float32(amax / _LEVELS)
-    return float(step) if step >= np.finfo(np.float32).tiny else 1.0
-
-
-def _grid(model: ModelProto, prefix: str, steps: NDArray[np.float32]) -> tuple[str, str]:
+def _stored_grid(model: ModelProto, prefix: str, steps: NDArray[np.float32], grid: _Grid) -> tuple[str, str]:
     names = f"{prefix}/scale", f"{prefix}/zero"
     model.graph.initializer.append(numpy_helper.from_array(steps, names[0]))
-    model.graph.initializer.append(numpy_helper.from_array(np.zeros(steps.shape, np.int8), names[1]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(steps.shape, grid.dtype), names[1]))
     return names

@@ -9,13 +9,14 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
-from pytest_trt.lowering.graph import Operands, array_of, graphs, is_standard
+from pytest_trt.lowering.graph import Operands, array_of, constants, drop_unread, graphs, is_standard
+from pytest_trt.model import nodes_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto
 
-__all__ = ["Rounding", "masks_of", "round_stored", "sizes_of", "to_bf16", "to_fp16"]
+__all__ = ["Rounding", "masks_of", "round_stored", "set_aside", "sizes_of", "to_bf16", "to_fp16"]
 
 Rounding = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 
@@ -103,3 +104,30 @@ def masks_of(graph: GraphProto) -> set[str]:
         if source is not None and source.op_type in _MASKING:
             open_.extend(source.input)
     return found
+
+
+def set_aside(model: ModelProto, kept: frozenset[str], name: Callable[[str], str]) -> set[str]:
+    """Give the nodes that stay in fp32 copies of their own of the values that they read; the names of these copies."""
+    held = constants(model)
+    own: dict[str, str] = {}
+    for node in nodes_of(model.graph):
+        for index, tensor in enumerate(node.input if kept.intersection(node.output) else ()):
+            if tensor in held and held[tensor].data_type == TensorProto.FLOAT:
+                if tensor not in own:
+                    own[tensor] = name(f"{tensor}/exact")
+                    model.graph.initializer.append(numpy_helper.from_array(array_of(held[tensor]), own[tensor]))
+                node.input[index] = own[tensor]
+    if own:
+        _drop_unread_constants(model, set(own))
+        drop_unread(model)
+    return set(own.values())
+
+
+def _drop_unread_constants(model: ModelProto, names: set[str]) -> None:
+    """Remove Constant nodes, and Identity of stored values, whose readers now read copies."""
+    read = {tensor for part in graphs(model.graph) for node in part.node for tensor in node.input}
+    read |= {value.name for part in graphs(model.graph) for value in part.output}
+    for graph in graphs(model.graph):
+        for node in [node for node in graph.node if node.op_type in ("Constant", "Identity")]:
+            if node.output[0] in names - read:
+                graph.node.remove(node)
