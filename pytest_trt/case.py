@@ -41,8 +41,10 @@ class Case:
         labels: true classes of the golden inputs, to report accuracy.
         class_output: the output that top-1, top-5 and labels speak of; the only float output if not given.
         constant_outputs: outputs that do not depend on the inputs and may stand still.
-        calibration: samples for int8, a file or ``module:function``; "golden" takes the golden's own inputs.
+        calibration: samples for int8 and fp8, a file or ``module:function``; "golden" takes the golden's own inputs.
         lowering: what writes a precision into the graph: own, or modelopt (NVIDIA's); own if not given.
+        keep: nodes that stay in fp32, each by its name or by a tensor that it computes.
+        ops: kinds of operators that are lowered; all that the precision lowers if none is named.
         precisions: what to check when the command line does not say.
         backend: what to run on when the command line does not say.
         tolerance: by precision; replaces the envelope.
@@ -71,6 +73,8 @@ class Case:
     constant_outputs: tuple[str, ...] = ()
     calibration: str | None = None
     lowering: str | None = None
+    keep: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     backend: str | None = None
     tolerance: Mapping[str, Tolerance] = field(default_factory=dict)
@@ -314,6 +318,8 @@ _READERS: Mapping[str, Any] = {
     "constant_outputs": _texts,
     "calibration": _text,
     "lowering": _lowering,
+    "keep": _texts,
+    "ops": _texts,
     "precisions": _precisions,
     "backend": _backend,
     "tolerance": _tolerances,

@@ -139,7 +139,12 @@ def built_only(case: Case, precision: Precision, model: Model, backend: Backend,
         verdict="built",
         where=case.where,
         warnings=plan.warnings,
-        provenance={"model": model.source, "model_sha256": model.sha256, "engine": dict(plan.facts)},
+        provenance={
+            "model": model.source,
+            "model_sha256": model.sha256,
+            **_kept(case, precision),
+            "engine": dict(plan.facts),
+        },
     )
 
 
@@ -170,6 +175,7 @@ def verdict_of(
             "golden_made_by": dict(golden.provenance),
             "calibration": case.calibration if needs_ranges(model, precision) else None,
             "lowering": ran.facts.get("lowering"),
+            **_kept(case, precision),
             "engine": dict(ran.facts),
         },
         hops=_hops(golden),
@@ -213,6 +219,13 @@ def refuse_other_than_engines(backend: Backend) -> None:
             f" backend {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
             " requirement."
         )
+
+
+def _kept(case: Case, precision: Precision) -> dict[str, list[str]]:
+    """Which nodes stayed in fp32, where the case says so and the precision lowers anything."""
+    lowers = precision not in (Precision.FP32, Precision.MODEL)
+    told = {"keep": case.keep, "ops": case.ops} if lowers else {}
+    return {key: list(words) for key, words in told.items() if words}
 
 
 def _layers(ran: Ran, asked: str) -> dict[str, object]:

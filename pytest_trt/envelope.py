@@ -11,6 +11,7 @@ from pytest_trt.locate import blame
 from pytest_trt.lowering import at_opset
 from pytest_trt.lowering.accumulation import fp16_accumulated
 from pytest_trt.lowering.casts import fp32_ends
+from pytest_trt.lowering.graph import opset
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import Model, is_float
 from pytest_trt.precision import Precision
@@ -92,7 +93,7 @@ def provable(
 
 
 def simulate(model: Model, precision: Precision, inputs: Arrays, batch: int | None) -> Arrays:
-    """Outputs of the model at a precision, simulated, int8 calibrated on these very inputs."""
+    """Outputs of the model at a precision, simulated, int8 and fp8 calibrated on these very inputs."""
     return _simulate_all(model, precision, [inputs], batch)[0]
 
 
@@ -126,7 +127,7 @@ def _require_same_network(
             if not error <= _SAME:
                 raise LoweringError(
                     f"raising the opset for this precision changes the network: output {name!r} moves by {error:.2g}."
-                    " Export the model again at opset 13 or later"
+                    f" Export the model again at opset {opset(model.proto)} or later"
                 )
 
 

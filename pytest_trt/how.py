@@ -12,6 +12,7 @@ from pytest_trt.lowering import at_opset, needs_ranges
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.lowering.modelopt import PRECISIONS as MODELOPT_PRECISIONS
 from pytest_trt.lowering.modelopt import lower_by_modelopt
+from pytest_trt.precision import Precision
 from pytest_trt.ranges import Ranges, is_ranges_file, read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
 from pytest_trt.reference import network_of
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
-    from pytest_trt.precision import Precision
 
 __all__ = ["How", "calibration_of", "how_of", "recipe_of", "require_heeded"]
 
@@ -97,6 +97,8 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
         plan=how.plan,
         store=how.store,
         module=network_of(case),
+        keep=case.keep,
+        ops=case.ops,
         progress=how.progress,
     )
     return _lowered_by_modelopt(case, recipe) if case.lowering == "modelopt" else recipe
@@ -126,7 +128,7 @@ def _lowered_by_modelopt(case: Case, recipe: Recipe) -> Recipe:
 def calibration_of(
     case: Case, model: Model, precision: Precision, feeds: tuple[Arrays, ...], options: BuildOptions
 ) -> Calibration | None:
-    """What int8 is calibrated with: the case's samples or ranges; None where the precision needs none.
+    """What int8 and fp8 are calibrated with: the case's samples or ranges; None where the precision needs none.
 
     Raises:
         CaseError: it needs some, and the case names none.
@@ -135,11 +137,12 @@ def calibration_of(
     if not needs_ranges(model, precision):
         return None
     cache = options.calibration_cache
-    if case.calibration is None and options.calibrator != "ranges" and cache and Path(cache).is_file():
+    by_tensorrt = precision is Precision.INT8 and options.calibrator != "ranges"
+    if case.calibration is None and by_tensorrt and cache and Path(cache).is_file():
         return given(model, Ranges({}, f"{case.where}: calibration cache {cache}"))  # TensorRT reads it itself
     if case.calibration is None:
         raise CaseError(
-            f"{case.where}: {case.name!r} at {precision} needs calibration data and names none, and an int8 engine"
+            f"{case.where}: {case.name!r} at {precision} needs calibration data and names none, and an engine in it"
             " without calibration is wrong by as much as its outputs are large. Write calibration ="
             ' "calibration.npz" (arrays by input name), "ranges.txt" (a line `tensor: range` each; TensorRT\'s'
             ' calibration cache and other files of ranges do as well) or "module:function" in the case, or pass'

@@ -63,7 +63,7 @@ def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, .
     if not failed:
         return ""
     if not errors:
-        narrow = precision in (Precision.FP16, Precision.BF16, Precision.INT8, Precision.MODEL)
+        narrow = precision not in (Precision.FP32, Precision.TF32)
         cause = "what overflows, and keep its layers in fp32 or bf16" if narrow else "NaN among its weights"
         return f"NaN and infinity are inside no tolerance. Look for {cause}."
     if max(errors) >= 1:

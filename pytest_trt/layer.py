@@ -28,6 +28,7 @@ class Layer:
             where many operators were fused into one layer that does not tell.
         computes: whether it multiplies matrices (convolution, deconvolution, matrix product, RNN), where precision
             decides speed and error.
+        kept: whether all that it multiplies was to stay in fp32.
     """
 
     name: str
@@ -39,11 +40,12 @@ class Layer:
     onnx_nodes: tuple[str, ...] = ()
     precision: str = "unknown"
     computes: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True)
 class Achieved:
-    """How many of the layers that compute run in which precision.
+    """How many of the layers that compute run in which precision; those that were to stay in fp32 do not count.
 
     Attributes:
         asked: the precision that was asked.
@@ -63,6 +65,6 @@ class Achieved:
 
 
 def achieved(layers: Iterable[Layer], asked: str) -> Achieved:
-    """Count the layers that compute, by the precision they run in."""
-    found = Counter(layer.precision for layer in layers if layer.computes)
+    """Count the layers that compute, but for those kept in fp32, by the precision they run in."""
+    found = Counter(layer.precision for layer in layers if layer.computes and not layer.kept)
     return Achieved(asked, sum(found.values()), found[asked], dict(found))

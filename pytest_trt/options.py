@@ -161,8 +161,8 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
 OPTIONS = (
     Option(
         "precision",
-        "Precisions to check, a comma list or repeated: fp32, tf32, fp16, bf16, int8, or model for the file as it is"
-        " (default: what each case names, else fp32).",
+        "Precisions to check, a comma list or repeated: fp32, tf32, fp16, bf16, int8, fp8, or model for the file as it"
+        " is (default: what each case names, else fp32).",
         "string",
         {"action": "append", "metavar": "LIST", "type": _checked(known_precisions)},
     ),
@@ -182,7 +182,7 @@ OPTIONS = (
     ),
     Option(
         "calibration",
-        "Calibration samples for int8, in place of the cases' own: a .npz, .npy or .safetensors file,"
+        "Calibration samples for int8 and fp8, in place of the cases' own: a .npz, .npy or .safetensors file,"
         " module:function, or golden for the golden's inputs; or a file of ranges (.txt, .cache, .json,"
         " .flatbuffers, .onnx with Q/DQ nodes).",
         "string",

@@ -28,7 +28,7 @@ __all__ = ["Calibration", "Recipe", "given", "notes_of", "ranges_of", "sampled"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What int8 is calibrated with.
+    """What int8 and fp8 are calibrated with.
 
     Attributes:
         ranges: from names of activations to their ranges; runs the fp32 model over the samples, or looks the
@@ -51,7 +51,9 @@ class Recipe:
     Attributes:
         model: fp32, in operators new enough for the precision, or a file that holds a precision already.
         precision: what to build for; nothing else may be built under its name.
-        calibration: for int8, where the model does not hold its scales.
+        calibration: for int8 and fp8, where the model does not hold its scales.
+        keep: nodes that stay in fp32, each by its name or by a tensor that it computes.
+        ops: kinds of operators that are lowered; all that the precision lowers if none is named.
         batch: the most samples at once where the first axis is dynamic.
         feeds: the runs of inputs that the engine will see, which tell the shapes of dynamic axes.
         profiles: optimization profiles of the user's own; if none, one is taken from ``feeds``.
@@ -67,6 +69,8 @@ class Recipe:
     model: Model
     precision: Precision
     calibration: Calibration | None = None
+    keep: tuple[str, ...] = field(default=(), kw_only=True)
+    ops: tuple[str, ...] = field(default=(), kw_only=True)
     batch: int | None = None
     feeds: tuple[Arrays, ...] = ()
     profiles: tuple[Profile, ...] = ()
@@ -105,8 +109,8 @@ def ranges_of(recipe: Recipe) -> Ranges | None:
 
     Raises:
         DataError: the calibration data can't be used.
-        LoweringError: int8 would change nothing, or a tensor has no range.
+        LoweringError: quantising would change nothing, or a tensor has no range.
     """
     if recipe.calibration is None or not needs_ranges(recipe.model, recipe.precision):
         return None
-    return recipe.calibration.ranges(quantised_activations(recipe.model.proto))
+    return recipe.calibration.ranges(quantised_activations(recipe.model.proto, recipe.keep, recipe.ops))

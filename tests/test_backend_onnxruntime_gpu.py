@@ -53,10 +53,12 @@ class FakeGpu:
     fails: str = ""
     opened: list[dict[str, Any]] = field(default_factory=list)
 
-    def session(self, data: bytes, settings: Any, *, providers: list[Any], enable_fallback: int) -> Any:
+    def session(
+        self, data: bytes, settings: Any, *, providers: list[Any], enable_fallback: int, disabled_optimizers: list[str]
+    ) -> Any:
         (name, options) = providers[0]
         if name == CPU:
-            return self.real(data, settings, providers=providers, enable_fallback=enable_fallback)
+            return self.real(data, settings, providers=providers, disabled_optimizers=disabled_optimizers)
         whole = _config(settings, "session.disable_cpu_ep_fallback") == "1"
         self.opened.append({"proto": onnx.load_from_string(data), "options": options, "whole": whole})
         assert enable_fallback == 0

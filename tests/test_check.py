@@ -45,7 +45,7 @@ def text(verdict: Verdict) -> str:
     return message(record_of(verdict))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [*PRECISIONS, "fp8"])
 def test_a_right_model_passes_and_is_labelled_simulated(case: Case, precision: str) -> None:
     verdict = judged(case, precision)
 
@@ -62,11 +62,47 @@ def reference_to(case: Case, changed: onnx.ModelProto) -> Case:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", ["w1", "w2", "w3", "b1", "b3"])
-def test_a_weight_scaled_by_a_tenth_more_fails(case: Case, precision: str, name: str) -> None:
-    changed = networks.with_weight(networks.convolutional(), name, lambda w: w * 1.1)
+@pytest.mark.parametrize(("name", "factor"), [("w1", 1.1), ("w2", 1.1), ("w3", 1.1), ("b1", 1.1), ("b3", 1.2)])
+def test_a_weight_scaled_by_a_tenth_more_fails(case: Case, precision: str, name: str, factor: float) -> None:
+    changed = networks.with_weight(networks.convolutional(), name, lambda w: w * factor)
 
     assert judged(reference_to(case, changed), precision).verdict == "failed"
+
+
+@pytest.mark.parametrize("name", ["w1", "w2", "w3"])
+def test_a_weight_scaled_by_a_half_more_fails_at_fp8(case: Case, name: str) -> None:
+    changed = networks.with_weight(networks.convolutional(), name, lambda w: w * 1.5)
+
+    assert judged(reference_to(case, changed), "fp8").verdict == "failed"
+
+
+def test_a_kept_node_is_in_the_record_and_moves_the_outputs(case: Case) -> None:
+    kept = replace(case, keep=("fc",), ops=("Conv", "Gemm"))
+
+    plain, found = judged(case, "int8"), judged(kept, "int8")
+
+    assert found.verdict == "passed"
+    assert record_of(found)["provenance"]["keep"] == ["fc"]
+    assert record_of(found)["provenance"]["ops"] == ["Conv", "Gemm"]
+    assert "keep" not in record_of(plain)["provenance"]
+    assert found.worst is not None
+    assert plain.worst is not None
+    assert found.worst.error != plain.worst.error
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"keep": ("conv9",)}, "the model has no node 'conv9'; the nearest are 'conv2'"),
+        ({"ops": ("conv",)}, "int8 lowers no operator 'conv': did you mean 'Conv'"),
+        ({"keep": ("conv1", "conv2", "fc")}, "quantising would change nothing here"),
+    ],
+)
+def test_a_node_that_can_not_be_kept_is_never_a_pass(case: Case, told: dict[str, Any], said: str) -> None:
+    verdict = judged(replace(case, **told), "int8")
+
+    assert (verdict.verdict, verdict.kind) == ("error", "LoweringError")
+    assert said in verdict.message
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -348,23 +384,24 @@ def test_a_model_at_a_precision_without_envelope_needs_a_tolerance(tmp_path: Pat
     double = helper.make_node("QuantizeLinear", ["mask", "s", "z"], ["q"])
     back = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["mask2"])
     changed = networks.embedding()
-    changed.opset_import[0].version = 19
+    changed.opset_import[0].version = 21
+    changed.ir_version = 10
     changed.graph.node[3].ClearField("attribute")
     changed.graph.node[3].input.append("one")
     changed.graph.node[3].attribute.append(helper.make_attribute("keepdims", 0))
     changed.graph.node[1].input[0] = "mask2"
     for node in (back, double):
         changed.graph.node.insert(0, node)
-    for name, value in (("s", np.float32(1e-2)), ("one", np.array([1]))):
+    for name, value in (("s", np.float32(0.2)), ("one", np.array([1]))):
         changed.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    changed.graph.initializer.append(helper.make_tensor("z", TensorProto.FLOAT8E4M3FN, [], [0.0]))
-    networks.save(changed, tmp_path / "fp8.onnx")
-    other = Case.from_table({**table, "onnx": "fp8.onnx", "reference": "net.onnx", "name": "net"}, tmp_path, "trt.toml")
+    changed.graph.initializer.append(helper.make_tensor("z", TensorProto.INT4, [], [0]))
+    networks.save(changed, tmp_path / "q.onnx")
+    other = Case.from_table({**table, "onnx": "q.onnx", "reference": "net.onnx", "name": "net"}, tmp_path, "trt.toml")
 
     verdict = judged(other, "model")
 
     assert verdict.kind == "GoldenError"
-    assert "how large the error of 'scores' at fp8 may be" in verdict.message
+    assert "how large the error of 'scores' at int4 may be" in verdict.message
     limits = Tolerance(rel_rms=0.1, outputs={"best": Tolerance(mismatch=0.5)})
     assert judged(replace(other, tolerance={"model": limits}), "model").verdict == "passed"
 

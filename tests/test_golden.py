@@ -108,7 +108,7 @@ def test_a_made_golden_says_who_made_it_from_what(case: Case) -> None:
     assert golden.model_sha256 is not None
     assert golden.provenance["reason"] == "first"
     assert {"onnxruntime", "numpy", "onnx", "pytest-trt", "seed"} <= set(golden.provenance)
-    assert set(golden.envelope) == {"fp32", "tf32", "fp16", "bf16", "int8"}
+    assert set(golden.envelope) == {"fp32", "tf32", "fp16", "bf16", "int8", "fp8"}
 
 
 def test_bounds_follow_from_the_simulated_error(case: Case) -> None:
@@ -123,7 +123,7 @@ def test_bounds_follow_from_the_simulated_error(case: Case) -> None:
 def test_a_made_golden_is_agreed_with_at_every_precision(case: Case, tmp_path: Path) -> None:
     remade(case, tmp_path)
 
-    for precision in ("fp32", "tf32", "fp16", "bf16", "int8"):
+    for precision in ("fp32", "tf32", "fp16", "bf16", "int8", "fp8"):
         assert kind(case, tmp_path, precision)[0] == "passed"
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -30,6 +30,14 @@ def test_half_of_the_compute_layers_is_enough_and_less_is_not() -> None:
     judged("int8", conv("int8"), conv("fp32"))
     with pytest.raises(PrecisionNotHonoured, match="1 of 3 compute layers in int8"):
         judged("int8", conv("int8"), conv("fp32"), conv("fp16"))
+
+
+def test_layers_that_were_to_stay_in_fp32_do_not_count() -> None:
+    kept = replace(conv("fp32"), kept=True)
+
+    judged("int8", conv("int8"), kept, kept)
+    with pytest.raises(PrecisionNotHonoured, match="1 of 3 compute layers in int8"):
+        judged("int8", conv("int8"), conv("fp32"), conv("fp32"), kept)
 
 
 def test_layers_that_do_not_tell_are_not_honoured() -> None:

@@ -22,7 +22,7 @@ from pytest_trt.precision import Precision
 from pytest_trt.recipe import Recipe, sampled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PRECISIONS = ["fp32", "tf32", "fp16", "bf16", "int8"]
+PRECISIONS = ["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 
 
 def _why_not() -> str:
@@ -73,7 +73,9 @@ def resnet18() -> tuple[Model, dict[str, np.ndarray]]:
     return subject_of(case), {"input": images}
 
 
-@pytest.mark.parametrize(("precision", "megabytes"), [("fp32", 45), ("fp16", 23), ("bf16", 23), ("int8", 14)])
+@pytest.mark.parametrize(
+    ("precision", "megabytes"), [("fp32", 45), ("fp16", 23), ("bf16", 23), ("int8", 14), ("fp8", 14)]
+)
 def test_resnet18_builds_at_every_precision_in_its_size(
     resnet18: tuple[Model, dict[str, np.ndarray]], precision: str, megabytes: float
 ) -> None:
@@ -120,6 +122,19 @@ def test_fp8_builds_for_ada_and_is_refused_for_ampere_in_the_builders_own_words(
     assert choose("tensorrt-rtx").plan(fp8).data
     with pytest.raises(BackendError, match=r"fp8\.onnx at model: TensorRT-RTX .* builds no engine\. .*\n.*fp8_e4m3"):
         choose("tensorrt-rtx").plan(replace(fp8, options=merged({"compute_capabilities": ("8.6",)})))
+
+
+def test_an_fp32_model_at_fp8_is_refused_for_ampere_in_the_builders_own_words() -> None:
+    with pytest.raises(BackendError, match=r"net\.onnx at fp8: TensorRT-RTX .* builds no engine\. .*\n.*fp8_e4m3"):
+        plan(networks.convolutional(), "fp8", "8.6")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_kept_nodes_build(precision: str) -> None:
+    asked = recipe(Model(networks.convolutional(), "net.onnx"), precision, {"x": networks.images(4)})
+    plans = [choose("tensorrt-rtx").plan(replace(asked, keep=keep)).data for keep in ((), ("conv1", "add"))]
+
+    assert plans[0] != plans[1]
 
 
 def test_a_zero_point_that_is_not_zero_is_refused_with_its_node_and_operator() -> None:

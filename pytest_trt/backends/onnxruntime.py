@@ -65,7 +65,7 @@ class OnnxruntimeBackend:
     def build(self, recipe: Recipe) -> OnnxruntimeEngine:
         """See :meth:`pytest_trt.backends.Backend.build`."""
         model, precision = recipe.model, recipe.precision
-        lowered = lower(model, precision, ranges_of(recipe))
+        lowered = lower(model, precision, ranges_of(recipe), keep=recipe.keep, ops=recipe.ops)
         if recipe.lowering != "own" and precision in (Precision.FP16, Precision.BF16):
             # a typed graph, which onnxruntime would compute in fp32, or not at all
             lowered = Model(as_sandwich(lowered.proto), lowered.source)

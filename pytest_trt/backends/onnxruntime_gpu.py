@@ -75,6 +75,10 @@ class OnnxruntimeGpuBackend:
         )  # fmt: skip
 
     def _require_able(self, recipe: Recipe) -> None:
+        if recipe.precision is Precision.FP8:
+            raise BackendError(
+                f"backend {self.name!r} runs no fp8: choose --trt-backend=tensorrt, or onnxruntime, which simulates it."
+            )
         if recipe.plan is not None:
             raise BackendError(
                 f"backend {self.name!r} can't load the engine {recipe.plan}: choose --trt-backend=tensorrt."
@@ -160,8 +164,13 @@ def _lowered(recipe: Recipe) -> Model:
     """The graph in the precision's own types, or left fp32 where an option says the precision."""
     weak = recipe.options.typing == "weak" and recipe.precision in (Precision.FP16, Precision.BF16)
     left = weak or recipe.precision in (Precision.FP32, Precision.TF32)
+    if left and recipe.precision is not Precision.FP32 and (recipe.keep or recipe.ops):
+        raise LoweringError(
+            f"onnxruntime is told {recipe.precision} by an option, for the graph as a whole: keep and ops have no word"
+            " there. Leave typing at auto, ask for another precision, or leave them out."
+        )
     precision = Precision.FP32 if left else recipe.precision
-    lowered = lower(recipe.model, precision, ranges_of(recipe), typed=True)
+    lowered = lower(recipe.model, precision, ranges_of(recipe), typed=True, keep=recipe.keep, ops=recipe.ops)
     if precision is Precision.BF16 and not _computes_in_bf16(lowered):
         raise LoweringError(
             f"{recipe.model.source} can't be expressed in bf16 itself, only as fp32 rounded to bf16, which would be a"

@@ -16,6 +16,7 @@ from pytest_trt.lowering.graph import matrix_nodes
 from pytest_trt.trt.deserialize import load_engine, plan_of_file, read_plan, require_ends
 from pytest_trt.trt.dtypes import as_dtype
 from pytest_trt.trt.execution import execute, grown_outputs, tensors_of
+from pytest_trt.trt.kept import kept_nodes
 from pytest_trt.trt.layers import layers_of
 from pytest_trt.trt.plan import plan_for
 from pytest_trt.trt.release import label, open_release
@@ -52,6 +53,7 @@ class TensorrtEngine:
     tensors: tuple[Tensor, ...]
     grown: Mapping[str, tuple[Grown, Any]]
     computing: frozenset[str]
+    kept: frozenset[str]
     batch: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class TensorrtEngine:
         inspector = self.engine.create_engine_inspector()
         inspector.execution_context = self.context
         text = inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)
-        return layers_of(text, self.computing)
+        return layers_of(text, self.computing, self.kept)
 
     def run(self, inputs: Mapping[str, Any], *, on_device: bool = False) -> dict[str, Any]:
         """Outputs by name, in the model's dtypes, samples along axis 0.
@@ -174,6 +176,7 @@ class TensorrtBackend:
             tensors=tensors,
             grown=grown_outputs(self.trt, context, tensors),
             computing=matrix_nodes(recipe.model.proto),
+            kept=kept_nodes(recipe),
             batch=recipe.batch,
             facts=plan.facts,
             warnings=tuple(dict.fromkeys([*plan.warnings, *said])),

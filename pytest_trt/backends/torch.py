@@ -204,6 +204,8 @@ def _runnable(recipe: Recipe) -> Precision:
     Raises:
         LoweringError: torch runs no module in it.
     """
+    if (recipe.keep or recipe.ops) and recipe.precision not in (Precision.FP32, Precision.MODEL):
+        raise LoweringError("torch runs its module whole: keep and ops are for backends that lower its ONNX graph.")
     if recipe.precision in _RUNS:
         return recipe.precision
     held = held_precision(recipe.model.proto)

@@ -117,7 +117,7 @@ def _use_dla(
             f"DLA core {options.dla_core} was asked, and {label(trt)} sees {cores} on this machine. DLA is on Jetson"
             " Xavier and Orin and on DRIVE, with TensorRT 8 and 10; leave dla_core out to build for the GPU."
         )
-    if precision in (Precision.FP32, Precision.TF32, Precision.BF16):
+    if precision in (Precision.FP32, Precision.TF32, Precision.BF16, Precision.FP8):
         raise BackendError(f"DLA computes in fp16 and int8 only, and {precision} was asked.")
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = options.dla_core

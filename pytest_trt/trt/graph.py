@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_trt.model import Model
     from pytest_trt.recipe import Recipe
 
-__all__ = ["flags_for", "graph_for", "require_possible"]
+__all__ = ["flags_for", "graph_for", "require_fp8_told", "require_possible"]
 
 _FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "fp8": "FP8", "int4": "INT4", "fp4": "FP4"}
 
@@ -51,7 +51,7 @@ def graph_for(recipe: Recipe, typing: str) -> Model:
         return lower(model, precision)  # as it is, or a refusal
     if precision in (Precision.MODEL, Precision.FP32, Precision.TF32) or typing == "weak":
         return model
-    return lower(model, precision, ranges_of(recipe), typed=True)
+    return lower(model, precision, ranges_of(recipe), typed=True, keep=recipe.keep, ops=recipe.ops)
 
 
 def flags_for(trt: ModuleType, graph: Model, precision: Precision, typing: str, fallback: str) -> list[Any]:
@@ -70,6 +70,24 @@ def flags_for(trt: ModuleType, graph: Model, precision: Precision, typing: str, 
         for name in sorted(labels)
         if name in _FLAGS
     ]
+
+
+def require_fp8_told(trt: ModuleType, recipe: Recipe, typing: str) -> None:
+    """Refuse fp8 where nothing would tell TensorRT: a release before strong typing, or an fp32 graph with a flag.
+
+    Raises:
+        BackendError: says what would do.
+    """
+    held = held_precision(recipe.model.proto)
+    asked = held if recipe.precision is Precision.MODEL else recipe.precision.label
+    if asked != "fp8":
+        return
+    require(member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"), "fp8", trt, _INSTEAD["fp8"])
+    if typing == "weak" and held == "fp32":
+        raise BackendError(
+            "fp8 is told by Q/DQ in a strongly typed network, and no builder flag or dynamic range stands for them:"
+            " take --trt-typing=strong or auto."
+        )
 
 
 def require_possible(trt: ModuleType, builder: Any, precision: str, gpu: Gpu | None) -> None:

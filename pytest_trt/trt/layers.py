@@ -35,12 +35,15 @@ _FUSED = re.compile(r"myelin|foreignnode", re.IGNORECASE)
 _ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
-def layers_of(text: str, computing: frozenset[str] = frozenset()) -> tuple[Layer, ...]:
+def layers_of(
+    text: str, computing: frozenset[str] = frozenset(), kept: frozenset[str] = frozenset()
+) -> tuple[Layer, ...]:
     """The layers that an inspector tells of.
 
     Args:
         text: its JSON, in which 8.6 leaves control characters as they are.
         computing: names of the ONNX nodes that multiply matrices, which tell what a fused layer holds.
+        kept: names of those nodes that were to stay in fp32.
 
     Returns:
         None where the engine was built without details, and tells names alone.
@@ -49,10 +52,10 @@ def layers_of(text: str, computing: frozenset[str] = frozenset()) -> tuple[Layer
         found = json.loads(text, strict=False).get("Layers", [])
     except (ValueError, AttributeError):
         return ()
-    return tuple(_layer(entry, computing) for entry in found if isinstance(entry, dict))
+    return tuple(_layer(entry, computing, kept) for entry in found if isinstance(entry, dict))
 
 
-def _layer(entry: dict[str, Any], computing: frozenset[str]) -> Layer:
+def _layer(entry: dict[str, Any], computing: frozenset[str], kept: frozenset[str]) -> Layer:
     kind = str(entry.get("LayerType", ""))
     weights = entry.get("Weights")
     nodes = tuple(_ONNX_NODE.findall(str(entry.get("Metadata", ""))))
@@ -67,6 +70,7 @@ def _layer(entry: dict[str, Any], computing: frozenset[str]) -> Layer:
         onnx_nodes=nodes,
         precision=_precision(kind, inputs, tactic),
         computes=_computes(f"{kind} {entry.get('ParameterType', '')}", nodes, computing),
+        kept=_kept(nodes or tuple(str(entry.get("Name", "")).split(" + ")), computing, kept),
     )
 
 
@@ -74,6 +78,11 @@ def _precision(kind: str, inputs: tuple[str, ...], tactic: str) -> str:
     if _FUSED.search(kind) or not inputs:
         return "unknown"
     return "tf32" if inputs[0] == "fp32" and "tf32" in tactic.lower() else inputs[0]
+
+
+def _kept(nodes: tuple[str, ...], computing: frozenset[str], kept: frozenset[str]) -> bool:
+    multiplied = [node for node in nodes if node in kept | computing or _MATRIX_NODE.search(node)]
+    return bool(multiplied) and kept.issuperset(multiplied)
 
 
 def _computes(told: str, nodes: tuple[str, ...], computing: frozenset[str]) -> bool:

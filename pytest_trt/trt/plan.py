@@ -27,7 +27,8 @@ from pytest_trt.trt.calibrator import (
 )
 from pytest_trt.trt.config import configure, load_plugins
 from pytest_trt.trt.files import read_bytes, write_bytes
-from pytest_trt.trt.graph import flags_for, graph_for, require_possible
+from pytest_trt.trt.graph import flags_for, graph_for, require_fp8_told, require_possible
+from pytest_trt.trt.kept import keep_layers, require_keepable
 from pytest_trt.trt.log import heard, interruptible, logger_of, raise_caught
 from pytest_trt.trt.parser import parse
 from pytest_trt.trt.profiles import add_profiles, calibration_profile, profiles_of
@@ -114,6 +115,8 @@ def _plan(order: _Order) -> TensorrtPlan:
 def _order(trt: ModuleType, recipe: Recipe, gpu: Gpu | None) -> _Order:
     typing = typing_of(trt, recipe.options.typing, for_dla=recipe.options.dla_core is not None)
     _require_calibrator_heeded(trt, recipe, typing)
+    require_keepable(recipe, typing)
+    require_fp8_told(trt, recipe, typing)
     graph = graph_for(recipe, typing)
     by_hand = typing == "weak" and recipe.precision is Precision.INT8 and held_precision(recipe.model.proto) == "fp32"
     calibrates = by_hand and recipe.options.calibrator != "ranges"
@@ -173,6 +176,8 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         config = configure(trt, builder, recipe.precision, flags, recipe.options)
         if said.errors:
             raise BackendError(said.told(f"{label(trt)} refuses a build option"))
+        if order.typing == "weak" and recipe.keep and recipe.precision is not Precision.FP32:
+            keep_layers(trt, network, config, recipe)
         add_profiles(builder, config, network, recipe, order.profiles)
         if order.amax:
             set_ranges(network, order.amax)
@@ -223,6 +228,7 @@ def _material(order: _Order) -> dict[str, Any]:
         "precision": recipe.precision.label,
         "lowering": recipe.lowering,
         "typing": order.typing,
+        **({"keep": sorted(recipe.keep)} if order.typing == "weak" and recipe.keep else {}),
         "ranges": _hash(sorted(order.amax.items())) if order.amax else None,
         "calibration": _hash_of_samples(recipe) if order.calibrates else None,
         "options": {key: value for key, value in told.items() if key not in aside},
