@@ -16,6 +16,7 @@ from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.precision import Precision
 from pytest_trt.profile import Span
 from pytest_trt.samples import InputSpec
+from pytest_trt.threshold import read_method
 from pytest_trt.tolerance import Tolerance
 
 __all__ = ["Case", "cases_of_file", "known_keys"]
@@ -42,6 +43,7 @@ class Case:
         class_output: the output that top-1, top-5 and labels speak of; the only float output if not given.
         constant_outputs: outputs that do not depend on the inputs and may stand still.
         calibration: samples for int8 and fp8, a file or ``module:function``; "golden" takes the golden's own inputs.
+        calibration_method: how samples become ranges: minmax (default), entropy, percentile or percentile:99.9, mse.
         lowering: what writes a precision into the graph: own, or modelopt (NVIDIA's); own if not given.
         keep: nodes that stay in fp32, each by its name or by a tensor that it computes.
         ops: kinds of operators that are lowered; all that the precision lowers if none is named.
@@ -72,6 +74,7 @@ class Case:
     class_output: str | None = None
     constant_outputs: tuple[str, ...] = ()
     calibration: str | None = None
+    calibration_method: str | None = None
     lowering: str | None = None
     keep: tuple[str, ...] = ()
     ops: tuple[str, ...] = ()
@@ -272,6 +275,13 @@ def _lowering(value: Any, where: str) -> str:
         raise SpecError(f"{where}: {error}") from error
 
 
+def _method(value: Any, where: str) -> str:
+    try:
+        return str(read_method(_text(value, where)))
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+
+
 def _build(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise CaseError(f'{where} = {value!r} must be a table: build = {{ workspace = "2G" }}.')
@@ -317,6 +327,7 @@ _READERS: Mapping[str, Any] = {
     "class_output": _text,
     "constant_outputs": _texts,
     "calibration": _text,
+    "calibration_method": _method,
     "lowering": _lowering,
     "keep": _texts,
     "ops": _texts,

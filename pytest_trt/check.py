@@ -21,6 +21,7 @@ from pytest_trt.lowering import needs_ranges
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.opening import open_golden
 from pytest_trt.precision import Precision
+from pytest_trt.ranges import is_ranges_file
 from pytest_trt.reference import subject_of
 from pytest_trt.samples import read
 from pytest_trt.verdict import Verdict
@@ -174,6 +175,7 @@ def verdict_of(
             "golden_model_sha256": golden.model_sha256,
             "golden_made_by": dict(golden.provenance),
             "calibration": case.calibration if needs_ranges(model, precision) else None,
+            "calibration_method": _method_of(case) if needs_ranges(model, precision) else None,
             "lowering": ran.facts.get("lowering"),
             **_kept(case, precision),
             "engine": dict(ran.facts),
@@ -226,6 +228,12 @@ def _kept(case: Case, precision: Precision) -> dict[str, list[str]]:
     lowers = precision not in (Precision.FP32, Precision.MODEL)
     told = {"keep": case.keep, "ops": case.ops} if lowers else {}
     return {key: list(words) for key, words in told.items() if words}
+
+
+def _method_of(case: Case) -> str | None:
+    """How our calibration takes ranges from the case's samples; None where they were given, or TensorRT takes them."""
+    ours = case.build.get("calibrator", "ranges") == "ranges" and not is_ranges_file(case.calibration or ".txt")
+    return case.calibration_method or "minmax" if ours else None
 
 
 def _layers(ran: Ran, asked: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ from pytest_trt.errors import DamagedGolden, GoldenMismatch
 from pytest_trt.golden import Golden, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from onnx import TensorProto
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
 
-__all__ = ["data_sets_beside", "read_data_sets"]
+__all__ = ["data_sets_beside", "input_sets", "read_data_sets"]
 
 _FOLDER = re.compile(r"test_data_set_(\d+)")
 
@@ -44,6 +45,21 @@ def read_data_sets(folder: Path, model: Model) -> Golden:
     outputs = [spec.name for spec in model.outputs]
     runs = tuple(Run(_read(part, "input", inputs), _read(part, "output", outputs), part.name) for part in folders)
     return Golden(runs, str(folder))
+
+
+def input_sets(folder: Path, names: list[str]) -> Iterator[tuple[Path, Arrays]]:
+    """The inputs of all data sets of a folder (or the one that it is), set after set; no outputs are looked for.
+
+    Args:
+        folder: holds ``test_data_set_N``, or ``input_0.pb``.
+        names: the model's inputs.
+
+    Raises:
+        DamagedGolden: a file can't be read.
+        GoldenMismatch: there are not as many tensors as the model has inputs.
+    """
+    for part in _folders(folder) or [folder]:
+        yield part, _read(part, "input", names)
 
 
 def _folders(folder: Path) -> list[Path]:

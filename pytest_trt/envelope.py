@@ -98,7 +98,7 @@ def simulate(model: Model, precision: Precision, inputs: Arrays, batch: int | No
 
 
 def _simulate_all(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None) -> list[Arrays]:
-    calibration = sampled(model, lambda: inputs, "the golden's inputs", batch)
+    calibration = sampled(model, lambda _: inputs, "the golden's inputs", batch)
     engine = choose(DEFAULT).build(Recipe(model, precision, calibration, batch))
     return [engine.run(run) for run in inputs]
 

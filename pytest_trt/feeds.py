@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model import TensorSpec
 
-__all__ = ["Arrays", "conform", "finite", "fit", "join", "split"]
+__all__ = ["Arrays", "conform", "finite", "fit", "join", "samples_in", "split"]
 
 Arrays = dict[str, "NDArray[Any]"]
 """Arrays by input or output name, samples along axis 0."""
@@ -44,8 +44,14 @@ def fit(arrays: Arrays, specs: tuple[TensorSpec, ...], where: str) -> None:
     _symbols_agree(next(split(arrays, specs)), specs, where)
 
 
-def finite(arrays: Arrays, where: str, *, allow_infinite: bool = False) -> None:
+def finite(arrays: Arrays, where: str, begun: int = 0, *, allow_infinite: bool = False) -> None:
     """Refuse samples with NaN (or infinity).
+
+    Args:
+        arrays: samples by input name.
+        where: what messages call them.
+        begun: how many samples went before them.
+        allow_infinite: whether infinity is right.
 
     Raises:
         DataError: naming the array, how many values, and the first sample.
@@ -60,8 +66,14 @@ def finite(arrays: Arrays, where: str, *, allow_infinite: bool = False) -> None:
             kinds = "NaN" if allow_infinite else "NaN or infinite"
             raise DataError(
                 f"{where}: {name!r} has {int(bad.sum())} {kinds} value(s), the first in sample"
-                f" {int(first[0]) if len(first) else 0} at index {first.tolist()}. Repair or drop that sample."
+                f" {begun + (int(first[0]) if len(first) else 0)} at index {first.tolist()}"
+                f"{' of its array' if begun else ''}. Repair or drop that sample."
             )
+
+
+def samples_in(arrays: Arrays, specs: tuple[TensorSpec, ...]) -> int:
+    """How many samples these are: along axis 0 of the first input that has one."""
+    return next((arrays[spec.name].shape[0] for spec in specs if arrays[spec.name].ndim), 1)
 
 
 def conform(arrays: Arrays, specs: tuple[TensorSpec, ...], where: str) -> Arrays:

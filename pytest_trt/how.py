@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,16 @@ from pytest_trt.lowering import at_opset, needs_ranges
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.lowering.modelopt import PRECISIONS as MODELOPT_PRECISIONS
 from pytest_trt.lowering.modelopt import lower_by_modelopt
+from pytest_trt.pieces import pieces
 from pytest_trt.precision import Precision
 from pytest_trt.ranges import Ranges, is_ranges_file, read_ranges
 from pytest_trt.recipe import Calibration, Recipe, given, sampled
 from pytest_trt.reference import network_of
-from pytest_trt.samples import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pytest_trt.calibration import Progress
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
@@ -89,7 +91,9 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
     recipe = Recipe(
         model=converted,
         precision=precision,
-        calibration=calibration_of(case, converted, precision, feeds, how.options) if how.plan is None else None,
+        calibration=(
+            calibration_of(case, converted, precision, feeds, how.options, how.progress) if how.plan is None else None
+        ),
         batch=case.batch,
         feeds=feeds,
         profiles=case.profiles,
@@ -121,21 +125,30 @@ def _lowered_by_modelopt(case: Case, recipe: Recipe) -> Recipe:
         calibration.samples if calibration else None,
         source=calibration.source if calibration else "",
         batch=case.batch,
+        method=case.calibration_method or "minmax",
+        keep=case.keep,
+        ops=case.ops,
     )
     return replace(recipe, model=found.model, calibration=None, lowering=found.by, notes=found.notes)
 
 
 def calibration_of(
-    case: Case, model: Model, precision: Precision, feeds: tuple[Arrays, ...], options: BuildOptions
+    case: Case,
+    model: Model,
+    precision: Precision,
+    feeds: tuple[Arrays, ...],
+    options: BuildOptions,
+    progress: Progress | None = None,
 ) -> Calibration | None:
     """What int8 and fp8 are calibrated with: the case's samples or ranges; None where the precision needs none.
 
     Raises:
-        CaseError: it needs some, and the case names none.
+        CaseError: it needs some, and the case names none; or a calibration method is named that nothing heeds.
         DataError: ranges can't be read.
     """
     if not needs_ranges(model, precision):
         return None
+    _require_method_heeded(case, options)
     cache = options.calibration_cache
     by_tensorrt = precision is Precision.INT8 and options.calibrator != "ranges"
     if case.calibration is None and by_tensorrt and cache and Path(cache).is_file():
@@ -149,11 +162,26 @@ def calibration_of(
             ' --trt-calibration; "golden" calibrates on the golden\'s inputs.'
         )
     source = f"{case.where}: calibration {case.calibration!r}"
+    method = case.calibration_method or "minmax"
     if case.calibration == "golden" and not feeds:
         raise CaseError(f"{source}: there is no golden of {case.name!r}, whose inputs would calibrate. Make it first.")
     if case.calibration == "golden":
-        return sampled(model, lambda: feeds, source, case.batch)
+        return sampled(model, lambda _: feeds, source, case.batch, method, precision=precision.label, progress=progress)
     if is_ranges_file(case.calibration):
         return given(model, read_ranges(case.base / case.calibration, source))
-    data = case.calibration
-    return sampled(model, lambda: read(data, case.base, model.inputs, f"{case.where}: calibration"), source, case.batch)
+    opened = partial(pieces, case.calibration, case.base, model.inputs, f"{case.where}: calibration")
+    return sampled(model, opened, source, case.batch, method, precision=precision.label, progress=progress)
+
+
+def _require_method_heeded(case: Case, options: BuildOptions) -> None:
+    """A word that says how samples become ranges is refused where there are ranges, or TensorRT takes them itself."""
+    if case.calibration_method is None:
+        return
+    ranges = case.calibration if is_ranges_file(case.calibration or "") else None
+    own = f"calibrator = {options.calibrator!r}" if options.calibrator != "ranges" else None
+    if ranges or own:
+        raise CaseError(
+            f"{case.where}: calibration_method = {case.calibration_method!r} says how our calibration takes ranges from"
+            f" samples, and {f'{ranges!r} holds ranges already' if ranges else f'{own} is that of TensorRT'}: leave one"
+            " of them out."
+        )

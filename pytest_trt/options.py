@@ -19,6 +19,7 @@ __all__ = [
     "known_backend",
     "known_build_option",
     "known_lowering",
+    "known_method",
     "known_precisions",
     "known_suffix",
     "known_typing",
@@ -132,6 +133,17 @@ def known_lowering(text: str) -> object:
     return text
 
 
+def known_method(text: str) -> object:
+    """The calibration method.
+
+    Raises:
+        SpecError: it is not known.
+    """
+    from pytest_trt.threshold import read_method
+
+    return read_method(text)
+
+
 def known_build_option(text: str) -> object:
     """A build option KEY=VALUE.
 
@@ -183,10 +195,16 @@ OPTIONS = (
     Option(
         "calibration",
         "Calibration samples for int8 and fp8, in place of the cases' own: a .npz, .npy or .safetensors file,"
-        " module:function, or golden for the golden's inputs; or a file of ranges (.txt, .cache, .json,"
+        " a folder of them, module:function, or golden for the golden's inputs; or a file of ranges (.txt, .cache, .json,"
         " .flatbuffers, .onnx with Q/DQ nodes).",
         "string",
         {"metavar": "DATA"},
+    ),
+    Option(
+        "calibration-method",
+        "How calibration samples become ranges: minmax (default), entropy, percentile (99.99) or percentile:99.9, mse.",
+        "string",
+        {"metavar": "METHOD", "type": _checked(known_method)},
     ),
     Option(
         "lowering",

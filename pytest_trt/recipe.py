@@ -13,9 +13,10 @@ from pytest_trt.model import tensor_names
 from pytest_trt.ranges import select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
+    from pytest_trt.calibration import Progress, Samples
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
@@ -33,15 +34,16 @@ class Calibration:
     Attributes:
         ranges: from names of activations to their ranges; runs the fp32 model over the samples, or looks the
             names up in ranges that were given.
-        samples: batches of arrays by input name, read anew at each call; None where ranges were given.
+        samples: opens the samples anew, for one pass: given the most samples wanted at once along axis 0 (None: as
+            they come), yields arrays by input name; None where ranges were given.
         source: what messages call it.
-        notes: what there is to say of ranges that were given.
+        notes: what there is to say of the ranges; filled when they are taken.
     """
 
     ranges: Callable[[list[str]], Ranges]
-    samples: Callable[[], Iterable[Arrays]] | None
+    samples: Samples | None
     source: str
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,30 @@ class Recipe:
 
 
 def sampled(
-    model: Model, samples: Callable[[], Iterable[Arrays]], source: str, batch: int | None = None
+    model: Model,
+    samples: Samples,
+    source: str,
+    batch: int | None = None,
+    method: str = "minmax",
+    *,
+    precision: str = "int8",
+    progress: Progress | None = None,
 ) -> Calibration:
-    """Calibration by samples: ranges are those of the fp32 model's tensors over them."""
-    return Calibration(lambda tensors: calibrate(model, tensors, samples(), source, batch), samples, source)
+    """Calibration by samples: ranges are those of the fp32 model's tensors over them; the arguments are calibrate's."""
+    notes: list[str] = []
+
+    def ranges(tensors: list[str]) -> Ranges:
+        found = calibrate(model, tensors, samples, source, batch, method, precision=precision, progress=progress)
+        notes[:] = found.notes
+        return found
+
+    return Calibration(ranges, samples, source, notes)
 
 
 def given(model: Model, ranges: Ranges) -> Calibration:
     """Calibration by ranges that somebody else has taken."""
     return Calibration(
-        lambda tensors: select(ranges, tensors, tensor_names(model.proto)), None, ranges.source, ranges.notes
+        lambda tensors: select(ranges, tensors, tensor_names(model.proto)), None, ranges.source, list(ranges.notes)
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model import TensorSpec
 
-__all__ = ["InputSpec", "generate", "read", "read_array"]
+__all__ = ["InputSpec", "called", "generate", "named", "read", "read_array"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read(source: str, base: Path, specs: tuple[TensorSpec, ...], field: str) -> 
     count = 0
     for number, found in enumerate(_batches(source, base, field)):
         where = f"{field} {source!r}" + (f" (batch {number})" if number else "")
-        arrays = _named(found, specs, where)
+        arrays = named(found, specs, where)
         fit(arrays, specs, where)
         count += 1
         yield arrays
@@ -104,7 +104,7 @@ def generate(
 def _batches(source: str, base: Path, field: str) -> Iterable[Any]:
     path = base / source
     if is_reference(source) and not path.exists():
-        return _called(source, base, field)
+        return called(source, base, field)
     readers = {".npz": _read_npz, ".npy": _read_npy, ".safetensors": _read_safetensors}
     reader = readers.get(path.suffix)
     if reader is None:
@@ -137,7 +137,13 @@ def _read_safetensors(path: Path) -> Arrays:
     return dict(load_file(path))
 
 
-def _called(source: str, base: Path, field: str) -> Iterator[Any]:
+def called(source: str, base: Path, field: str) -> Iterator[Any]:
+    """What ``module:function`` returns, or yields one after the other.
+
+    Raises:
+        DataError: the function raises, or returns something else.
+        CaseError: it is not there.
+    """
     function = locate(source, base, field)
     try:
         value = function()
@@ -153,7 +159,12 @@ def _called(source: str, base: Path, field: str) -> Iterator[Any]:
         raise DataError(f"{field} {source!r} raised {blame(error)}") from error
 
 
-def _named(found: Any, specs: tuple[TensorSpec, ...], where: str) -> Arrays:
+def named(found: Any, specs: tuple[TensorSpec, ...], where: str) -> Arrays:
+    """Arrays by input name; one array without a name is that of the only input.
+
+    Raises:
+        DataError: it can't be made into arrays, or it is not known which input it belongs to.
+    """
     try:
         if isinstance(found, Mapping):
             return {str(name): np.asarray(value) for name, value in found.items()}

@@ -16,6 +16,7 @@ from pytest_trt.options import (
     known_backend,
     known_build_option,
     known_lowering,
+    known_method,
     known_precisions,
     known_suffix,
     known_typing,
@@ -73,6 +74,7 @@ def validate(config: pytest.Config) -> None:
         ("precision", known_precisions),
         ("backend", known_backend),
         ("lowering", known_lowering),
+        ("calibration_method", known_method),
         ("typing", known_typing),
         ("report", known_suffix),
     ):
@@ -120,13 +122,16 @@ def calibration_for(config: pytest.Config, case: Case) -> Case:
     """The case, calibrated as the command line says, or as the ini file says where the case does not."""
     from dataclasses import replace
 
+    method = config.getoption("trt_calibration_method")
+    method = method or (None if case.calibration_method else _ini(config, "calibration_method"))
+    case = replace(case, calibration_method=method) if method else case
     given = config.getoption("trt_calibration")
     told = given or (None if case.calibration else _ini(config, "calibration"))
     if not told:
         return case
     base = config.invocation_params.dir if given else _ini_folder(config)
-    is_file = told != "golden" and (base / told).is_file()
-    return replace(case, calibration=str((base / told).resolve()) if is_file else told)
+    is_path = told != "golden" and (base / told).exists()
+    return replace(case, calibration=str((base / told).resolve()) if is_path else told)
 
 
 def lowering_for(config: pytest.Config, case: Case) -> Case:

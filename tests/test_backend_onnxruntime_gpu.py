@@ -103,7 +103,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 def recipe(precision: Precision = Precision.FP16, batch: int | str = 8, **options: Any) -> Recipe:
     model = checked(networks.convolutional(batch), "net.onnx")
-    calibration = sampled(model, lambda: [{"x": networks.images()}], "images")
+    calibration = sampled(model, lambda _: [{"x": networks.images()}], "images")
     return Recipe(model, precision, calibration, options=BuildOptions(**options))
 
 

@@ -65,7 +65,7 @@ def built(proto: onnx.ModelProto, precision: str = "fp32", feeds: Any = None, **
     model = at_opset(Model(proto, "network"), asked)
     runs = tuple(feeds or ())
     options = merged(FAST, read_build_options(told, "build"))
-    calibration = sampled(model, lambda: list(runs), "feeds")
+    calibration = sampled(model, lambda _: list(runs), "feeds")
     return backend().build(Recipe(model, asked, calibration, feeds=runs, options=options))
 
 

@@ -41,7 +41,7 @@ def recipe(model: Model, precision: str, feeds: dict[str, np.ndarray], target: s
     asked = Precision.parse(precision)
     model = at_opset(model, asked)
     options = merged({"compute_capabilities": (target,)})
-    return Recipe(model, asked, sampled(model, lambda: [feeds], "samples"), feeds=(feeds,), options=options)
+    return Recipe(model, asked, sampled(model, lambda _: [feeds], "samples"), feeds=(feeds,), options=options)
 
 
 def plan(proto: onnx.ModelProto, precision: str = "fp32", target: str = "8.9") -> Any:

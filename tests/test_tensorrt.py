@@ -42,7 +42,7 @@ def recipe(precision: str = "fp32", proto: onnx.ModelProto | None = None, **told
     asked = Precision.parse(precision)
     model = at_opset(Model(proto or networks.convolutional(), "net.onnx"), asked)
     options = merged(read_build_options(told, "build"))
-    return Recipe(model, asked, sampled(model, lambda: [FEEDS], "samples"), feeds=(FEEDS,), options=options)
+    return Recipe(model, asked, sampled(model, lambda _: [FEEDS], "samples"), feeds=(FEEDS,), options=options)
 
 
 def exact(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -180,7 +180,7 @@ def test_tensorrts_calibrators_get_every_sample_in_batches_of_one_size(
     plain = recipe("int8", typing="weak", calibrator=calibrator)
     samples = [{"x": networks.images(3, seed=n)} for n in range(4)]
 
-    backend(release).plan(replace(plain, calibration=sampled(plain.model, lambda: samples, "samples")))
+    backend(release).plan(replace(plain, calibration=sampled(plain.model, lambda _: samples, "samples")))
 
     seen = header(trt)["calibration"]
     assert seen["batch_size"] == 12
@@ -192,7 +192,7 @@ def test_the_last_batch_is_filled_up_with_its_own_samples(monkeypatch: pytest.Mo
     plain = recipe("int8", calibrator="entropy")
     samples = {"x": networks.images(5)}
 
-    backend("8.6").plan(replace(plain, batch=3, calibration=sampled(plain.model, lambda: [samples], "s")))
+    backend("8.6").plan(replace(plain, batch=3, calibration=sampled(plain.model, lambda _: [samples], "s")))
 
     seen = header(trt)["calibration"]
     assert (seen["batch_size"], seen["batches"]) == (3, 2)
@@ -226,7 +226,7 @@ def test_a_nan_among_the_calibrators_samples_fails_the_build_in_words(monkeypatc
     spoiled = {"x": np.full((4, 2, 6, 6), np.nan, np.float32)}
 
     with pytest.raises(DataError, match="NaN"):
-        backend("8.6").plan(replace(plain, calibration=sampled(plain.model, lambda: [spoiled], "samples")))
+        backend("8.6").plan(replace(plain, calibration=sampled(plain.model, lambda _: [spoiled], "samples")))
 
 
 def test_samples_that_break_off_while_calibrating_fail_the_build_with_their_own_error(
@@ -236,7 +236,7 @@ def test_samples_that_break_off_while_calibrating_fail_the_build_with_their_own_
     plain = recipe("int8", calibrator="entropy")
     calls: list[int] = []
 
-    def samples() -> Any:
+    def samples(_: int | None) -> Any:
         calls.append(1)
         yield FEEDS
         if len(calls) > 1:
@@ -1069,7 +1069,7 @@ def test_samples_that_are_none_or_do_not_fit_are_refused_by_every_road_to_int8(
     plain = recipe("int8", **told)
 
     with pytest.raises((DataError, CaseError)):
-        backend("8.6").plan(replace(plain, calibration=sampled(plain.model, lambda: samples, "samples")))
+        backend("8.6").plan(replace(plain, calibration=sampled(plain.model, lambda _: samples, "samples")))
 
 
 def test_rtx_builds_for_the_gpus_that_are_named_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1150,7 +1150,7 @@ def test_calibration_samples_are_read_for_their_shapes_and_for_the_calibrator_an
     plain = recipe("int8", calibrator="entropy")
     reads: list[int] = []
 
-    def samples() -> list[dict[str, np.ndarray]]:
+    def samples(_: int | None) -> list[dict[str, np.ndarray]]:
         reads.append(1)
         return [FEEDS]
 

@@ -36,7 +36,7 @@ def recipe(precision: str, keep: tuple[str, ...] = (), ops: tuple[str, ...] = ()
     asked = Precision.parse(precision)
     model = at_opset(Model(networks.convolutional(), "net.onnx"), asked)
     options = merged(read_build_options(told, "build"))
-    calibration = sampled(model, lambda: [FEEDS], "samples")
+    calibration = sampled(model, lambda _: [FEEDS], "samples")
     return Recipe(model, asked, calibration, feeds=(FEEDS,), options=options, keep=keep, ops=ops)
 
 

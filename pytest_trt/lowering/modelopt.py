@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
+    from pytest_trt.calibration import Samples
     from pytest_trt.feeds import Arrays
     from pytest_trt.model import Model, TensorSpec
 
@@ -85,7 +86,7 @@ class LoweredByModelopt:
 def lower_by_modelopt(
     model: Model,
     precision: str,
-    samples: Callable[[], Iterable[Arrays]] | None = None,
+    samples: Samples | None = None,
     *,
     source: str = "calibration",
     batch: int | None = None,
@@ -156,7 +157,7 @@ def _left(lowered: ModelProto, precision: str, keep: Sequence[str]) -> list[str]
 def _reader_of(
     model: Model,
     precision: str,
-    samples: Callable[[], Iterable[Arrays]] | None,
+    samples: Samples | None,
     source: str,
     batch: int | None,
     method: str,
@@ -190,7 +191,7 @@ class _Reader:
 
     def __init__(
         self,
-        samples: Callable[[], Iterable[Arrays]],
+        samples: Samples,
         specs: tuple[TensorSpec, ...],
         source: str,
         batch: int | None,
@@ -199,7 +200,7 @@ class _Reader:
         self.source = source
         self.ended = False
         self.fault: PytestTrtError | None = None
-        self._pieces: Callable[[], Iterator[Arrays]] = lambda: _pieces(samples(), specs, source, batch)
+        self._pieces: Callable[[], Iterator[Arrays]] = lambda: _pieces(samples(batch), specs, source, batch)
         self._open: Iterator[Arrays] | None = None
 
     def get_first(self) -> Arrays | None:

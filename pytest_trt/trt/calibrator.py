@@ -133,20 +133,24 @@ def batches_of(recipe: Recipe) -> Iterator[Arrays]:
         return
     specs, size = recipe.model.inputs, 0
     fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
-    for arrays in _gathered(recipe.calibration.samples(), specs, recipe.calibration.source):
+    for arrays in _gathered(recipe.calibration.samples(_MOST_SAMPLES), specs, recipe.calibration.source, fixed):
         size = size or _size(arrays, recipe.batch)
         for feeds in split(arrays, specs, size):
             yield feeds if fixed else {name: _filled(array, size) for name, array in feeds.items()}
 
 
-def _gathered(samples: Iterable[Arrays], specs: tuple[TensorSpec, ...], source: str) -> Iterator[Arrays]:
-    """Samples that come a few at a time, put together up to what a batch may hold."""
+def _gathered(samples: Iterable[Arrays], specs: tuple[TensorSpec, ...], source: str, fixed: bool) -> Iterator[Arrays]:
+    """Samples that come a few at a time, put together up to what a batch may hold, where the model leaves that open."""
     held: list[Arrays] = []
     for arrays in samples:
         fit(arrays, specs, source)
         finite(arrays, source)
         held.append(arrays)
-        if sum(array.nbytes for part in held for array in part.values()) >= _MOST_BYTES or len(held) == _MOST_SAMPLES:
+        if (
+            fixed
+            or sum(array.nbytes for part in held for array in part.values()) >= _MOST_BYTES
+            or len(held) == _MOST_SAMPLES
+        ):
             yield join(held)
             held = []
     if held:

@@ -1,0 +1,136 @@
+"""Pieces: calibration samples read a few at a time, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.data_sets import input_sets
+from pytest_trt.errors import DataError, GoldenError, PytestTrtError
+from pytest_trt.feeds import Arrays, finite, fit, samples_in, split
+from pytest_trt.locate import is_reference
+from pytest_trt.samples import called, named
+from pytest_trt.stored import SUFFIXES, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pytest_trt.model import TensorSpec
+    from pytest_trt.stored import Stored
+
+__all__ = ["pieces"]
+
+
+def pieces(
+    source: str, base: Path, specs: tuple[TensorSpec, ...], field: str, most: int | None = None
+) -> Iterator[Arrays]:
+    """The samples that ``source`` names, checked against a model's inputs, piece after piece.
+
+    Args:
+        source: a ``.npz``, ``.npy`` or ``.safetensors`` file; a folder of such files, taken by name; a folder of ONNX
+            test data (``test_data_set_N``, whose outputs need not be there) or one of its sets; ``module:function``, as
+            for :func:`pytest_trt.samples.read`, called once.
+        base: the folder that a relative path starts from.
+        specs: the model's inputs.
+        field: the case's key, for messages.
+        most: the most samples that a piece of a file takes along axis 0; None for all of a file. A fixed first axis
+            of B takes B. What a function yields, and inputs of lengths of their own, come as they are.
+
+    Raises:
+        DataError: it can't be read, is empty, does not fit, or holds NaN or infinity; names file, array and sample.
+        CaseError: the function is not there.
+    """
+    begun = 0
+    for where, found in _found(source, base, specs, field, most):
+        arrays = named(found, specs, where)
+        fit(arrays, specs, where)
+        finite(arrays, where, begun)
+        begun += samples_in(arrays, specs)
+        yield arrays
+    if not begun:
+        raise DataError(f"{field} {source!r} holds no samples.")
+
+
+def _found(
+    source: str, base: Path, specs: tuple[TensorSpec, ...], field: str, most: int | None
+) -> Iterator[tuple[str, Any]]:
+    path, where = base / source, f"{field} {source!r}"
+    if is_reference(source) and not path.exists():
+        for number, found in enumerate(called(source, base, field)):
+            yield f"{where} (batch {number})" if number else where, found
+    elif path.is_dir():
+        yield from _of_folder(path, specs, where, most)
+    elif path.suffix in SUFFIXES:
+        for arrays in _of_file(path, specs, where, most):
+            yield where, arrays
+    else:
+        raise DataError(
+            f"{where} is neither a file of a known kind ({', '.join(SUFFIXES)}), nor a folder of them or of ONNX test"
+            " data, nor 'module:function'."
+        )
+
+
+def _of_folder(folder: Path, specs: tuple[TensorSpec, ...], where: str, most: int | None) -> Iterator[tuple[str, Any]]:
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    for file in files:
+        for arrays in _of_file(file, specs, f"{where}, {file.name}", most):
+            yield f"{where}, {file.name}", arrays
+    if files:
+        return
+    try:
+        for place, arrays in input_sets(folder, [spec.name for spec in specs]):
+            yield f"{where}, {place.name}", arrays
+    except GoldenError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _of_file(path: Path, specs: tuple[TensorSpec, ...], where: str, most: int | None) -> Iterator[Arrays]:
+    with _blamed(path, where), opened(path) as arrays:
+        yield from _cut(_with_names(arrays, specs, where), specs, where, most)
+
+
+@contextmanager
+def _blamed(path: Path, where: str) -> Iterator[None]:
+    try:
+        yield
+    except PytestTrtError:
+        raise
+    except OSError as error:
+        raise DataError(f"{where}: {path} can't be read: {error.strerror or error}.") from error
+    except Exception as error:  # a zip, header or checksum fault, each of its own kind
+        raise DataError(f"{where}: {path} is damaged or of another kind: {error}") from error
+
+
+def _with_names(arrays: Mapping[str, Stored], specs: tuple[TensorSpec, ...], where: str) -> Mapping[str, Stored]:
+    if set(arrays) != {""}:
+        return arrays
+    [name] = named(np.empty(0), specs, where)
+    return {name: arrays[""]}
+
+
+def _cut(stored: Mapping[str, Stored], specs: tuple[TensorSpec, ...], where: str, most: int | None) -> Iterator[Arrays]:
+    """The arrays of a file, cut as :func:`split` would cut them; one that goes into every run is read once."""
+    fit({name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in stored.items()}, specs, where)
+    numbered = {name: _numbered(array.shape) for name, array in stored.items()}
+    lengths = {stored[spec.name].shape[0] for spec in specs if spec.shape and not isinstance(spec.shape[0], int)}
+    shared: Arrays = {}
+    for part in split(numbered, specs, most if len(lengths) == 1 else None):
+        yield {name: _read(stored[name], numbers, name, shared) for name, numbers in part.items()}
+
+
+def _numbered(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """An array of this shape whose elements are the numbers of their samples; it takes the memory of those."""
+    numbers = np.arange(shape[0] if shape else 1).reshape(-1, *(1 for _ in shape[1:]))
+    return np.broadcast_to(numbers if shape else numbers[0], shape)
+
+
+def _read(stored: Stored, numbers: NDArray[np.intp], name: str, shared: Arrays) -> NDArray[Any]:
+    if numbers.shape == stored.shape:
+        return shared[name] if name in shared else shared.setdefault(name, stored.whole())
+    start = int(numbers.flat[0]) if numbers.size else 0
+    return stored.rows(start, start + numbers.shape[0])

@@ -1,0 +1,210 @@
+"""Threshold: where to clip a tensor whose histogram is known, by entropy, percentile or mean squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_trt.errors import LoweringError, SpecError, unknown
+from pytest_trt.histogram import BINS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pytest_trt.histogram import Histogram
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "entropy",
+    "mean_squared_error",
+    "percentile",
+    "read_method",
+    "require_grid",
+    "threshold",
+]
+
+METHODS = ("minmax", "entropy", "percentile", "mse")
+
+_LEVELS = 128
+_PERCENT = 99.99
+_CANDIDATES = tuple(map(float, range(_LEVELS, BINS + 1, 8)))  # thresholds that mse tries, in bins
+
+
+@dataclass(frozen=True)
+class Method:
+    """How samples become a range.
+
+    Attributes:
+        name: one of ``METHODS``.
+        percent: of ``percentile``, the share of values that is not clipped, in percent.
+    """
+
+    name: str = "minmax"
+    percent: float = _PERCENT
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.percent:g}" if self.name == "percentile" else self.name
+
+
+def read_method(text: str) -> Method:
+    """The method of this name: minmax, entropy, mse, percentile (99.99) or ``percentile:99.9``.
+
+    Raises:
+        SpecError: it is not one; the message names the nearest.
+    """
+    name, colon, number = text.partition(":")
+    if name not in METHODS:
+        raise unknown("calibration method", text, METHODS)
+    if not colon:
+        return Method(name)
+    try:
+        percent = float(number)
+    except ValueError:
+        percent = 0.0
+    if name != "percentile" or not 50 <= percent <= 100:
+        raise SpecError(
+            f"calibration method {text!r}: only percentile takes a number, from 50 to 100 percent: percentile:99.9."
+        )
+    return Method(name, percent)
+
+
+def require_grid(method: Method, precision: str) -> None:
+    """Refuse entropy for fp8: its 128 levels of one width are int8's.
+
+    E4M3 has steps that grow with the value, so that clipping buys small values nothing, and a divergence between
+    histograms of equal levels says nothing of its error.
+
+    Raises:
+        LoweringError: it is asked for.
+    """
+    if method.name == "entropy" and precision == "fp8":
+        raise LoweringError(
+            "calibration by entropy weighs 128 levels of one width, which fp8 has not: take minmax, mse or percentile"
+            " for fp8."
+        )
+
+
+def threshold(histogram: Histogram, method: Method, precision: str = "int8") -> float:
+    """The range that a method takes for a tensor; in the tensor's own unit, at most its amax.
+
+    Args:
+        histogram: of a tensor's absolute values.
+        method: how to choose; minmax takes all of it.
+        precision: whose grid mse measures by, "int8" or "fp8".
+    """
+    counts = histogram.counts
+    ways: dict[str, Callable[[], float]] = {
+        "minmax": lambda: BINS,
+        "entropy": lambda: entropy(counts),
+        "percentile": lambda: percentile(counts, method.percent),
+        "mse": lambda: mean_squared_error(counts, precision),
+    }
+    return min(ways[method.name]() / BINS, 1.0) * histogram.amax
+
+
+def entropy(counts: NDArray[np.int64]) -> float:
+    """The threshold, in bins, of least information lost when 2048 bins become 128 levels.
+
+    TensorRT's published algorithm: Szymon Migacz, "8-bit Inference with TensorRT", GTC 2017. For each number of bins i
+    from 128 to 2048, P is the first i bins with all that lies beyond put into its last one, Q the same bins without
+    that, merged into 128 levels of (nearly) one width, each spread evenly over its bins that are not empty. The i of least Kullback-Leibler divergence KL(P || Q) gives the threshold (i + 0.5) bins. What the
+    slides leave open is as in NVIDIA's pytorch-quantization (calib/histogram.py): bin k belongs to level
+    floor(128 k / i), the largest i counts among equals, and a Q that is empty where P is not is no candidate.
+    Values that are exactly zero fall into the first bin, whose count is taken to be that of the second, as
+    there: a Relu's zeros are zero under every threshold.
+
+    Args:
+        counts: (2048,), how many values fell into each bin.
+    """
+    kept = counts.astype(np.float64)
+    kept[0] = kept[1]
+    if not kept.any():
+        return float(BINS)
+    divergences = _divergences(kept)
+    least = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
+    return _LEVELS + least + 0.5
+
+
+def percentile(counts: NDArray[np.int64], percent: float) -> float:
+    """The threshold, in bins, under which this share of the values lies; linear within a bin.
+
+    Args:
+        counts: (2048,), how many values fell into each bin.
+        percent: share in percent.
+    """
+    cumulated = np.concatenate([[0], np.cumsum(counts)])
+    wanted = percent / 100 * cumulated[-1]
+    last = int(np.searchsorted(cumulated, wanted))
+    if last == 0:
+        return 0.0
+    before, after = cumulated[last - 1], cumulated[last]
+    return float(last - 1 + (wanted - before) / (after - before))
+
+
+def mean_squared_error(counts: NDArray[np.int64], precision: str = "int8") -> float:
+    """The threshold, in bins, of least mean squared error after rounding and clipping the middles of all bins.
+
+    As in NVIDIA's pytorch-quantization (calib/histogram.py, ``_compute_amax_mse``), over every eighth bin from 128 on.
+
+    Args:
+        counts: (2048,), how many values fell into each bin.
+        precision: "int8" rounds to 127 steps of threshold / 127, "fp8" to E4M3 (OCP 8-bit Floating Point
+            Specification 1.0) in units of threshold / 448.
+    """
+    used = np.flatnonzero(counts)
+    if not used.size:
+        return float(BINS)
+    middles, weights = used.astype(np.float64) + 0.5, counts[used].astype(np.float64)
+    errors = [float(weights @ (_rounded(middles, bins, precision) - middles) ** 2) for bins in _CANDIDATES]
+    return _CANDIDATES[int(np.argmin(errors))]
+
+
+def _rounded(values: NDArray[np.float64], largest: float, precision: str) -> NDArray[np.float64]:
+    if precision == "fp8":
+        import ml_dtypes
+
+        step = largest / 448
+        levels = np.minimum(values / step, 448).astype(ml_dtypes.float8_e4m3fn)
+        return np.asarray(levels.astype(np.float64) * step)
+    step = largest / 127
+    return np.asarray(np.minimum(np.rint(values / step), 127) * step)
+
+
+def _divergences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """KL(P || Q) for 128 to 2048 bins, but for log of the sum of P, which is the same for all; inf where Q misses P.
+
+    Of counts c, with C the sum of a level, n its bins that are not empty and S the sum of all bins but the outliers':
+    sum p log p - sum p log q, where q = C / (n S), so that sums over bins are differences of running sums.
+    """
+    edges = _edges()
+    sums = np.concatenate([[0.0], np.cumsum(counts)])
+    filled = np.concatenate([[0], np.cumsum(counts > 0)])
+    own = np.concatenate([[0.0], np.cumsum(_x_log_x(counts))])
+    levels, bins = np.diff(sums[edges]), np.diff(filled[edges])
+    shares = np.log(np.divide(levels, bins, out=np.ones_like(levels), where=bins > 0))
+    candidates = edges[:, -1]
+    last, inside = counts[candidates - 1], sums[candidates]
+    outliers = sums[-1] - inside
+    p_log_p = own[candidates - 1] + _x_log_x(last + outliers)
+    p_log_q = (levels * shares).sum(axis=1) + outliers * shares[:, -1]
+    with np.errstate(divide="ignore"):
+        p_log_q = p_log_q - sums[-1] * np.log(inside)
+    missed = (last == 0) & (outliers > 0)
+    return np.where(missed | (inside == 0), np.inf, (p_log_p - p_log_q) / sums[-1])
+
+
+@cache
+def _edges() -> NDArray[np.int32]:
+    """(1921, 129): the first bin of each level, and the end, for 128 to 2048 bins."""
+    candidates = np.arange(_LEVELS, BINS + 1, dtype=np.int32)[:, None]
+    return np.asarray(-(-candidates * np.arange(_LEVELS + 1, dtype=np.int32) // _LEVELS))
+
+
+def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values * np.log(np.maximum(values, 1.0))  # counts are whole: 0 and 1 make 0
