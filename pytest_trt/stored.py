@@ -63,9 +63,10 @@ def _npy(path: Path, files: ExitStack) -> dict[str, Stored]:
 
 
 def _npz(path: Path, files: ExitStack) -> dict[str, Stored]:
-    if not zipfile.is_zipfile(path):
+    file = files.enter_context(path.open("rb"))
+    if not zipfile.is_zipfile(file):
         raise ValueError("not a numpy archive (.npz)")
-    archive = files.enter_context(zipfile.ZipFile(path))
+    archive = files.enter_context(zipfile.ZipFile(file))
     return {
         name.removesuffix(".npy"): _streamed(files.enter_context(archive.open(name))) for name in archive.namelist()
     }

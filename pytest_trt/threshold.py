@@ -113,11 +113,13 @@ def entropy(counts: NDArray[np.int64]) -> float:
 
     TensorRT's published algorithm: Szymon Migacz, "8-bit Inference with TensorRT", GTC 2017. For each number of bins i
     from 128 to 2048, P is the first i bins with all that lies beyond put into its last one, Q the same bins without
-    that, merged into 128 levels of (nearly) one width, each spread evenly over its bins that are not empty. The i of least Kullback-Leibler divergence KL(P || Q) gives the threshold (i + 0.5) bins. What the
-    slides leave open is as in NVIDIA's pytorch-quantization (calib/histogram.py): bin k belongs to level
-    floor(128 k / i), the largest i counts among equals, and a Q that is empty where P is not is no candidate.
-    Values that are exactly zero fall into the first bin, whose count is taken to be that of the second, as
-    there: a Relu's zeros are zero under every threshold.
+    that, merged into 128 levels of (nearly) one width, each spread evenly over its bins that are not empty. The i of
+    least Kullback-Leibler divergence KL(P || Q) gives the threshold (i + 0.5) bins.
+
+    What the slides leave open is as in NVIDIA's pytorch-quantization (github.com/NVIDIA/TensorRT, tools,
+    calib/histogram.py): bin k belongs to level floor(128 k / i), the largest i counts among equals, a Q that is empty
+    where P is not is no candidate, and the first bin counts as much as the second, because a Relu's zeros are zero
+    under every threshold.
 
     Args:
         counts: (2048,), how many values fell into each bin.
@@ -150,7 +152,7 @@ def percentile(counts: NDArray[np.int64], percent: float) -> float:
 def mean_squared_error(counts: NDArray[np.int64], precision: str = "int8") -> float:
     """The threshold, in bins, of least mean squared error after rounding and clipping the middles of all bins.
 
-    As in NVIDIA's pytorch-quantization (calib/histogram.py, ``_compute_amax_mse``), over every eighth bin from 128 on.
+    As in NVIDIA's pytorch-quantization (calib/histogram.py), for every eighth bin from 128 on.
 
     Args:
         counts: (2048,), how many values fell into each bin.

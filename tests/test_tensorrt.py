@@ -738,7 +738,7 @@ def test_int8_plans_of_other_ranges_or_samples_are_not_taken_from_the_store(
     for count, (calibrator, seed) in enumerate([("ranges", 1), ("ranges", 2), ("entropy", 1), ("entropy", 2)], 1):
         plain = replace(recipe("int8", calibrator=calibrator), store=tmp_path / "plans")
         samples = {"x": networks.images(8, seed=seed)}
-        changed = replace(plain, calibration=sampled(plain.model, lambda samples=samples: [samples], "s"))
+        changed = replace(plain, calibration=sampled(plain.model, lambda _, samples=samples: [samples], "s"))
         for _ in range(2):
             backend("8.6").plan(changed)
         assert built_times(trt) == count
