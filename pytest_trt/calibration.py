@@ -20,9 +20,9 @@ from pytest_trt.errors import BackendError, DataError, LoweringError
 from pytest_trt.feeds import Arrays, finite, fit, samples_in, split
 from pytest_trt.histogram import SMALLEST, Histogram
 from pytest_trt.ranges import Ranges
-from pytest_trt.seen import Seen, silent
+from pytest_trt.seen import Seen, silent, sparse
 from pytest_trt.session import open_session, run
-from pytest_trt.threshold import read_method, require_grid, threshold
+from pytest_trt.threshold import read_method, require_grid, threshold, too_few
 
 if TYPE_CHECKING:
     from pytest_trt.model import Model
@@ -84,13 +84,16 @@ def calibrate(
     session = open_session(_with_outputs(model.proto, inner), model.source)
     stream = _Stream(model, session, reopened, source, batch, batch)
     title = f"calibrating on {source}"
+    notes: tuple[str, ...] = ()
     with _told(progress) as tell:
         tell(f"{title}: largest values", None)
         amax, seen = _widest(stream, tensors)
         if passes == 2:
             found = _counted(stream, amax, seen.count, partial(tell, f"{title}: histograms"))
+            thin = [name for name, histogram in found.items() if too_few(histogram.counts)]
+            notes = sparse(thin, source) if chosen.name == "entropy" else ()
             amax = {**amax, **{name: threshold(histogram, chosen, precision) for name, histogram in found.items()}}
-    return Ranges(amax, source, notes=(*seen.notes(source), *silent(amax, source)))
+    return Ranges(amax, source, notes=(*seen.notes(source), *silent(amax, source), *notes))
 
 
 @dataclass

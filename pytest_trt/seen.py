@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.feeds import Arrays
 
-__all__ = ["Seen", "silent"]
+__all__ = ["Seen", "silent", "sparse"]
 
 _FEW = 8
 
@@ -88,6 +88,20 @@ def silent(amax: Mapping[str, float], source: str) -> tuple[str, ...]:
     names = [name for name, value in amax.items() if value == 0]
     if not names:
         return ()
-    told = f"{', '.join(map(repr, names[:5]))}{' ...' if len(names) > 5 else ''}"
     count = f"{len(names)} tensors are" if len(names) > 1 else "1 tensor is"
-    return (f"{count} zero over all samples of {source}, and would be clipped to nothing elsewhere: {told}.",)
+    return (f"{count} zero over all samples of {source}, and would be clipped elsewhere: {_listed(names)}.",)
+
+
+def sparse(names: list[str], source: str) -> tuple[str, ...]:
+    """A sentence that names tensors of too few values for entropy, if there are any."""
+    if not names:
+        return ()
+    count = f"{len(names)} tensors have" if len(names) > 1 else "1 tensor has"
+    return (
+        f"{count} too few values over the samples of {source} for entropy, so that the largest value counts:"
+        f" {_listed(names)}. More samples would change that.",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(map(repr, names[:5]))}{' ...' if len(names) > 5 else ''}"
