@@ -102,3 +102,18 @@ def test_the_table_of_what_was_measured_is_that_of_the_results() -> None:
 
     assert told.stdout.count("\n") > 25
     assert told.stdout in page
+
+
+def test_the_table_of_calibration_is_that_of_its_results() -> None:
+    page = (ROOT / "docs" / "calibration.md").read_text()
+    results = ROOT / "benchmarks" / "results" / "calibration-cpu.json"
+
+    told = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "calibration.py", "--table", results],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert told.stdout.count("\n") > 15
+    assert told.stdout in page
