@@ -195,8 +195,8 @@ OPTIONS = (
     Option(
         "calibration",
         "Calibration samples for int8 and fp8, in place of the cases' own: a .npz, .npy or .safetensors file,"
-        " a folder of them, module:function, or golden for the golden's inputs; or a file of ranges (.txt, .cache, .json,"
-        " .flatbuffers, .onnx with Q/DQ nodes).",
+        " a folder of them, module:function, or golden for the golden's inputs; or a file of ranges (.txt, .cache,"
+        " .json, .flatbuffers, .onnx with Q/DQ nodes).",
         "string",
         {"metavar": "DATA"},
     ),

@@ -20,19 +20,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pytest_trt.backends import choose
 from pytest_trt.build_options import merged, read_build_options
 from pytest_trt.case import Case
-from pytest_trt.check import check
+from pytest_trt.check import build, check
 from pytest_trt.comparison import compare
 from pytest_trt.create import update
 from pytest_trt.errors import BackendError, PytestTrtError
 from pytest_trt.how import How
 from pytest_trt.lowering import at_opset
 from pytest_trt.model import Model, load
+from pytest_trt.opening import open_golden
 from pytest_trt.precision import Precision
 from pytest_trt.ranges import Ranges
 from pytest_trt.recipe import Calibration, Recipe, sampled
 from pytest_trt.session import open_session, run
+from pytest_trt.tolerance import SLACK
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 FAST = {"tactic_sources": (), "optimization_level": 1}
@@ -54,8 +57,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY_NOT), reason=f"needs 
 
 
 def backend() -> Any:
-    from pytest_trt.backends import choose
-
     return choose("tensorrt")
 
 
@@ -113,6 +114,55 @@ def test_digits_pass_with_the_precision_in_the_model(digits: tuple[Case, Path], 
 
     assert verdict.passed, verdict
     assert verdict.layers["by_precision"].get(precision, 0) > 0
+
+
+def ran(case: Case, folder: Path, precision: str, **told: Any) -> np.ndarray:
+    """The logits of an engine for the golden's inputs."""
+    model, asked = load(DIGITS / "digits.onnx"), Precision.parse(precision)
+    golden = open_golden(case, model, asked, folder)
+    how = How(merged(FAST, read_build_options({"honoured": 0, **told}, "build")))
+    engine = build(case, model, asked, golden, backend(), how)
+    return engine.run(golden.runs[0].inputs)["logits"]
+
+
+def test_int8_by_dynamic_ranges_and_by_qdq_agree_within_the_slack(digits: tuple[Case, Path], tmp_path: Path) -> None:
+    case, folder = digits
+    cache = tmp_path / "digits.cache"
+    ran(case, folder, "int8", typing="weak", calibrator="entropy", calibration_cache=str(cache))
+    by_cache = replace(case, calibration=str(cache))
+
+    weak, strong = (ran(by_cache, folder, "int8", typing=typing) for typing in ("weak", "strong"))
+
+    model = load(DIGITS / "digits.onnx")
+    golden = open_golden(by_cache, model, Precision.INT8, folder)
+    simulated = build(by_cache, model, Precision.INT8, golden, choose("onnxruntime")).run(golden.runs[0].inputs)
+    slack = SLACK * compare(simulated["logits"], golden.outputs["logits"]).rel_rms
+    assert 0 < compare(strong, weak).rel_rms <= slack
+
+
+def test_fp16_by_flag_and_by_typed_graph_agree_within_the_slack(digits: tuple[Case, Path]) -> None:
+    case, folder = digits
+
+    weak, strong = (ran(case, folder, "fp16", typing=typing) for typing in ("weak", "strong"))
+
+    golden = open_golden(case, load(DIGITS / "digits.onnx"), Precision.FP16, folder)
+    assert 0 < compare(strong, weak).rel_rms <= golden.envelope["fp16"]["logits"]["bound"]
+
+
+def test_a_lowered_file_is_judged_as_the_engine_of_its_ranges_is(digits: tuple[Case, Path], tmp_path: Path) -> None:
+    case, folder = digits
+    words = ["lower", str(DIGITS / "digits.onnx"), "--precision", "int8", "--ranges", str(tmp_path / "ranges.txt")]
+    calibration = ["calibrate", str(DIGITS / "digits.onnx"), str(DIGITS / "calibration.npz"), "-o", words[-1]]
+    for command in (calibration, [*words, "-o", str(tmp_path / "int8.onnx")]):
+        subprocess.run([sys.executable, "-m", "pytest_trt.cli", *command], check=True)
+    lowered = replace(case, onnx=str(tmp_path / "int8.onnx"), reference="digits.onnx", calibration=None)
+
+    verdict = check(
+        lowered, "model", backend="tensorrt", golden_dir=folder, how=How(merged(FAST, {"typing": "strong"}))
+    )
+
+    assert verdict.passed, verdict
+    assert verdict.layers["by_precision"].get("int8", 0) > 0
 
 
 def test_fp32_is_free_of_tf32(digits: tuple[Case, Path]) -> None:

@@ -45,7 +45,7 @@ def model() -> Model:
     return checked(convolutional(), "net.onnx")
 
 
-def samples() -> list[dict[str, Any]]:
+def samples(_: int | None = None) -> list[dict[str, Any]]:
     return [{"x": 2 * images(4)}, {"x": images(4, seed=2)}]
 
 
@@ -86,7 +86,7 @@ def test_int8_without_samples_is_refused_before_the_call(modelopt: FakeModelopt,
     with pytest.raises(LoweringError, match="would calibrate on random numbers"):
         lower_by_modelopt(model, "int8", None)
     with pytest.raises(DataError, match="calibration holds no samples"):
-        lower_by_modelopt(model, "int8", list)
+        lower_by_modelopt(model, "int8", lambda _: [])
     assert not modelopt.calls
 
 
@@ -117,7 +117,7 @@ def test_a_calibration_method_that_it_has_not_is_refused(modelopt: FakeModelopt,
 
 
 def test_a_bad_sample_is_said_even_where_modelopt_hides_it(modelopt: FakeModelopt, model: Model) -> None:
-    def bad() -> Iterator[dict[str, Any]]:
+    def bad(_: int | None) -> Iterator[dict[str, Any]]:
         yield {"x": images(2)}
         yield {"x": np.full((2, 2, 6, 6), np.nan, np.float32)}
 
@@ -217,7 +217,10 @@ def test_its_exceptions_are_sentences(
         lower_by_modelopt(model, precision, samples)
 
 
-def test_a_ctrl_c_leaves_no_file_and_everything_as_it_was(modelopt: FakeModelopt, model: Model) -> None:
+def test_a_ctrl_c_leaves_no_file_and_everything_as_it_was(
+    modelopt: FakeModelopt, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # others have files in the common one
     before, folder, out = left_behind(), tempfile.gettempdir(), sys.stdout
     modelopt.fault = raised(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):

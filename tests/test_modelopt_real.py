@@ -33,7 +33,7 @@ def digits() -> Model:
     return load(DIGITS / "digits.onnx")
 
 
-def samples(scaled: float = 1.0) -> list[dict[str, Any]]:
+def samples(_: int | None = None, scaled: float = 1.0) -> list[dict[str, Any]]:
     with np.load(DIGITS / "calibration.npz") as data:
         return [{"image": np.float32(scaled) * data["image"]}]
 
@@ -67,7 +67,7 @@ def test_the_result_holds_what_was_asked_and_nothing_is_printed_or_left(
 
 def test_its_scales_are_those_of_our_samples(digits: Model) -> None:
     once = scale_of_input(lower_by_modelopt(digits, "int8", samples).model)
-    twice = scale_of_input(lower_by_modelopt(digits, "int8", lambda: samples(2.0)).model)
+    twice = scale_of_input(lower_by_modelopt(digits, "int8", lambda _: samples(scaled=2.0)).model)
     assert once == pytest.approx(1 / 127, rel=1e-6)
     assert twice == pytest.approx(2 / 127, rel=1e-6)
 
@@ -106,7 +106,7 @@ def test_weights_beyond_fp16_stay_in_fp32() -> None:
 def test_a_network_too_small_for_it_is_refused(precision: str, what: str) -> None:
     model = checked(networks.convolutional(), "net.onnx")
     with pytest.raises(LoweringError, match=rf"{what}\. Its quantizer leaves out convolutions of few channels"):
-        lower_by_modelopt(model, precision, lambda: [{"x": networks.images(8)}])
+        lower_by_modelopt(model, precision, lambda _: [{"x": networks.images(8)}])
 
 
 def test_a_kind_of_operator_that_it_does_not_know_is_said(digits: Model) -> None:

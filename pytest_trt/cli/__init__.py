@@ -1,0 +1,55 @@
+"""The command line ``pytest-trt``: what is done to a model outside a test, each command a module."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from pytest_trt.errors import PytestTrtError
+
+__all__ = ["main"]
+
+_COMMANDS = {"calibrate": "calibrate", "lower": "lower", "ranges": "ranges"}
+
+
+class _Refused(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"pytest-trt: error: {self.format_message()}", err=True, file=file)
+
+
+class _Commands(click.Group):
+    """Imports a command when it is called, and turns our errors into messages: 2 bad input, 130 interrupted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"pytest_trt.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PytestTrtError as error:
+            raise _Refused(str(error)) from error
+        except OSError as error:
+            raise _Refused(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+        except KeyboardInterrupt:
+            click.echo("pytest-trt: interrupted, nothing was written", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pytest-trt")
+def main() -> None:
+    """Calibrate, convert and lower models for TensorRT.
+
+    Exit codes: 0 done, 1 a comparison found a difference, 2 a word or file that can't be used, 130 interrupted.
+    """

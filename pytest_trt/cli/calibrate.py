@@ -1,0 +1,58 @@
+"""``pytest-trt calibrate``: samples to ranges."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from pytest_trt.cli.ranges import about, facts
+from pytest_trt.cli.said import as_json, say, watched
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(name="calibrate")
+@click.argument("model", type=_FILE)
+@click.argument("data")
+@click.option("-o", "--output", type=_FILE, required=True, help="By suffix: .txt, .cache, .json or .flatbuffers.")
+@click.option(
+    "--method",
+    default="minmax",
+    show_default=True,
+    help="How a tensor's range follows from its values: minmax, entropy, percentile (99.99) or percentile:99.9, mse.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp8"]),
+    default="int8",
+    show_default=True,
+    help="What the ranges are for.",
+)
+@click.option("--batch", type=click.IntRange(min=1), help="The most samples at once where the first axis is dynamic.")
+@as_json
+def command(
+    model: Path, data: str, output: Path, method: str, precision: str, batch: int | None, as_json: bool
+) -> None:
+    """Run DATA through MODEL and write the ranges of its activations.
+
+    DATA is an .npz, .npy or .safetensors file, a folder of them or of ONNX test data, or module:function.
+    """
+    from pytest_trt.calibration import calibrate
+    from pytest_trt.lowering import at_opset
+    from pytest_trt.lowering.graph import float_activations
+    from pytest_trt.model import load
+    from pytest_trt.pieces import pieces
+    from pytest_trt.precision import Precision
+    from pytest_trt.ranges import write_ranges
+
+    converted = at_opset(load(model), Precision.parse(precision))
+    samples = partial(pieces, data, Path.cwd(), converted.inputs, "calibration data")
+    tensors = float_activations(converted.proto)
+    ranges = calibrate(converted, tensors, samples, data, batch, method, precision=precision, progress=watched())
+    write_ranges(ranges, output)
+    told = {**facts(ranges), "method": method, "output": str(output)}
+    say([*about(ranges), f"wrote {output}"], told, json_wanted=as_json)

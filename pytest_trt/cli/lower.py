@@ -1,0 +1,118 @@
+"""``pytest-trt lower``: an fp32 model to one that holds the precision itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pytest_trt.cli.ranges import about
+from pytest_trt.cli.said import as_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_trt.model import Model
+    from pytest_trt.ranges import Ranges
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path)
+_CALIBRATED = ("int8", "fp8")
+
+
+@click.command(name="lower")
+@click.argument("model", type=_FILE)
+@click.option("--precision", type=click.Choice(["int8", "fp8", "fp16", "bf16", "tf32"]), required=True)
+@click.option("--ranges", "source", type=_FILE, help="Ranges of any format, for int8 and fp8.")
+@click.option("-o", "--output", type=_FILE, required=True, help="The lowered .onnx file.")
+@click.option(
+    "--typed/--sandwich",
+    default=None,
+    help="fp16, bf16: the graph in that type, for TensorRT (default), or casts down and up, for simulation.",
+)
+@click.option("--keep", multiple=True, metavar="NODE", help="A node to leave in fp32; repeatable.")
+@click.option("--ops", default="", metavar="KINDS", help="int8, fp8: operator kinds to quantise, a comma list.")
+@as_json
+def command(
+    model: Path,
+    precision: str,
+    source: Path | None,
+    output: Path,
+    typed: bool | None,
+    keep: tuple[str, ...],
+    ops: str,
+    as_json: bool,
+) -> None:
+    """Write MODEL with the precision in its graph, as TensorRT 11 and TensorRT-RTX want it."""
+    from pytest_trt.atomic import write_whole
+    from pytest_trt.lowering import at_opset, lower
+    from pytest_trt.model import load
+    from pytest_trt.precision import Precision
+
+    wanted = Precision.parse(precision)
+    _require_fitting(precision, source, typed)
+    kinds = tuple(kind.strip() for kind in ops.split(",") if kind.strip())
+    converted = at_opset(_fp32(load(model), precision), wanted)
+    ranges = _ranges(converted, source, keep, kinds)
+    lowered = lower(converted, wanted, ranges, typed=_form(precision, typed), keep=keep, ops=kinds)
+    write_whole(output, lowered.proto.SerializeToString())
+    facts = {"precision": precision, "output": str(output), **_counts(lowered, ranges), "keep": list(keep)}
+    say([*_lines(facts, ranges), f"wrote {output}"], facts, json_wanted=as_json)
+
+
+def _require_fitting(precision: str, source: Path | None, typed: bool | None) -> None:
+    if precision in _CALIBRATED and source is None:
+        raise click.UsageError(
+            f"{precision} needs ranges: name a file with --ranges; pytest-trt calibrate MODEL DATA -o FILE makes one."
+        )
+    if precision not in _CALIBRATED and source is not None:
+        raise click.UsageError(f"{precision} takes no ranges: leave out --ranges.")
+    if typed is not None and precision not in ("fp16", "bf16"):
+        raise click.UsageError(f"--typed and --sandwich are for fp16 and bf16; {precision} has one form.")
+
+
+def _form(precision: str, typed: bool | None) -> bool:
+    return precision in ("fp16", "bf16") and typed is not False
+
+
+def _fp32(model: Model, precision: str) -> Model:
+    from pytest_trt.errors import LoweringError
+    from pytest_trt.lowering.held import held_precision
+
+    held = held_precision(model.proto)
+    if held != "fp32":
+        raise LoweringError(f"{model.source} already holds {held}: name the fp32 file to lower it to {precision}.")
+    return model
+
+
+def _ranges(model: Model, source: Path | None, keep: tuple[str, ...], ops: tuple[str, ...]) -> Ranges | None:
+    """The ranges of what will be quantised; those of the other tensors are not needed."""
+    from pytest_trt.lowering.qdq import quantised_activations
+    from pytest_trt.model import tensor_names
+    from pytest_trt.ranges import read_ranges, select
+
+    if source is None:
+        return None
+    wanted = quantised_activations(model.proto, keep, ops)
+    return select(read_ranges(source, str(source)), wanted, tensor_names(model.proto))
+
+
+def _counts(lowered: Model, ranges: Ranges | None) -> dict[str, Any]:
+    operators = Counter(node.op_type for node in lowered.proto.graph.node)
+    kinds = ("Cast", "QuantizeLinear", "DequantizeLinear")
+    return {
+        "opset": next(o.version for o in lowered.proto.opset_import if o.domain in ("", "ai.onnx")),
+        "nodes": {kind: operators[kind] for kind in kinds if operators[kind]},
+        "ranges": len(ranges.amax) if ranges else 0,
+        "source": ranges.source if ranges else None,
+        "notes": list(ranges.notes) if ranges else [],
+    }
+
+
+def _lines(facts: Mapping[str, Any], ranges: Ranges | None) -> list[str]:
+    added = ", ".join(f"{count} {kind}" for kind, count in facts["nodes"].items())
+    kept = f"; kept in fp32: {', '.join(facts['keep'])}" if facts["keep"] else ""
+    return [*(about(ranges) if ranges else []), f"{facts['precision']}, opset {facts['opset']}: {added}{kept}"]

@@ -1,0 +1,41 @@
+"""What every command says in the same way: progress on a terminal, and the end as lines or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["as_json", "say", "watched"]
+
+_SECONDS_BETWEEN = 0.2
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def say(lines: Iterable[str], facts: Mapping[str, Any], *, json_wanted: bool) -> None:
+    """Print facts for a program, or lines for a person."""
+    click.echo(json.dumps(facts, indent=1) if json_wanted else "\n".join(lines))
+
+
+def watched() -> Callable[[str, float | None], None] | None:
+    """What to tell progress to: the last line of a terminal, None where nobody watches."""
+    if not sys.stderr.isatty():
+        return None
+    last = 0.0
+
+    def tell(phase: str, share: float | None) -> None:
+        nonlocal last
+        if phase and time.monotonic() - last < _SECONDS_BETWEEN:
+            return
+        last = time.monotonic()
+        done = "" if share is None else f" {100 * share:.0f} %"
+        click.echo(f"\r\x1b[2K{phase}{done}", nl=False, err=True)
+
+    return tell
