@@ -121,7 +121,11 @@ def entropy(counts: NDArray[np.int64]) -> float:
     What the slides leave open is as in NVIDIA's pytorch-quantization (github.com/NVIDIA/TensorRT, tools,
     calib/histogram.py): bin k belongs to level floor(128 k / i), the largest i counts among equals, a Q that is empty
     where P is not is no candidate, and the first bin counts as much as the second, because a Relu's zeros are zero
-    under every threshold. Our own addition is :func:`too_few`: then nothing is clipped.
+    under every threshold.
+
+    Two additions are our own: nothing is clipped where :func:`too_few` values were seen, and never more than
+    :func:`mean_squared_error` would clip. Information is not error: of a tensor with a long tail a divergence may gain by
+    cutting off what rounding could have kept.
 
     Args:
         counts: (2048,), how many values fell into each bin.
@@ -131,7 +135,7 @@ def entropy(counts: NDArray[np.int64]) -> float:
     kept = _without_zeros(counts)
     divergences = _divergences(kept)
     least = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
-    return _LEVELS + least + 0.5
+    return max(_LEVELS + least + 0.5, mean_squared_error(counts))
 
 
 def too_few(counts: NDArray[np.int64]) -> bool:
@@ -176,12 +180,16 @@ def mean_squared_error(counts: NDArray[np.int64], precision: str = "int8") -> fl
         precision: "int8" rounds to 127 steps of threshold / 127, "fp8" to E4M3 (OCP 8-bit Floating Point
             Specification 1.0) in units of threshold / 448.
     """
-    used = np.flatnonzero(counts)
-    if not used.size:
+    if not counts.any():
         return float(BINS)
-    middles, weights = used.astype(np.float64) + 0.5, counts[used].astype(np.float64)
-    errors = [float(weights @ (_rounded(middles, bins, precision) - middles) ** 2) for bins in _CANDIDATES]
-    return _CANDIDATES[int(np.argmin(errors))]
+    return _CANDIDATES[int(np.argmin([_squared_error(counts, bins, precision) for bins in _CANDIDATES]))]
+
+
+def _squared_error(counts: NDArray[np.int64], bins: float, precision: str) -> float:
+    """Of the middles of all bins, rounded and clipped at this threshold; summed, in bins squared."""
+    used = np.flatnonzero(counts)
+    middles = used + 0.5
+    return float(counts[used] @ (_rounded(middles, bins, precision) - middles) ** 2)
 
 
 def _rounded(values: NDArray[np.float64], largest: float, precision: str) -> NDArray[np.float64]:
