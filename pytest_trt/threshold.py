@@ -34,6 +34,7 @@ METHODS = ("minmax", "entropy", "percentile", "mse")
 
 _LEVELS = 128
 _FEW = 16
+_OUTLIERS = 1e-5
 _PERCENT = 99.99
 _CANDIDATES = tuple(map(float, range(_LEVELS, BINS + 1, 8)))  # thresholds that mse tries, in bins
 
@@ -97,13 +98,15 @@ def threshold(histogram: Histogram, method: Method, precision: str = "int8") -> 
 
     Args:
         histogram: of a tensor's absolute values.
-        method: how to choose; minmax takes all of it.
+        method: how to choose; minmax takes all of it, and entropy clips no more than least squared error would, that
+            of one value in 100 000 aside.
         precision: whose grid mse measures by, "int8" or "fp8".
     """
     counts = histogram.counts
     ways: dict[str, Callable[[], float]] = {
         "minmax": lambda: BINS,
-        "entropy": lambda: entropy(counts),
+        # information is not error: a divergence may gain by cutting off a tail that rounding would have kept
+        "entropy": lambda: max(entropy(counts), mean_squared_error(_without_outliers(counts))),
         "percentile": lambda: percentile(counts, method.percent),
         "mse": lambda: mean_squared_error(counts, precision),
     }
@@ -121,11 +124,7 @@ def entropy(counts: NDArray[np.int64]) -> float:
     What the slides leave open is as in NVIDIA's pytorch-quantization (github.com/NVIDIA/TensorRT, tools,
     calib/histogram.py): bin k belongs to level floor(128 k / i), the largest i counts among equals, a Q that is empty
     where P is not is no candidate, and the first bin counts as much as the second, because a Relu's zeros are zero
-    under every threshold.
-
-    Two additions are our own: nothing is clipped where :func:`too_few` values were seen, and never more than
-    :func:`mean_squared_error` would clip. Information is not error: of a tensor with a long tail a divergence may gain by
-    cutting off what rounding could have kept.
+    under every threshold. Our own addition is :func:`too_few`: then nothing is clipped.
 
     Args:
         counts: (2048,), how many values fell into each bin.
@@ -135,7 +134,7 @@ def entropy(counts: NDArray[np.int64]) -> float:
     kept = _without_zeros(counts)
     divergences = _divergences(kept)
     least = len(divergences) - 1 - int(np.argmin(divergences[::-1]))
-    return max(_LEVELS + least + 0.5, mean_squared_error(counts))
+    return _LEVELS + least + 0.5
 
 
 def too_few(counts: NDArray[np.int64]) -> bool:
@@ -152,6 +151,12 @@ def _without_zeros(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     kept = counts.astype(np.float64)
     kept[0] = kept[1]
     return kept
+
+
+def _without_outliers(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The counts but for the outermost bins that hold one value in 100 000 together."""
+    beyond = np.cumsum(counts[::-1])[::-1]
+    return np.where(beyond <= _OUTLIERS * counts.sum(), 0, counts)
 
 
 def percentile(counts: NDArray[np.int64], percent: float) -> float:

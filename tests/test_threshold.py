@@ -67,6 +67,16 @@ def test_entropy_clips_a_long_tail_and_no_flat_distribution() -> None:
     assert threshold(flat, Method("entropy")) > 0.95
 
 
+def test_entropy_clips_no_more_than_squared_error_would_but_for_a_lone_outlier() -> None:
+    tail = histogram_of(DRAW.standard_t(3, 200_000).astype(np.float32))
+    lone = histogram_of(np.append(DRAW.standard_normal(200_000), 50).astype(np.float32))
+
+    by_entropy, by_error = (threshold(tail, Method(name)) for name in ("entropy", "mse"))
+
+    assert entropy(tail.counts) / BINS * tail.amax < 0.8 * by_error <= by_entropy
+    assert threshold(lone, Method("entropy")) < 0.2 * threshold(lone, Method("mse"))
+
+
 def test_a_tensor_of_one_size_is_not_clipped() -> None:
     signs = histogram_of(np.where(DRAW.random(100) < 0.5, -2, 2).astype(np.float32))
 

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import networks
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from pytest_trt.cli import main
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.ranges import read_ranges
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with net.onnx and calibration.npz, and that is the current one."""
+    networks.save(networks.convolutional(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "calibration.npz", x=networks.images(32, seed=2))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ran(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def calibrated(*words: str, output: str = "ranges.txt") -> Result:
+    return ran("calibrate", "net.onnx", "calibration.npz", "-o", output, *words)
+
+
+def lowered(precision: str, *words: str, output: str = "low.onnx") -> Result:
+    return ran("lower", "net.onnx", "--precision", precision, "-o", output, *words)
+
+
+def test_the_script_and_the_module_are_the_same_command_line() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest_trt.cli", "--help"], capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout == ran("--help").output.replace("Usage: main", "Usage: pytest-trt")
+    assert all(name in found.stdout for name in ("calibrate", "lower", "ranges"))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from pytest_trt.cli import main\n"
+        "try: main(['lower', '--help'])\n"
+        "except SystemExit: print(sorted({'numpy', 'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
+    )
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_calibrate_writes_a_range_for_every_float_tensor(folder: Path) -> None:
+    found = calibrated()
+
+    assert found.exit_code == 0, found.output
+    assert "wrote ranges.txt" in found.output
+    assert set(read_ranges(folder / "ranges.txt", "here").amax) > {"x"}
+
+
+@pytest.mark.parametrize("suffix", ["txt", "cache", "json", "flatbuffers"])
+def test_a_model_lowered_by_ranges_of_any_format_has_their_very_scales(suffix: str) -> None:
+    assert calibrated(output=f"ranges.{suffix}").exit_code == 0
+    assert lowered("int8", "--ranges", f"ranges.{suffix}").exit_code == 0
+
+    found = ran("ranges", "diff", f"ranges.{suffix}", "low.onnx")
+
+    assert found.exit_code == 0, found.output
+    assert "have the scale that they have in" in found.output
+
+
+def test_a_scale_that_moved_is_a_difference(folder: Path) -> None:
+    calibrated()
+    lowered("int8", "--ranges", "ranges.txt")
+    name, amax = next(iter(read_ranges(folder / "low.onnx", "here").amax.items()))
+    (folder / "other.txt").write_text(
+        "".join(
+            f"{key}: {value * (1 + 1e-6 * (key == name))!r}\n"
+            for key, value in read_ranges(folder / "ranges.txt", "here").amax.items()
+        )
+    )
+
+    found = ran("ranges", "diff", "other.txt", "low.onnx", "--json")
+
+    assert found.exit_code == 1
+    assert list(json.loads(found.output)["different"]) == [name]
+    assert amax > 0
+
+
+def test_a_tensor_that_the_source_lacks_is_a_difference(folder: Path) -> None:
+    calibrated()
+    lowered("int8", "--ranges", "ranges.txt")
+    first = (folder / "ranges.txt").read_text().splitlines()[0]
+    (folder / "one.txt").write_text(f"{first}\n")
+
+    found = ran("ranges", "diff", "one.txt", "low.onnx")
+
+    assert found.exit_code == 1
+    assert "not in one.txt" in found.output
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8", "tf32"])
+def test_every_lowered_file_is_valid_and_holds_its_precision(folder: Path, precision: str) -> None:
+    calibrated("--precision", "fp8" if precision == "fp8" else "int8")
+    words = ["--ranges", "ranges.txt"] if precision in ("int8", "fp8") else []
+
+    found = lowered(precision, *words)
+
+    assert found.exit_code == 0, found.output
+    model = onnx.load(folder / "low.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert held_precision(model) == ("fp32" if precision == "tf32" else precision)
+
+
+def test_fp16_is_typed_for_engines_or_a_sandwich_for_simulation(folder: Path) -> None:
+    lowered("fp16", output="typed.onnx")
+    lowered("fp16", "--sandwich", output="sandwich.onnx")
+
+    half = onnx.TensorProto.FLOAT16
+    typed, sandwich = (onnx.load(folder / name) for name in ("typed.onnx", "sandwich.onnx"))
+    assert any(tensor.data_type == half for tensor in typed.graph.initializer)
+    assert not any(tensor.data_type == half for tensor in sandwich.graph.initializer)
+    assert sum(node.op_type == "Cast" for node in sandwich.graph.node) > 4
+
+
+def test_kept_nodes_and_unnamed_kinds_get_no_qdq(folder: Path) -> None:
+    calibrated()
+    whole = json.loads(lowered("int8", "--ranges", "ranges.txt", "--json").output)
+    conv = next(node.name for node in onnx.load(folder / "net.onnx").graph.node if node.op_type == "Conv")
+
+    kept = json.loads(lowered("int8", "--ranges", "ranges.txt", "--keep", conv, "--json").output)
+    gemm = json.loads(lowered("int8", "--ranges", "ranges.txt", "--ops", "Gemm", "--json").output)
+
+    counts = [told["nodes"]["DequantizeLinear"] for told in (whole, kept, gemm)]
+    assert counts[0] > counts[1] > counts[2]
+    assert kept["keep"] == [conv]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("lower", "net.onnx", "--precision", "int8", "-o", "x.onnx"), "int8 needs ranges"),
+    (("lower", "net.onnx", "--precision", "fp16", "--ranges", "ranges.txt", "-o", "x.onnx"), "takes no ranges"),
+    (("lower", "net.onnx", "--precision", "tf32", "--typed", "-o", "x.onnx"), "tf32 has one form"),
+    (("lower", "net.onnx", "--precision", "fp16", "--keep", "conv9", "-o", "x.onnx"), "conv9"),
+    (("lower", "none.onnx", "--precision", "fp16", "-o", "x.onnx"), "none.onnx"),
+    (("lower", "low.onnx", "--precision", "int8", "--ranges", "ranges.txt", "-o", "x.onnx"), "already holds int8"),
+    (("lower", "net.onnx", "--precision", "int8", "--ranges", "other.txt", "-o", "x.onnx"), "of another network"),
+    (("calibrate", "net.onnx", "none.npz", "-o", "x.txt"), "none.npz"),
+    (("calibrate", "net.onnx", "nan.npz", "-o", "x.txt"), "in sample 3"),
+    (("calibrate", "net.onnx", "calibration.npz", "--method", "entrpy", "-o", "x.txt"), "did you mean 'entropy'"),
+    (("calibrate", "net.onnx", "calibration.npz", "-o", "x.csv"), ".csv"),
+    (("calibrate", "net.onnx", "calibration.npz", "-o", "net.onnx/x.txt"), "net.onnx"),
+    (("ranges", "show", "net.onnx"), "Q/DQ"),
+    (("ranges", "convert", "ranges.txt", "-o", "x.cache", "--header", "mine"), "header"),
+])  # fmt: skip
+def test_bad_input_is_a_message_and_writes_nothing(folder: Path, words: tuple[str, ...], told: str) -> None:
+    calibrated()
+    lowered("int8", "--ranges", "ranges.txt")
+    (folder / "other.txt").write_text("a: 1.0\nb: 2.0\n")
+    images = networks.images(8)
+    images[3, 0, 0, 0] = np.nan
+    np.savez(folder / "nan.npz", x=images)
+
+    found = ran(*words)
+
+    assert found.exit_code == 2, found.output
+    assert told in found.output
+    assert "Traceback" not in found.output
+    assert not list(folder.glob("x.*"))
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pytest_trt.calibration.run", interrupted)
+
+    found = calibrated()
+
+    assert found.exit_code == 130
+    assert "interrupted, nothing was written" in found.output
+    assert not (folder / "ranges.txt").exists()
+
+
+def test_notes_reach_the_person_and_the_program(folder: Path) -> None:
+    np.savez(folder / "calibration.npz", x=networks.images(1))
+
+    assert "one sample" in calibrated().output
+    assert any("one sample" in note for note in json.loads(calibrated("--json").output)["notes"])
+
+
+def test_a_cache_of_another_release_gets_the_header_that_it_needs(folder: Path) -> None:
+    calibrated()
+
+    ran("ranges", "convert", "ranges.txt", "-o", "c.cache", "--header", "TRT-100300-EntropyCalibration2")
+
+    assert (folder / "c.cache").read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert ran("ranges", "diff", "ranges.txt", "c.cache").exit_code == 0
