@@ -193,7 +193,7 @@ def mean_squared_error(counts: NDArray[np.int64], precision: str = "int8") -> fl
 def _squared_error(counts: NDArray[np.int64], bins: float, precision: str) -> float:
     """Of the middles of all bins, rounded and clipped at this threshold; summed, in bins squared."""
     used = np.flatnonzero(counts)
-    middles = used + 0.5
+    middles = used.astype(np.float64) + 0.5
     return float(counts[used] @ (_rounded(middles, bins, precision) - middles) ** 2)
 
 
