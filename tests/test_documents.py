@@ -104,3 +104,46 @@ def test_a_table_of_what_was_measured_is_that_of_the_results(page: str, script: 
     tables = told.stdout.strip().split("\n\n")
     assert told.stdout.count("\n") > 6
     assert all(table in (ROOT / "docs" / page).read_text() for table in tables)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Path:
+    """What the page on TensorRT 11 begins with: net.onnx, its golden inputs, calib.cache, ranges.txt and batches.py."""
+    shutil.copy(DIGITS / "digits.onnx", tmp_path / "net.onnx")
+    shutil.copy(DIGITS / "test.npz", tmp_path / "test.npz")
+    for name in ("calib.cache", "ranges.txt"):
+        _command(tmp_path, f"pytest-trt calibrate net.onnx {DIGITS / 'calibration.npz'} -o {name}")
+    (tmp_path / "batches.py").write_text(
+        "import numpy as np\n\ndef batches():\n"
+        f"    images = np.load({str(DIGITS / 'calibration.npz')!r})['image']\n"
+        "    for start in range(0, len(images), 64):\n        yield {'image': images[start : start + 64]}\n"
+    )
+    [table] = blocks("docs/from-10-to-11.md", "toml")
+    (tmp_path / "trt.toml").write_text(table)
+    return tmp_path
+
+
+def _command(folder: Path, line: str) -> str:
+    words = line.split()
+    module = {"pytest-trt": "pytest_trt.cli", "pytest": "pytest"}[words[0]]
+    found = subprocess.run(
+        [sys.executable, "-m", module, *words[1:]], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, f"{line}\n{found.stdout}{found.stderr}"
+    return found.stdout
+
+
+def test_every_command_of_the_page_on_tensorrt_11_does_what_it_says(deployment: Path) -> None:
+    lines = [
+        line.removeprefix("$ ").split("#")[0].strip()
+        for block in blocks("docs/from-10-to-11.md", "console")
+        for line in block.splitlines()
+    ]
+    _command(deployment, "pytest trt.toml::net --trt-update-golden")
+    on_the_cpu = [re.sub(r" --trt-(backend|typing)=\w+", "", line) for line in lines if line]
+
+    told = [_command(deployment, line) for line in on_the_cpu]
+
+    assert len(told) > 8
+    assert sum("1 passed" in output for output in told) == 2
+    assert any("6 of 6 tensors of net.int8.onnx have the scale" in output for output in told)
