@@ -18,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 IMAGES = 64
+JUDGES = 64
+GROUP = 8
 COUNTS = (8, 64)
 QUARTERS = 4
 SLOW = 20.0  # seconds after which a measurement is not repeated
@@ -33,9 +36,12 @@ DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 def write_images(folder: Path) -> None:
     """calibration-8.npz and calibration-64.npz: the same white noise, which ResNet-18 of benchmarks/models.py takes.
 
-    And digits-0.npz to digits-3.npz, the quarters of digits' calibration data, which show how far errors scatter.
+    judges.npz, 64 more that calibrate nothing, since int8 scatters by a tenth from eight images to the next. And
+    digits-0.npz to digits-3.npz, the quarters of digits' calibration data, which show how far errors scatter.
     """
-    drawn = np.random.default_rng(0).standard_normal((IMAGES, 3, 224, 224), dtype=np.float32)
+    generator = np.random.default_rng(0)
+    drawn = generator.standard_normal((IMAGES, 3, 224, 224), dtype=np.float32)
+    np.savez(folder / "judges.npz", input=generator.standard_normal((JUDGES, 3, 224, 224), dtype=np.float32))
     for count in COUNTS:
         np.savez(folder / f"calibration-{count}.npz", input=drawn[:count])
     [(name, images)] = np.load(DIGITS / "calibration.npz").items()
@@ -118,8 +124,21 @@ def forward(model_file: Path, data: Path) -> dict[str, Any]:
     return _measured(started, {})
 
 
-def error_of(model_file: Path, inputs: Path, amax: dict[str, float]) -> float:
-    """Relative RMS of the int8 model by our Q/DQ with these ranges, on inputs that did not calibrate."""
+@cache
+def exactly(model_file: Path, inputs: Path) -> dict[str, Any]:
+    """The outputs of the fp32 model."""
+    from pytest_trt.model import load
+    from pytest_trt.session import open_session, run
+
+    model = load(model_file)
+    return run(open_session(model.proto, "fp32"), model, dict(np.load(inputs)))
+
+
+def error_of(model_file: Path, inputs: Path, amax: dict[str, float]) -> tuple[float, float]:
+    """Relative RMS of the int8 model by our Q/DQ with these ranges, on inputs that did not calibrate.
+
+    And the standard error of its mean over groups of eight.
+    """
     from pytest_trt.comparison import compare
     from pytest_trt.lowering import lower
     from pytest_trt.model import load
@@ -128,10 +147,12 @@ def error_of(model_file: Path, inputs: Path, amax: dict[str, float]) -> float:
 
     model, arrays = load(model_file), dict(np.load(inputs))
     lowered = lower(model, "int8", Ranges(amax))
-    exact = run(open_session(model.proto, "fp32"), model, arrays)
+    exact = exactly(model_file, inputs)
     found = run(open_session(lowered.proto, "int8"), model, arrays)
     [name] = exact
-    return float(compare(found[name], exact[name]).rel_rms)
+    pairs = [(found[name][i : i + GROUP], exact[name][i : i + GROUP]) for i in range(0, len(exact[name]), GROUP)]
+    groups = [float(compare(*pair).rel_rms) for pair in pairs]
+    return float(compare(found[name], exact[name]).rel_rms), float(np.std(groups, ddof=1) / len(groups) ** 0.5)
 
 
 WAYS = {
@@ -182,13 +203,10 @@ def errors(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for way in [way for way, (who, _) in WAYS.items() if who != "forward"]:
         ranges = {row["images"]: row["amax"] for row in rows if row["way"] == way}
-        resnet = {
-            str(n): error_of(folder / "resnet18.onnx", folder / "resnet18.inputs.npz", amax)
-            for n, amax in ranges.items()
-        }
+        resnet = {str(n): error_of(folder / "resnet18.onnx", folder / "judges.npz", amax) for n, amax in ranges.items()}
         parts = [DIGITS / "calibration.npz", *(folder / f"digits-{number}.npz" for number in range(QUARTERS))]
         amax = [apart(DIGITS / "digits.onnx", part, way)["amax"] for part in parts]
-        digits = [error_of(DIGITS / "digits.onnx", DIGITS / "test.npz", one) for one in amax]
+        digits = [error_of(DIGITS / "digits.onnx", DIGITS / "test.npz", one)[0] for one in amax]
         found.append({"way": way, "resnet18": resnet, "digits": digits[0], "digits_quarters": digits[1:]})
     return found
 
@@ -217,7 +235,8 @@ def tables(document: dict[str, Any]) -> str:
     second = [["relative RMS of the int8 model", *(f"ResNet-18, {n} images" for n in COUNTS), "digits, 256 images"]]
     second[0].append("digits, 64 images, four times")
     for row in document["errors"]:
-        second.append([row["way"], *(f"{row['resnet18'][str(n)]:.2e}" for n in COUNTS), f"{row['digits']:.2e}"])
+        resnet = [f"{error:.2e} ± {scatter:.1e}" for error, scatter in (row["resnet18"][str(n)] for n in COUNTS)]
+        second.append([row["way"], *resnet, f"{row['digits']:.2e}"])
         quarters = row["digits_quarters"]
         second[-1].append(f"{np.mean(quarters):.2e} ({min(quarters):.2e} to {max(quarters):.2e})")
     return f"{_markdown(first)}\n\n{_markdown(second)}"
@@ -235,6 +254,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--one", nargs=3)
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--errors", type=Path, help="results whose errors are measured anew, with the ranges they hold")
     told = parser.parse_args()
     if told.one:
         print(json.dumps(one(Path(told.one[0]), Path(told.one[1]), told.one[2])))
@@ -243,7 +263,7 @@ def main() -> None:
         print(tables(json.loads(told.table.read_text())))
         return
     write_images(told.folder)
-    rows = measure(told.folder, told.repeat)
+    rows = json.loads(told.errors.read_text())["rows"] if told.errors else measure(told.folder, told.repeat)
     document = {"environment": machine(), "rows": rows, "errors": errors(told.folder, rows)}
     told.results.write_text(json.dumps(document, indent=1) + "\n")
     print(tables(document))
