@@ -207,3 +207,21 @@ def test_a_cache_of_another_release_gets_the_header_that_it_needs(folder: Path) 
 
     assert (folder / "c.cache").read_text().startswith("TRT-100300-EntropyCalibration2\n")
     assert ran("ranges", "diff", "ranges.txt", "c.cache").exit_code == 0
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("lower", "net.onnx", "--precision", "fp16", "-o", "net.onnx"), "net.onnx is what is lowered"),
+    (("lower", "net.onnx", "--precision", "int8", "--ranges", "ranges.txt", "--ops", " ,", "-o", "x.onnx"), "names no"),
+    (("lower", "net.onnx", "--precision", "fp16", "-o", "folder"), "folder can't be written: Is a directory"),
+    (("ranges", "convert", "ranges.txt", "-o", "x.json", "--header", "FOO"), "x.json is none"),
+])  # fmt: skip
+def test_an_output_that_would_lose_something_is_refused(folder: Path, words: tuple[str, ...], told: str) -> None:
+    calibrated()
+    (folder / "folder").mkdir()
+    before = (folder / "net.onnx").read_bytes()
+
+    found = ran(*words)
+
+    assert found.exit_code == 2
+    assert told in " ".join(found.output.split())
+    assert (folder / "net.onnx").read_bytes() == before

@@ -384,3 +384,29 @@ def test_lower_takes_a_plain_onnx_model_and_returns_another() -> None:
     assert isinstance(lowered, onnx.ModelProto)
     assert proto.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(lowered)
+
+
+@pytest.mark.parametrize("typed", [fp16_typed, bf16_typed])
+def test_an_input_that_is_an_output_as_it_came_stays_one(typed: Any) -> None:
+    proto = networks.convolutional(opset=22)
+    proto.graph.output.insert(0, proto.graph.input[0])
+
+    found = typed(proto)
+
+    onnx.checker.check_model(found, full_check=True)
+    assert [value.name for value in found.graph.output][0] == "x"
+    assert found.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_a_resize_in_bf16_has_no_region_that_onnx_has_no_bf16_for() -> None:
+    proto = networks.model(
+        [
+            helper.make_node("Constant", [], ["roi"], value=numpy_helper.from_array(np.zeros(0, np.float32))),
+            helper.make_node("Resize", ["x", "roi", "scales"], ["y"], "resize", mode="nearest"),
+        ],
+        {"x": (FLOAT, ["N", 2, 6, 6])},
+        {"y": (FLOAT, None)},
+        {"scales": np.float32([1, 1, 2, 2])},
+    )
+
+    onnx.checker.check_model(bf16_typed(proto), full_check=True)

@@ -164,3 +164,10 @@ def test_an_activation_in_a_subgraph_is_refused_unless_its_node_is_kept() -> Non
     with pytest.raises(LoweringError, match="'inner', read by MatMul 'out', is in a subgraph"):
         quantised_activations(proto)
     assert quantised_activations(proto, keep=["y"]) == ["x"]
+
+
+def test_a_pooled_tensor_that_broadcasts_over_a_dynamic_size_is_no_residual() -> None:
+    nodes = [conv("x", "c"), node("GlobalAveragePool", "x", "g"), node("Add", "c", "g", "y")]
+
+    assert residual(net(nodes)) == set()
+    assert residual(net(nodes, x=["N", 4, "H", "W"])) == set()

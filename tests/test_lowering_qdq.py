@@ -218,3 +218,16 @@ def test_float64_is_refused() -> None:
 
     with pytest.raises(LoweringError, match="'x' at MatMul '' is float64"):
         quantised_activations(proto)
+
+
+@pytest.mark.parametrize("amax", [float("nan"), -2.0, float("inf"), 1e-42])
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_range_that_is_none_is_refused_and_makes_no_scale(precision: str, amax: float) -> None:
+    with pytest.raises(LoweringError, match=f"the range of 'r1' is {amax!r}"):
+        lower(networks.convolutional(), precision, Ranges({"x": 1.0, "r1": amax, "f": 1.0}))
+
+
+def test_a_tensor_that_never_moved_stays_zero() -> None:
+    lowered = lower(networks.convolutional(), "int8", Ranges({"x": 1.0, "r1": 0.0, "f": 1.0}))
+
+    assert stored(lowered, "r1/int8/scale") == 1.0

@@ -12,8 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from pytest_trt import Ranges, lower
-from pytest_trt.errors import DataError, SpecError
-from pytest_trt.ranges import is_ranges_file, ranges_of_graph, read_ranges, write_ranges
+from pytest_trt.errors import DataError, LoweringError, SpecError
+from pytest_trt.ranges import is_ranges_file, ranges_of_graph, read_ranges, same_scale, select, write_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -285,3 +285,46 @@ def test_what_is_odd_about_a_file_is_a_warning_of_the_gate(pytester: pytest.Pyte
 
     result.assert_outcomes(passed=1)
     assert "has Windows line ends" in (pytester.path / "report.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["TRT-1", "{b", "a: 1\r"])
+def test_a_name_that_would_be_read_as_something_else_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError):
+        write_ranges(Ranges({name: 1.0}), tmp_path / "r.txt")
+
+    assert not (tmp_path / "r.txt").exists()
+
+
+def test_a_number_of_hundreds_of_digits_is_infinite(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(f'{{"a": [-1{"0" * 400}, 2]}}')
+
+    with pytest.raises(DataError, match="the range of 'a' is infinite"):
+        read_ranges(tmp_path / "r.json", "here")
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_bytes(b"a: 1\rb: 2\r")
+
+    with pytest.raises(DataError, match="line 1, holds a carriage return"):
+        read_ranges(tmp_path / "r.txt", "here")
+
+
+def test_a_cache_cut_inside_a_name_with_a_colon_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.cache").write_text("TRT-8600-EntropyCalibration2\ninput: 3c010a14\nfeatures/conv:0")
+
+    with pytest.raises(DataError, match="line 3: 'features/conv:0' was cut short"):
+        read_ranges(tmp_path / "r.cache", "here")
+
+
+def test_two_int8_scales_are_different_though_fp8_would_make_them_the_same() -> None:
+    assert not same_scale(1.0698263809108741, 1.069826445100457)
+
+
+def test_a_range_and_its_own_fp8_scale_are_the_same() -> None:
+    assert same_scale(0.1, 448 * float(np.float32(0.1 / 448)))
+    assert not same_scale(0.1000001, 448 * float(np.float32(0.1 / 448)))
+
+
+def test_ranges_of_which_few_fit_are_of_another_network() -> None:
+    with pytest.raises(LoweringError, match="is of another network: only 1 of its 3 tensors"):
+        select(Ranges({"x": 1.0, "a": 1.0, "b": 1.0}), TENSORS, TENSORS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.ranges import about
-from pytest_trt.cli.said import as_json, say
+from pytest_trt.cli.said import as_json, say, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,18 +47,20 @@ def command(
     as_json: bool,
 ) -> None:
     """Write MODEL with the precision in its graph, as TensorRT 11 and TensorRT-RTX want it."""
-    from pytest_trt.atomic import write_whole
     from pytest_trt.lowering import at_opset, lower
     from pytest_trt.model import load
     from pytest_trt.precision import Precision
 
     wanted = Precision.parse(precision)
     _require_fitting(precision, source, typed)
+    _require_another_file(output, model, source)
     kinds = tuple(kind.strip() for kind in ops.split(",") if kind.strip())
+    if ops and not kinds:
+        raise click.UsageError(f"--ops {ops!r} names no kind of operator: write Conv,Gemm, or leave it out.")
     converted = at_opset(_fp32(load(model), precision), wanted)
     ranges = _ranges(converted, source, keep, kinds)
     lowered = lower(converted, wanted, ranges, typed=_form(precision, typed), keep=keep, ops=kinds)
-    write_whole(output, lowered.proto.SerializeToString())
+    written(output, lowered.proto.SerializeToString())
     facts = {"precision": precision, "output": str(output), **_counts(lowered, ranges), "keep": list(keep)}
     say([*_lines(facts, ranges), f"wrote {output}"], facts, json_wanted=as_json)
 
@@ -72,6 +74,12 @@ def _require_fitting(precision: str, source: Path | None, typed: bool | None) ->
         raise click.UsageError(f"{precision} takes no ranges: leave out --ranges.")
     if typed is not None and precision not in ("fp16", "bf16"):
         raise click.UsageError(f"--typed and --sandwich are for fp16 and bf16; {precision} has one form.")
+
+
+def _require_another_file(output: Path, *sources: Path | None) -> None:
+    for source in sources:
+        if source is not None and output.resolve() == source.resolve():
+            raise click.UsageError(f"{output} is what is lowered: name another file with -o.")
 
 
 def _form(precision: str, typed: bool | None) -> bool:

@@ -49,6 +49,8 @@ def convert(file: Path, output: Path, header: str | None, as_json: bool) -> None
     """Write the ranges of FILE in another format."""
     from pytest_trt.ranges import read_ranges, write_ranges
 
+    if header and output.suffix != ".cache":
+        raise click.UsageError(f"--header is the first line of a TensorRT calibration cache, and {output} is none.")
     ranges = read_ranges(file, str(file))
     ranges = replace(ranges, made_by=header or ranges.made_by)
     write_ranges(ranges, output)

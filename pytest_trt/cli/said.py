@@ -11,8 +11,9 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
-__all__ = ["as_json", "say", "watched"]
+__all__ = ["as_json", "say", "watched", "written"]
 
 _SECONDS_BETWEEN = 0.2
 
@@ -39,3 +40,18 @@ def watched() -> Callable[[str, float | None], None] | None:
         click.echo(f"\r\x1b[2K{phase}{done}", nl=False, err=True)
 
     return tell
+
+
+def written(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DataError: it can't be written there.
+    """
+    from pytest_trt.atomic import write_whole
+    from pytest_trt.errors import DataError
+
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise DataError(f"{path} can't be written: {error.strerror or error}.") from error

@@ -143,8 +143,12 @@ def _is_convolution(node: NodeProto) -> bool:
     return node.op_type == "Conv" and is_standard(node)
 
 
+def _differ(first: int | str | None, second: int | str | None) -> bool:
+    return isinstance(first, int) and isinstance(second, int) and first != second
+
+
 def _broadcast(first: tuple[int | str | None, ...] | None, second: tuple[int | str | None, ...] | None) -> bool:
     if first is None or second is None:
         return False
     pairs = zip(first, second, strict=False)
-    return len(first) != len(second) or any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+    return len(first) != len(second) or any((a != b and 1 in (a, b)) or _differ(a, b) for a, b in pairs)

@@ -61,6 +61,7 @@ class _Grid:
 _INT8 = _Grid(Precision.INT8, np.int8, -128.0)
 _FP8 = _Grid(Precision.FP8, ml_dtypes.float8_e4m3fn, -448.0)
 
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _PLACES = {**MATRIX_OPERANDS, "Add": (0, 1)}
 
 
@@ -83,11 +84,11 @@ def int8_qdq(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str] 
 
     Args:
         model: the fp32 graph; not changed.
-        amax: largest absolute value by activation; one too small for a step makes a step of 1, so zero stays zero.
+        amax: largest absolute value by activation; 0 makes a step of 1, so that zero stays zero.
         kept: what the nodes compute that stay in fp32.
 
     Raises:
-        LoweringError: a range is missing, a weight is NaN or infinite, or there is nothing to quantise.
+        LoweringError: a range is missing, negative, NaN, infinite or too small for a float32 scale, a weight is NaN or infinite, or there is nothing to quantise.
     """
     return _quantised(model, amax, kept, _INT8)
 
@@ -100,6 +101,16 @@ def fp8_qdq(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str] =
     return _quantised(model, amax, kept, _FP8)
 
 
+def _require_range(tensor: str, amax: float, grid: _Grid) -> None:
+    """Zero is one: the tensor never moved, and stays zero."""
+    scale = amax / grid.precision.largest
+    if amax != 0 and not (_SMALLEST <= scale <= _LARGEST):
+        raise LoweringError(
+            f"the range of {tensor!r} is {amax!r}, whose {grid.precision.label} scale is no positive float32 that engines"
+            " divide by. Look at what it was taken from."
+        )
+
+
 def _quantised(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str], grid: _Grid) -> ModelProto:
     copy, label = copy_at_opset(model, _FIRST_OPSET[grid.precision]), grid.precision.label
     placement = placement_of(copy, kept)
@@ -110,6 +121,8 @@ def _quantised(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str
             f"{label} needs a range for {len(wanted)} tensors, and {len(missing)} have none:"
             f" {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}."
         )
+    for name in wanted:
+        _require_range(name, amax[name], grid)
     held, name = constants(copy), fresh(copy)
     made: dict[tuple[str, int | None, tuple[int, ...]], tuple[str, list[NodeProto]]] = {}
 

@@ -28,7 +28,7 @@ from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 __all__ = ["bf16_typed", "fp16_typed"]
 
@@ -76,6 +76,7 @@ def bf16_typed(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelPr
             one inside a subgraph is.
     """
     copy = _where_bf16_is_allowed(model)
+    _drop_unused_regions(copy)
     _require_types(copy)
     own = _set_aside(copy, kept, "bf16")
     round_stored(copy, sizes_of(copy.graph) | own, to_bf16, Precision.BF16.largest)
@@ -98,6 +99,14 @@ def _where_bf16_is_allowed(model: ModelProto) -> ModelProto:
         except LoweringError:
             continue
     return copy_at_opset(model, _FIRST_BF16_CAST)
+
+
+def _drop_unused_regions(model: ModelProto) -> None:
+    """A Resize reads its region only to crop, and ONNX has no bf16 for one."""
+    for node in nodes_of(model.graph):
+        crops = any(attribute.s == b"tf_crop_and_resize" for attribute in node.attribute)
+        if node.op_type == "Resize" and len(node.input) > 1 and not crops:
+            node.input[1] = ""
 
 
 def _set_aside(copy: ModelProto, kept: frozenset[str], label: str) -> set[str]:
@@ -164,6 +173,7 @@ def _converted_by_onnxruntime(copy: ModelProto, kept: frozenset[str]) -> ModelPr
     keepers = [node for node in copy.graph.node if kept.intersection(node.output)]
     staying = set(_named_once(copy, keepers))
     blocked = _named_once(copy, [node for node in makers if sizes.intersection([*node.input, *node.output])])
+    passed = _take_out_passed(copy.graph)
     try:
         converted = convert_float_to_float16(
             copy, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=[*staying, *blocked]
@@ -172,10 +182,22 @@ def _converted_by_onnxruntime(copy: ModelProto, kept: frozenset[str]) -> ModelPr
         text = " ".join(str(error).split()) or type(error).__name__
         raise LoweringError(f"onnxruntime's float16 tool can't convert the graph: {text}") from error
     found = copy if converted is None else converted
+    for place, value in passed:
+        found.graph.output.insert(place, value)
     _cast_once(found.graph)
     _pass_by_casts(found.graph, sizes, staying)
     _give_out_unrounded(found.graph, staying)
     return found
+
+
+def _take_out_passed(graph: GraphProto) -> list[tuple[int, ValueInfoProto]]:
+    """Outputs that are inputs as they came, each with its place: the tool would cast them into a circle."""
+    fed = {value.name for value in graph.input}
+    passed = [(place, value) for place, value in enumerate(graph.output) if value.name in fed]
+    copies = [(place, onnx.ValueInfoProto.FromString(value.SerializeToString())) for place, value in passed]
+    for _, value in passed:
+        graph.output.remove(value)
+    return copies
 
 
 def _named_once(model: ModelProto, nodes: list[NodeProto]) -> list[str]:

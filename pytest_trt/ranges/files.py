@@ -19,6 +19,7 @@ from pytest_trt.ranges.onnxruntime_tables import (
     written_json,
 )
 from pytest_trt.ranges.qdq import read_qdq
+from pytest_trt.ranges.scale import same_scale
 from pytest_trt.ranges.selection import is_tensorrts_own
 from pytest_trt.ranges.text import read_text, written_text
 
@@ -104,11 +105,27 @@ def write_ranges(ranges: Ranges, path: Path, format: str | None = None) -> None:
         if fault:
             raise DataError(f"{path} is not written: the range of {name!r} ({ranges.source}) is {fault}: {value!r}.")
     try:
-        write_whole(path, written(ranges))
+        data = written(ranges)
+        _require_the_same(ranges, data, path)
+        write_whole(path, data)
     except UnicodeEncodeError as error:
         raise DataError(f"{path} is not written: a tensor's name is no text: {error}.") from error
     except OSError as error:
         raise DataError(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def _require_the_same(ranges: Ranges, data: bytes, path: Path) -> None:
+    """Read it back before it is written: a first name may look like the beginning of another format."""
+    try:
+        found = _FORMATS[_format_of(data, path)].read(data, path, str(path))
+    except DataError as error:
+        raise DataError(f"{path} is not written, since it could not be read back: {error}") from error
+    told = {name: value for name, value in ranges.amax.items() if value}
+    strange = [
+        name for name in {**told, **found.amax} if not same_scale(told.get(name, 0.0), found.amax.get(name, 0.0))
+    ]
+    if strange:
+        raise DataError(f"{path} is not written: the format can't hold the tensor name {strange[0]!r}. Take another.")
 
 
 def _writer(path: Path, format_: str | None) -> Callable[[Ranges], bytes]:

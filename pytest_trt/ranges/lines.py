@@ -43,12 +43,15 @@ def lines_of(data: bytes, path: Path) -> tuple[list[tuple[int, str]], tuple[str,
     """The lines that hold anything, each with its number, and what there is to say of how they are written.
 
     Raises:
-        DataError: it is not UTF-8.
+        DataError: it is not UTF-8, or its lines end in carriage returns alone.
     """
     text = text_of(data, path)
     # not splitlines(): a name may hold what Unicode calls a line's end
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     said = []
+    for number, line in lines:
+        if "\r" in line.removesuffix("\r"):
+            raise DataError(f"{path}, line {number}, holds a carriage return inside: save it with one line end a line.")
     if data.startswith(codecs.BOM_UTF8):
         said.append(f"{path} begins with a byte-order mark, which is left out.")
     ended = sum(line.endswith("\r") for _, line in lines)

@@ -8,6 +8,7 @@ range itself; what onnxruntime writes there is the larger of lowest and highest,
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ def read_json(data: bytes, path: Path, source: str) -> Ranges:
         raise DataError(f"{path}, line {error.lineno}: this is no JSON ({error.msg}), or it was cut short.") from error
     except RecursionError as error:
         raise DataError(f"{path} is no calibration table: it is nested too deeply.") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path} is no calibration table: {error}.") from error
     if isinstance(table, dict) and table.get("CLS") == "TensorsData":
         table = table.get("data")
     if not isinstance(table, dict):
@@ -152,7 +155,12 @@ def _number(end: Any) -> float | None:
     value = end.get("data") if isinstance(end, dict) else end
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _plain(line: str, where: str) -> tuple[str, float, str]:

@@ -9,9 +9,12 @@ from pytest_trt.ranges.amax import FP8_LARGEST, INT8_LEVELS
 __all__ = ["same_scale"]
 
 
-def same_scale(first: float, second: float) -> bool:
-    """Whether two ranges give one and the same float32 scale, in int8 or, where one was read from fp8, in fp8."""
-    return any(
-        np.float32(first / largest).tobytes() == np.float32(second / largest).tobytes()
-        for largest in (INT8_LEVELS, FP8_LARGEST)
-    )
+def same_scale(source: float, made: float) -> bool:
+    """Whether two ranges give the same float32 scale: in fp8 where ``made`` is 448 times one, and in int8 else."""
+    in_fp8 = _is_multiple(made, FP8_LARGEST) and not _is_multiple(made, INT8_LEVELS)
+    levels = FP8_LARGEST if in_fp8 else INT8_LEVELS
+    return np.float32(source / levels).tobytes() == np.float32(made / levels).tobytes()
+
+
+def _is_multiple(amax: float, levels: int) -> bool:
+    return levels * float(np.float32(amax / levels)) == amax

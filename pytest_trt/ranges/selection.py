@@ -40,9 +40,10 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
     strange = [name for name in told if name not in all_of_it]
     zero = [name for name in names if name in ranges.constants and name not in ranges.amax]
     missing = [name for name in names if name not in ranges.amax and name not in zero]
-    if told and len(strange) == len(told):
+    if 2 * len(strange) > len(told):
+        none = "none" if len(strange) == len(told) else f"only {len(told) - len(strange)}"
         raise LoweringError(
-            f"{ranges.source} is of another network: none of its {len(told)} tensors ({_five(told)}) is one of the"
+            f"{ranges.source} is of another network: {none} of its {len(told)} tensors ({_five(strange)}) is one of the"
             f" model's, which needs {_five(names)}. Take the ranges of this model, exported the same way."
         )
     faults = [
