@@ -394,7 +394,7 @@ def test_an_input_that_is_an_output_as_it_came_stays_one(typed: Any) -> None:
     found = typed(proto)
 
     onnx.checker.check_model(found, full_check=True)
-    assert [value.name for value in found.graph.output][0] == "x"
+    assert next(value.name for value in found.graph.output) == "x"
     assert found.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 

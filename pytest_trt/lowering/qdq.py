@@ -88,7 +88,8 @@ def int8_qdq(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str] 
         kept: what the nodes compute that stay in fp32.
 
     Raises:
-        LoweringError: a range is missing, negative, NaN, infinite or too small for a float32 scale, a weight is NaN or infinite, or there is nothing to quantise.
+        LoweringError: a range is missing, negative, NaN, infinite or too small for a float32 scale, a weight is
+            NaN or infinite, or there is nothing to quantise.
     """
     return _quantised(model, amax, kept, _INT8)
 
@@ -106,8 +107,8 @@ def _require_range(tensor: str, amax: float, grid: _Grid) -> None:
     scale = amax / grid.precision.largest
     if amax != 0 and not (_SMALLEST <= scale <= _LARGEST):
         raise LoweringError(
-            f"the range of {tensor!r} is {amax!r}, whose {grid.precision.label} scale is no positive float32 that engines"
-            " divide by. Look at what it was taken from."
+            f"the range of {tensor!r} is {amax!r}, whose {grid.precision.label} scale is no positive float32 that"
+            " engines divide by. Look at what it was taken from."
         )
 
 
@@ -121,8 +122,8 @@ def _quantised(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str
             f"{label} needs a range for {len(wanted)} tensors, and {len(missing)} have none:"
             f" {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}."
         )
-    for name in wanted:
-        _require_range(name, amax[name], grid)
+    for tensor in wanted:
+        _require_range(tensor, amax[tensor], grid)
     held, name = constants(copy), fresh(copy)
     made: dict[tuple[str, int | None, tuple[int, ...]], tuple[str, list[NodeProto]]] = {}
 

@@ -17,4 +17,4 @@ def same_scale(source: float, made: float) -> bool:
 
 
 def _is_multiple(amax: float, levels: int) -> bool:
-    return levels * float(np.float32(amax / levels)) == amax
+    return bool(levels * float(np.float32(amax / levels)) == amax)
