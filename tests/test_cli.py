@@ -110,7 +110,7 @@ def test_a_tensor_that_the_source_lacks_is_a_difference(folder: Path) -> None:
     assert "not in one.txt" in found.output
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8", "tf32"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
 def test_every_lowered_file_is_valid_and_holds_its_precision(folder: Path, precision: str) -> None:
     calibrated("--precision", "fp8" if precision == "fp8" else "int8")
     words = ["--ranges", "ranges.txt"] if precision in ("int8", "fp8") else []
@@ -120,7 +120,7 @@ def test_every_lowered_file_is_valid_and_holds_its_precision(folder: Path, preci
     assert found.exit_code == 0, found.output
     model = onnx.load(folder / "low.onnx")
     onnx.checker.check_model(model, full_check=True)
-    assert held_precision(model) == ("fp32" if precision == "tf32" else precision)
+    assert held_precision(model) == precision
 
 
 def test_fp16_is_typed_for_engines_or_a_sandwich_for_simulation(folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_kept_nodes_and_unnamed_kinds_get_no_qdq(folder: Path) -> None:
 @pytest.mark.parametrize(("words", "told"), [
     (("lower", "net.onnx", "--precision", "int8", "-o", "x.onnx"), "int8 needs ranges"),
     (("lower", "net.onnx", "--precision", "fp16", "--ranges", "ranges.txt", "-o", "x.onnx"), "takes no ranges"),
-    (("lower", "net.onnx", "--precision", "tf32", "--typed", "-o", "x.onnx"), "tf32 has one form"),
+    (("lower", "net.onnx", "--precision", "int8", "--ranges", "ranges.txt", "--typed", "-o", "x.onnx"), "one form"),
     (("lower", "net.onnx", "--precision", "fp16", "--keep", "conv9", "-o", "x.onnx"), "conv9"),
     (("lower", "none.onnx", "--precision", "fp16", "-o", "x.onnx"), "none.onnx"),
     (("lower", "low.onnx", "--precision", "int8", "--ranges", "ranges.txt", "-o", "x.onnx"), "already holds int8"),
@@ -209,8 +209,25 @@ def test_a_cache_of_another_release_gets_the_header_that_it_needs(folder: Path) 
     assert ran("ranges", "diff", "ranges.txt", "c.cache").exit_code == 0
 
 
+def test_a_calibration_cache_is_written_over_only_by_force() -> None:
+    assert calibrated(output="c.cache").exit_code == 0
+
+    assert "may be TensorRT's own" in calibrated(output="c.cache").output
+    assert calibrated("--force", output="c.cache").exit_code == 0
+    assert "is what is read" in ran("ranges", "convert", "c.cache", "-o", "c.cache", "--force").output
+
+
+def test_a_range_of_an_unknown_tensor_is_told_with_its_line(folder: Path) -> None:
+    calibrated()
+    count = len((folder / "ranges.txt").read_text().splitlines())
+    with (folder / "ranges.txt").open("a") as file:
+        file.write("ghost: 1.0\n")
+
+    assert f"'ghost' (line {count + 1})" in lowered("int8", "--ranges", "ranges.txt").output
+
+
 @pytest.mark.parametrize(("words", "told"), [
-    (("lower", "net.onnx", "--precision", "fp16", "-o", "net.onnx"), "net.onnx is what is lowered"),
+    (("lower", "net.onnx", "--precision", "fp16", "-o", "net.onnx"), "net.onnx is what is read"),
     (("lower", "net.onnx", "--precision", "int8", "--ranges", "ranges.txt", "--ops", " ,", "-o", "x.onnx"), "names no"),
     (("lower", "net.onnx", "--precision", "fp16", "-o", "folder"), "folder can't be written: Is a directory"),
     (("ranges", "convert", "ranges.txt", "-o", "x.json", "--header", "FOO"), "x.json is none"),

@@ -9,9 +9,9 @@ from pytest_trt.backends import on_host_only
 from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
+from pytest_trt.lowering.held import held_precision
 from pytest_trt.lowering.simulable import as_sandwich
 from pytest_trt.model import Model
-from pytest_trt.precision import Precision
 from pytest_trt.recipe import notes_of, ranges_of
 from pytest_trt.session import open_session, require_onnxruntime, run
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.layer import Layer
+    from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
 
 __all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend"]
@@ -66,7 +67,7 @@ class OnnxruntimeBackend:
         """See :meth:`pytest_trt.backends.Backend.build`."""
         model, precision = recipe.model, recipe.precision
         lowered = lower(model, precision, ranges_of(recipe), keep=recipe.keep, ops=recipe.ops)
-        if recipe.lowering != "own" and precision in (Precision.FP16, Precision.BF16):
+        if held_precision(model.proto) in ("fp16", "bf16"):
             # a typed graph, which onnxruntime would compute in fp32, or not at all
             lowered = Model(as_sandwich(lowered.proto), lowered.source)
         lowered = Model(fp32_ends(lowered.proto), lowered.source)

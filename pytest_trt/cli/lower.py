@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.ranges import about
-from pytest_trt.cli.said import as_json, say, written
+from pytest_trt.cli.said import as_json, require_free, say, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ _CALIBRATED = ("int8", "fp8")
 
 @click.command(name="lower")
 @click.argument("model", type=_FILE)
-@click.option("--precision", type=click.Choice(["int8", "fp8", "fp16", "bf16", "tf32"]), required=True)
+@click.option("--precision", type=click.Choice(["int8", "fp8", "fp16", "bf16"]), required=True)
 @click.option("--ranges", "source", type=_FILE, help="Ranges of any format, for int8 and fp8.")
 @click.option("-o", "--output", type=_FILE, required=True, help="The lowered .onnx file.")
 @click.option(
@@ -53,7 +53,7 @@ def command(
 
     wanted = Precision.parse(precision)
     _require_fitting(precision, source, typed)
-    _require_another_file(output, model, source)
+    require_free(output, True, model, source)
     kinds = tuple(kind.strip() for kind in ops.split(",") if kind.strip())
     if ops and not kinds:
         raise click.UsageError(f"--ops {ops!r} names no kind of operator: write Conv,Gemm, or leave it out.")
@@ -74,12 +74,6 @@ def _require_fitting(precision: str, source: Path | None, typed: bool | None) ->
         raise click.UsageError(f"{precision} takes no ranges: leave out --ranges.")
     if typed is not None and precision not in ("fp16", "bf16"):
         raise click.UsageError(f"--typed and --sandwich are for fp16 and bf16; {precision} has one form.")
-
-
-def _require_another_file(output: Path, *sources: Path | None) -> None:
-    for source in sources:
-        if source is not None and output.resolve() == source.resolve():
-            raise click.UsageError(f"{output} is what is lowered: name another file with -o.")
 
 
 def _form(precision: str, typed: bool | None) -> bool:

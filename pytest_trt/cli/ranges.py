@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, say
+from pytest_trt.cli.said import as_json, force_cache, require_free, say
 
 if TYPE_CHECKING:
     from pytest_trt.ranges import Ranges
@@ -44,13 +45,15 @@ def show(file: Path, as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @click.option("-o", "--output", type=_FILE, required=True, help="By suffix: .txt, .cache, .json or .flatbuffers.")
 @click.option("--header", help="First line of a cache, such as TRT-100300-EntropyCalibration2; TensorRT wants its own.")
+@force_cache
 @as_json
-def convert(file: Path, output: Path, header: str | None, as_json: bool) -> None:
+def convert(file: Path, output: Path, header: str | None, force: bool, as_json: bool) -> None:
     """Write the ranges of FILE in another format."""
     from pytest_trt.ranges import read_ranges, write_ranges
 
     if header and output.suffix != ".cache":
         raise click.UsageError(f"--header is the first line of a TensorRT calibration cache, and {output} is none.")
+    require_free(output, force, file)
     ranges = read_ranges(file, str(file))
     ranges = replace(ranges, made_by=header or ranges.made_by)
     write_ranges(ranges, output)
@@ -80,8 +83,14 @@ def diff(ctx: click.Context, source: Path, made: Path, as_json: bool) -> None:
         "only_in_made": strange,
         "only_in_source": [name for name in first.amax if name not in second.amax],
     }
-    lines = [f"{name}: {first.amax[name]!r} in {source}, {second.amax[name]!r} in {made}" for name in other]
-    lines += [f"{name}: not in {source}" for name in strange]
+    ratios = {name: second.amax[name] / first.amax[name] for name in other}
+    worst = sorted(ratios, key=lambda name: -abs(math.log(ratios[name])))
+    lines = [
+        f"{name}: {first.amax[name]:.8g} in {source}, {second.amax[name]:.8g} in {made} ({ratios[name]:.6g} times)"
+        for name in worst[:_MOST]
+    ]
+    lines += [f"{name}: not in {source}" for name in strange[:_MOST]]
+    lines += [f"{len(other)} differ, the furthest first" if other else ""][: bool(other)]
     total = f"{found['equal']} of {len(second.amax)} tensors of {made} have the scale that they have in {source}"
     more = f"; {len(found['only_in_source'])} more are only in {source}" if found["only_in_source"] else ""  # type: ignore[arg-type]
     say([*lines, total + more], found, json_wanted=as_json)

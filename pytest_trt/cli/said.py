@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["as_json", "say", "watched", "written"]
+__all__ = ["as_json", "force_cache", "require_free", "say", "watched", "written"]
 
 _SECONDS_BETWEEN = 0.2
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+force_cache = click.option("--force", is_flag=True, help="Write over a calibration cache that is there.")
+
+
+def require_free(output: Path, force: bool, *sources: Path | None) -> None:
+    """Refuse to write over what is read, or over a calibration cache: TensorRT's own can't be made again elsewhere."""
+    for source in sources:
+        if source is not None and output.resolve() == source.resolve():
+            raise click.UsageError(f"{output} is what is read: name another file with -o.")
+    if output.suffix == ".cache" and output.exists() and not force:
+        raise click.UsageError(f"{output} is there already, and may be TensorRT's own: name another, or add --force.")
 
 
 def say(lines: Iterable[str], facts: Mapping[str, Any], *, json_wanted: bool) -> None:

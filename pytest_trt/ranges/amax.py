@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import DataError
@@ -11,7 +11,16 @@ from pytest_trt.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["FP8_LARGEST", "INT8_LEVELS", "LARGEST_FLOAT32", "Ranges", "collected", "fault_of", "fault_of_scale"]
+__all__ = [
+    "FP8_LARGEST",
+    "INT8_LEVELS",
+    "LARGEST_FLOAT32",
+    "Ranges",
+    "collected",
+    "fault_of",
+    "fault_of_scale",
+    "places_of",
+]
 
 INT8_LEVELS = 127
 FP8_LARGEST = 448
@@ -30,6 +39,7 @@ class Ranges:
         constants: tensors that a file lists with range 0, as TensorRT does its constants.
         made_by: the header of the TensorRT calibration cache that they come from, such as TRT-8600-EntropyCalibration2.
         notes: sentences for the person who gave them.
+        lines: where in its file a tensor stands, as "line 3", in formats that have lines.
     """
 
     amax: Mapping[str, float]
@@ -37,6 +47,7 @@ class Ranges:
     constants: tuple[str, ...] = ()
     made_by: str = ""
     notes: tuple[str, ...] = ()
+    lines: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def fault_of(amax: float) -> str | None:
@@ -56,6 +67,11 @@ def fault_of_scale(scale: float) -> str | None:
     if fault is None and scale < _LEAST_SCALE:
         return "subnormal, which engines take for 0 (cut short, or its bytes in the wrong order?)"
     return fault
+
+
+def places_of(entries: Iterable[tuple[str, float, str]]) -> dict[str, str]:
+    """The line of each tensor, out of places that end with it."""
+    return {name: where.rpartition(", ")[2] for name, _, where in entries}
 
 
 def collected(

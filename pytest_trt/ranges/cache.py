@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import DataError
-from pytest_trt.ranges.amax import INT8_LEVELS, Ranges, collected, fault_of_scale
+from pytest_trt.ranges.amax import INT8_LEVELS, Ranges, collected, fault_of_scale, places_of
 from pytest_trt.ranges.lines import lines_of
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ def read_cache(data: bytes, path: Path, source: str) -> Ranges:
         )
     if not data.endswith(b"\n") and len(lines) > 1:
         _require_whole(*lines[-1], path)
-    amax, constants = collected(_entry(line, f"{path}, line {number}") for number, line in lines[1:])
+    entries = [_entry(line, f"{path}, line {number}") for number, line in lines[1:]]
+    amax, constants = collected(entries)
     if not amax:
         raise DataError(f"{source}: {path} holds no ranges, only a header{' and zeros' if constants else ''}.")
-    return Ranges(amax, source, constants, header.strip(), notes)
+    return Ranges(amax, source, constants, header.strip(), notes, places_of(entries))
 
 
 def written_cache(ranges: Ranges) -> bytes:

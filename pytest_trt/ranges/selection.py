@@ -43,13 +43,14 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
     if 2 * len(strange) > len(told):
         none = "none" if len(strange) == len(told) else f"only {len(told) - len(strange)}"
         raise LoweringError(
-            f"{ranges.source} is of another network: {none} of its {len(told)} tensors ({_five(strange)}) is one of the"
-            f" model's, which needs {_five(names)}. Take the ranges of this model, exported the same way."
+            f"{ranges.source} is of another network: {none} of its {len(told)} tensors"
+            f" ({_placed(ranges, strange)}) is one of the model's, which needs {_five(names)}. Take the ranges of this"
+            " model, exported the same way."
         )
     faults = [
         *([f"{len(missing)} tensors have no range: {_five(missing)}"] if missing else []),
-        *([f"{len(strange)} ranges are of tensors it has not: {_five(strange)}"] if strange else []),
-        *([f"{len(zero)} needed tensors have range 0: {_five(zero)}"] if zero else []),
+        *([f"{len(strange)} ranges are of tensors it has not: {_placed(ranges, strange)}"] if strange else []),
+        *([f"{len(zero)} needed tensors have range 0: {_placed(ranges, zero)}"] if zero else []),
     ]
     if faults:
         remedy = (
@@ -58,6 +59,11 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
         )
         raise LoweringError(f"{ranges.source} does not fit the model: {'; '.join(faults)}.{remedy if zero else ''}")
     return replace(ranges, amax={name: ranges.amax[name] for name in names}, constants=())
+
+
+def _placed(ranges: Ranges, names: list[str]) -> str:
+    told = [f"{name!r} ({ranges.lines[name]})" if name in ranges.lines else repr(name) for name in names[:5]]
+    return f"{', '.join(told)}{' ...' if len(names) > 5 else ''}"
 
 
 def _five(names: list[str]) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import DataError
-from pytest_trt.ranges.amax import Ranges, collected
+from pytest_trt.ranges.amax import Ranges, collected, places_of
 from pytest_trt.ranges.lines import lines_of
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ def read_text(data: bytes, path: Path, source: str) -> Ranges:
     """
     lines, notes = lines_of(data, path)
     entries = [(number, line.strip()) for number, line in lines if not line.lstrip().startswith("#")]
-    amax, _ = collected((_entry(line, f"{path}, line {number}") for number, line in entries), zeros=False)
+    found = [_entry(line, f"{path}, line {number}") for number, line in entries]
+    amax, _ = collected(found, zeros=False)
     if not amax:
         raise DataError(f"{source}: {path} holds no ranges: write a line `tensor: range` for each tensor.")
     made_by = next((line[len(_MADE_BY) :].strip() for _, line in lines if line.startswith(_MADE_BY)), "")
     constants = dict.fromkeys(line[len(_CONSTANT) :].strip() for _, line in lines if line.startswith(_CONSTANT))
-    return Ranges(amax, source, tuple(name for name in constants if name not in amax), made_by, notes)
+    constant = tuple(name for name in constants if name not in amax)
+    return Ranges(amax, source, constant, made_by, notes, places_of(found))
 
 
 def written_text(ranges: Ranges) -> bytes:
