@@ -17,7 +17,7 @@ from pytest_trt.create import update
 from pytest_trt.errors import SpecError
 from pytest_trt.lowering.casts import bf16_sandwich
 from pytest_trt.lowering.qdq import int8_qdq
-from pytest_trt.lowering.typed import fp16_typed
+from pytest_trt.lowering.typed import bf16_typed, fp16_typed
 from pytest_trt.model import checked
 from pytest_trt.report.record import record_of
 from pytest_trt.report.terminal import message
@@ -433,3 +433,13 @@ def test_an_overflow_is_told_as_the_golden_saw_it(tmp_path: Path) -> None:
 
     assert "this model overflows at fp16" in told
     assert "NaN and infinity are inside no tolerance" in told
+
+
+@pytest.mark.parametrize("typed", [fp16_typed, bf16_typed])
+def test_a_typed_file_is_simulated_with_the_rounding_of_its_type(case: Case, typed: Any) -> None:
+    changed = reference_to(case, typed(networks.convolutional()))
+
+    own, file = judged(case, typed.__name__.split("_")[0]), judged(changed, "model")
+
+    assert file.verdict == "passed"
+    assert file.judgements[0].error == pytest.approx(own.judgements[0].error, rel=0.5)

@@ -130,14 +130,18 @@ def test_tensors_of_tensorrts_own_are_passed_over_where_a_model_is_chosen_for(tm
 def test_a_cache_of_another_network_is_told_as_such(tmp_path: Path) -> None:
     found = cache_of(tmp_path, HEADER + "".join(f"t{i}: 3f800000\n" for i in range(7)))
 
-    with pytest.raises(LoweringError, match=r"another network: none of its 7 tensors \('t0', .* 't4' \.\.\.\)"):
+    with pytest.raises(
+        LoweringError, match=r"another network: none of its 7 tensors \('t0' \(line 2\), .* 't4' \(line 6\) \.\.\.\)"
+    ):
         select(found, ["x"], ["x", "y"])
 
 
 def test_a_needed_tensor_with_scale_0_is_named_with_what_to_do(tmp_path: Path) -> None:
     found = cache_of(tmp_path, HEADER + "x: 3f800000\ndead: 0\n")
 
-    with pytest.raises(LoweringError, match=r"1 needed tensors have range 0: 'dead'\. .*give it any range, such as 1"):
+    with pytest.raises(
+        LoweringError, match=r"1 needed tensors have range 0: 'dead' \(line 3\)\. .*give it any range, such as 1"
+    ):
         select(found, ["x", "dead"], ["x", "dead"])
 
 

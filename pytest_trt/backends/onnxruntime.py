@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from onnx import TensorProto
+
 from pytest_trt.backends import on_host_only
 from pytest_trt.feeds import conform
 from pytest_trt.lowering import lower
@@ -17,6 +19,8 @@ from pytest_trt.session import open_session, require_onnxruntime, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from onnx import ModelProto
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.layer import Layer
@@ -67,16 +71,22 @@ class OnnxruntimeBackend:
         """See :meth:`pytest_trt.backends.Backend.build`."""
         model, precision = recipe.model, recipe.precision
         lowered = lower(model, precision, ranges_of(recipe), keep=recipe.keep, ops=recipe.ops)
-        if held_precision(model.proto) in ("fp16", "bf16"):
+        lowered = Model(fp32_ends(lowered.proto), lowered.source)
+        if held_precision(model.proto) in ("fp16", "bf16") and not _ends_in_fp16(lowered.proto):
             # a typed graph, which onnxruntime would compute in fp32, or not at all
             lowered = Model(as_sandwich(lowered.proto), lowered.source)
-        lowered = Model(fp32_ends(lowered.proto), lowered.source)
         session = open_session(lowered.proto, lowered.source)
         names = tuple(output.name for output in model.outputs)
         return OnnxruntimeEngine(
             lowered, precision, session, names, recipe.batch,
             facts={"lowering": recipe.lowering}, warnings=notes_of(recipe),
         )  # fmt: skip
+
+
+def _ends_in_fp16(proto: ModelProto) -> bool:
+    return TensorProto.FLOAT16 in {
+        value.type.tensor_type.elem_type for value in (*proto.graph.input, *proto.graph.output)
+    }
 
 
 def open_backend(name: str = _NAME) -> OnnxruntimeBackend:  # noqa: ARG001 - this module has but one
