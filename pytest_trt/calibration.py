@@ -6,22 +6,22 @@ What is held in memory is one piece of the samples, with its activations, and 20
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
-from pytest_trt.errors import BackendError, DataError, LoweringError
-from pytest_trt.feeds import Arrays, finite, fit, samples_in, split
+from pytest_trt.errors import DataError, LoweringError
+from pytest_trt.feeds import Arrays, samples_in
 from pytest_trt.histogram import SMALLEST, Histogram
+from pytest_trt.offered import opener
 from pytest_trt.ranges import Ranges
 from pytest_trt.seen import Seen, silent, sparse
-from pytest_trt.session import open_session, run
+from pytest_trt.session import open_session
+from pytest_trt.stream import Samples, Stream
 from pytest_trt.threshold import read_method, require_grid, threshold, too_few
 
 if TYPE_CHECKING:
@@ -29,15 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Samples", "calibrate"]
 
-Samples = Callable[[int | None], Iterable[Arrays]]
-"""Opens calibration samples anew for each pass: given the most samples wanted at once along axis 0 (None: as they
-come), yields arrays by input name."""
-
 Progress = Callable[[str, float | None], None]
 """Told a phase, and the share of it that is done or None; an empty phase when nothing goes on any more."""
-
-_BATCH = 4  # samples whose activations are in memory together, where the first axis is dynamic
-_PIECE = 2 * _BATCH  # samples that are read together
 
 
 def calibrate(
@@ -79,10 +72,10 @@ def calibrate(
     chosen = read_method(method)
     require_grid(chosen, precision)
     passes = 1 if chosen.name == "minmax" else 2
-    reopened = _reopened(samples, source, method, passes)
+    opened = opener(samples, source, method, twice=passes > 1)
     inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
     session = open_session(_with_outputs(model.proto, inner), model.source)
-    stream = _Stream(model, session, reopened, source, batch, batch)
+    stream = Stream(model, session, opened, source, batch, batch)
     title = f"calibrating on {source}"
     notes: tuple[str, ...] = ()
     with _told(progress) as tell:
@@ -96,68 +89,7 @@ def calibrate(
     return Ranges(amax, source, notes=(*seen.notes(source), *silent(amax, source), *notes))
 
 
-@dataclass
-class _Stream:
-    """Samples on their way through the session.
-
-    Attributes:
-        at_once: the most samples in one run, where the first axis is dynamic; None for all of a piece.
-        most: the most samples in one piece; None as they come.
-        known: whether it was found out what may be cut.
-    """
-
-    model: Model
-    session: Any
-    samples: Samples
-    source: str
-    at_once: int | None
-    most: int | None
-    known: bool = False
-
-    def pieces(self) -> Iterator[Arrays]:
-        """One pass over the samples, each piece checked."""
-        begun = 0
-        for arrays in self.samples(self.most) if self.known or self.at_once else self._first_opened():
-            fit(arrays, self.model.inputs, self.source)
-            finite(arrays, self.source, begun)
-            begun += samples_in(arrays, self.model.inputs)
-            yield arrays
-
-    def activations(self, arrays: Arrays) -> Iterator[Arrays]:
-        """All tensors of a piece, a few samples at a time."""
-        for feeds in split(arrays, self.model.inputs, self.at_once):
-            yield {**run(self.session, self.model, feeds), **feeds}
-
-    def _first_opened(self) -> Iterable[Arrays]:
-        """Small pieces, if the first that could be cut shows that it may be; else all samples as they come."""
-        self.known, self.most = True, _PIECE
-        found, first = iter(self.samples(self.most)), []
-        for arrays in islice(found, _PIECE):  # pieces of one sample tell nothing
-            fit(arrays, self.model.inputs, self.source)
-            first.append(arrays)
-            if samples_in(arrays, self.model.inputs) > 1:
-                break
-        if first and _independent(self.session, self.model, first[-1]):
-            self.at_once = _BATCH
-        elif first and samples_in(first[-1], self.model.inputs) == _PIECE and not _fixed(self.model):
-            self.most = None  # the piece may have been cut where nothing may be
-            return self.samples(None)
-        return chain(first, found)
-
-
-def _reopened(samples: Samples | Iterable[Arrays], source: str, method: str, passes: int) -> Samples:
-    if not isinstance(samples, Iterable):
-        return samples
-    if isinstance(samples, Iterator) and passes > 1:
-        raise DataError(
-            f"{source} can be read only once, and calibration by {method} reads samples twice: give a list, or a"
-            " function that opens them anew (lambda most: ...), or take minmax."
-        )
-    found: Iterable[Arrays] = [dict(samples)] if isinstance(samples, Mapping) else samples
-    return lambda _: found
-
-
-def _widest(stream: _Stream, tensors: list[str]) -> tuple[dict[str, float], Seen]:
+def _widest(stream: Stream, tensors: list[str]) -> tuple[dict[str, float], Seen]:
     """The first pass: the largest |x| of each tensor, and what the samples showed of themselves."""
     amax, seen = dict.fromkeys(tensors, 0.0), Seen()
     for arrays in stream.pieces():
@@ -175,7 +107,7 @@ def _widest(stream: _Stream, tensors: list[str]) -> tuple[dict[str, float], Seen
 
 
 def _counted(
-    stream: _Stream, amax: dict[str, float], count: int, tell: Callable[[float | None], None]
+    stream: Stream, amax: dict[str, float], count: int, tell: Callable[[float | None], None]
 ) -> dict[str, Histogram]:
     """The second pass: a histogram of each tensor that is not zero over all samples."""
     histograms = {name: Histogram(value) for name, value in amax.items() if value >= SMALLEST}
@@ -194,32 +126,6 @@ def _counted(
             " second pass counts what the first one measured, or calibrate by minmax."
         )
     return histograms
-
-
-def _fixed(model: Model) -> bool:
-    """Whether the model itself says how many samples it takes at once."""
-    return any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
-
-
-def _independent(session: Any, model: Model, arrays: Arrays) -> bool:
-    """Whether the first axis may be cut: of some samples, two halves compute what the whole does.
-
-    It may be time, points or nodes, where a cut makes another network.
-    """
-    if _fixed(model):
-        return False  # fixed first axes are cut as they are anyway
-    lengths = {arrays[spec.name].shape[0] for spec in model.inputs if spec.shape and arrays[spec.name].ndim}
-    if len(lengths) != 1 or lengths == {1}:
-        return False
-    some = {name: array[:_PIECE] if array.ndim else array for name, array in arrays.items()}
-    half = max(1, min(_PIECE, *lengths) // 2)
-    try:
-        whole = run(session, model, some)
-        cut = run(session, model, some, half)
-    except (BackendError, DataError):
-        return False
-    names = [output.name for output in model.outputs]
-    return all(np.allclose(whole[name], cut[name], rtol=1e-3, atol=1e-4, equal_nan=True) for name in names)
 
 
 def _widen(amax: dict[str, float], arrays: Arrays) -> None:

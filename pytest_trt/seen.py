@@ -43,11 +43,13 @@ class Seen:
         self.count += count
         for name, array in arrays.items():
             values = array.astype(np.float32) if array.dtype.kind == "V" else array
-            low, high = self.spans.get(name, (values.flat[0], values.flat[0]))
-            self.spans[name] = min(low, values.min()), max(high, values.max())
+            if values.size:  # an inner axis may be empty, as that of a cache before its first token
+                low, high = self.spans.get(name, (values.flat[0], values.flat[0]))
+                self.spans[name] = min(low, values.min()), max(high, values.max())
             self.values[name] = self.values.get(name, 0) + array.size
             first = self._first.setdefault(name, array[:1].copy() if array.ndim else array)
-            self.alike = self.alike and bool((array == first).all())
+            same_shape = array.shape[1:] == first.shape[1:]  # of sequences, each has its own length
+            self.alike = self.alike and same_shape and bool((array == first).all())
 
     def require_moving(self, source: str) -> None:
         """Refuse samples that say nothing of what a model will see.
@@ -57,6 +59,10 @@ class Seen:
         """
         if not self.count:
             raise DataError(f"{source} holds no samples.")
+        if not self.spans:
+            raise DataError(
+                f"{source}: its {self.count} samples hold no values: an inner axis of every input is empty."
+            )
         still = self._still()
         if still and len(still) == len(self.spans):
             name = still[0]

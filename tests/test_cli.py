@@ -184,7 +184,7 @@ def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.Mon
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pytest_trt.calibration.run", interrupted)
+    monkeypatch.setattr("pytest_trt.stream.run", interrupted)
 
     found = calibrated()
 
