@@ -17,7 +17,8 @@ import onnx
 from pytest_trt.errors import DataError, LoweringError
 from pytest_trt.feeds import Arrays, samples_in
 from pytest_trt.histogram import SMALLEST, Histogram
-from pytest_trt.offered import opener
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.offered import Items, opener
 from pytest_trt.ranges import Ranges
 from pytest_trt.seen import Seen, silent, sparse
 from pytest_trt.session import open_session
@@ -36,7 +37,7 @@ Progress = Callable[[str, float | None], None]
 def calibrate(
     model: Model,
     tensors: list[str],
-    samples: Samples | Iterable[Arrays],
+    samples: Samples | Iterable[Arrays] | Items,
     source: str,
     batch: int | None = None,
     method: str = "minmax",
@@ -53,8 +54,9 @@ def calibrate(
     Args:
         model: the fp32 model.
         tensors: names of the activations whose range is wanted.
-        samples: arrays by input name, piece after piece: any iterable, or a function that opens them anew. What can be
-            read only once (a generator) serves minmax alone.
+        samples: arrays by input name (or one array for one input), piece after piece: any iterable, a data set with
+            items and a length, or a function that opens them anew. What can be read only once (a generator) serves
+            minmax alone.
         source: what messages call the samples.
         batch: the most samples at once where the first axis is dynamic; if not given, 4 where samples are
             independent, else all of a piece.
@@ -63,13 +65,15 @@ def calibrate(
         progress: told what is going on.
 
     Raises:
-        DataError: no samples, samples that do not fit, a NaN or infinite value among them, inputs that never change, or
-            a second pass that gives other samples than the first.
-        LoweringError: the fp32 model itself overflows or makes NaN on these samples, or the method is of no use for the
-            precision.
+        DataError: no samples, samples that do not fit, a NaN or infinite value among them, inputs that never change, a
+            second pass that gives other samples than the first, or a batch of none.
+        LoweringError: the model holds a reduced precision, overflows or makes NaN in fp32 on these samples, or the
+            precision has no ranges, or the method is of no use for it.
         SpecError: no such method.
     """
     chosen = read_method(method)
+    _require_fp32(model)
+    _require_ranged(precision, batch)
     require_grid(chosen, precision)
     passes = 1 if chosen.name == "minmax" else 2
     opened = opener(samples, source, method, twice=passes > 1)
@@ -87,6 +91,22 @@ def calibrate(
             notes = sparse(thin, source) if chosen.name == "entropy" else ()
             amax = {**amax, **{name: threshold(histogram, chosen, precision) for name, histogram in found.items()}}
     return Ranges(amax, source, notes=(*seen.notes(source), *silent(amax, source), *notes))
+
+
+def _require_fp32(model: Model) -> None:
+    held = held_precision(model.proto)
+    if held != "fp32":
+        raise LoweringError(
+            f"{model.source} already holds {held}: ranges are those of the fp32 network. Name the fp32 file that it was"
+            " made from."
+        )
+
+
+def _require_ranged(precision: str, batch: int | None) -> None:
+    if precision not in ("int8", "fp8"):
+        raise LoweringError(f"calibration is for int8 and fp8, and not for {precision!r}, which takes no ranges.")
+    if batch is not None and batch < 1:
+        raise DataError(f"a batch of {batch} samples is none: take 1 or more, or leave it out.")
 
 
 def _widest(stream: Stream, tensors: list[str]) -> tuple[dict[str, float], Seen]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_trt.errors import DataError
 
-__all__ = ["opener", "pieces_of"]
+__all__ = ["Items", "opener", "pieces_of"]
+
+
+class Items(Protocol):
+    """A data set of so many pieces."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
 
 
 def opener(offered: Any, source: str, method: str, *, twice: bool) -> Callable[[int | None], Any]:
@@ -48,7 +56,7 @@ def pieces_of(offered: Any, source: str) -> Iterable[Any]:
     if isinstance(offered, Iterable) and not isinstance(offered, (str, bytes, Path)):
         return offered
     if hasattr(offered, "__getitem__") and hasattr(offered, "__len__") and not isinstance(offered, (str, bytes)):
-        return _Items(offered)
+        return _InOrder(offered)
     shown = f" ({offered!r})" if isinstance(offered, (str, Path)) else ""
     raise DataError(
         f"{source}: the samples are {type(offered).__name__}{shown}: give arrays by input name, a list of them, or a"
@@ -61,10 +69,10 @@ def _is_function(offered: Any) -> bool:
     return callable(offered) and not holds
 
 
-class _Items:
-    """The items of a data set that knows their number and no iterator; they can be read again."""
+class _InOrder:
+    """The items of a data set, which can be read again."""
 
-    def __init__(self, items: Any) -> None:
+    def __init__(self, items: Items) -> None:
         self._items = items
 
     def __iter__(self) -> Iterator[Any]:

@@ -144,19 +144,27 @@ def called(source: str, base: Path, field: str) -> Iterator[Any]:
         DataError: the function raises, or returns something else.
         CaseError: it is not there.
     """
-    function = locate(source, base, field)
-    try:
-        value = function()
-        if isinstance(value, Mapping) or hasattr(value, "__array__"):
-            yield value
-        elif isinstance(value, Iterable):
-            yield from value
-        else:
-            raise DataError(f"{field} {source!r} returned {type(value).__name__}: return arrays by input name.")
-    except (DataError, CaseError, GeneratorExit):
-        raise
-    except (Exception, SystemExit) as error:
-        raise DataError(f"{field} {source!r} raised {blame(error)}") from error
+    found = _returned(source, base, field)
+    while True:
+        try:
+            value = next(found)
+        except StopIteration:
+            return
+        except (DataError, CaseError):
+            raise
+        except (Exception, SystemExit, GeneratorExit) as error:
+            raise DataError(f"{field} {source!r} raised {blame(error)}") from error
+        yield value  # not within the try: who closes this raises GeneratorExit here, and the function may too
+
+
+def _returned(source: str, base: Path, field: str) -> Iterator[Any]:
+    value = locate(source, base, field)()
+    if isinstance(value, Mapping) or hasattr(value, "__array__"):
+        yield value
+    elif isinstance(value, Iterable):
+        yield from value
+    else:
+        raise DataError(f"{field} {source!r} returned {type(value).__name__}: return arrays by input name.")
 
 
 def named(found: Any, specs: tuple[TensorSpec, ...], where: str) -> Arrays:

@@ -108,11 +108,11 @@ class Stream:
 
     def _begin_alike(self, first: list[Arrays], again: list[Arrays]) -> bool:
         """Whether the samples of the first reading stand at the beginning of the second."""
-        for spec in self.model.inputs:
-            before, after = _rows(first, spec.name), _rows(again, spec.name)
-            if any(not np.array_equal(row, next(after, None)) for row in before):  # type: ignore[arg-type]
-                return False
-        return True
+        names = [spec.name for spec in self.model.inputs] if self._count(again) >= self._count(first) else []
+        rows = (
+            (row, other) for name in names for row, other in zip(_rows(first, name), _rows(again, name), strict=False)
+        )
+        return bool(names) and all(np.array_equal(row, other) for row, other in rows)
 
 
 def _rows(pieces: list[Arrays], name: str) -> Iterator[NDArray[Any]]:

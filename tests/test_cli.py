@@ -155,6 +155,7 @@ def test_kept_nodes_and_unnamed_kinds_get_no_qdq(folder: Path) -> None:
     (("lower", "none.onnx", "--precision", "fp16", "-o", "x.onnx"), "none.onnx"),
     (("lower", "low.onnx", "--precision", "int8", "--ranges", "ranges.txt", "-o", "x.onnx"), "already holds int8"),
     (("lower", "net.onnx", "--precision", "int8", "--ranges", "other.txt", "-o", "x.onnx"), "of another network"),
+    (("calibrate", "low.onnx", "calibration.npz", "-o", "x.txt"), "already holds int8"),
     (("calibrate", "net.onnx", "none.npz", "-o", "x.txt"), "none.npz"),
     (("calibrate", "net.onnx", "nan.npz", "-o", "x.txt"), "in sample 3"),
     (("calibrate", "net.onnx", "calibration.npz", "--method", "entrpy", "-o", "x.txt"), "did you mean 'entropy'"),

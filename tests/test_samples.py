@@ -104,6 +104,8 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("raise ValueError('no disk')", r"raised ValueError: no disk \(.*data.py:2\)"),
+        ("raise GeneratorExit", r"raised GeneratorExit.*data.py:2"),
+        ("import numpy; yield numpy.ones((1, 2), 'f'); raise GeneratorExit", "raised GeneratorExit"),
         ("return {}", "lacks 'x'"),
         ("return iter(())", "holds no samples"),
         ("return 7", "returned int: return arrays by input name"),
@@ -114,6 +116,22 @@ def test_a_function_that_fails_is_blamed_with_its_line(tmp_path: Path, body: str
 
     with pytest.raises(DataError, match=message):
         list(read("data:get", tmp_path, X, "calibration"))
+
+
+def test_a_function_that_is_not_read_to_its_end_is_closed_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy\nclosed = []\n"
+        "def get():\n"
+        "    try:\n        while True: yield numpy.ones((1, 2), 'f')\n"
+        "    finally: closed.append(1)\n"
+        "def told(): return numpy.ones((len(closed), 2), 'f')\n"
+    )
+    found = read("data:get", tmp_path, X, "calibration")
+    next(found)
+
+    found.close()
+
+    assert len(next(read("data:told", tmp_path, X, "calibration"))["x"]) == 1
 
 
 @pytest.mark.parametrize(
