@@ -54,7 +54,7 @@ def finite(arrays: Arrays, where: str, begun: int = 0, *, allow_infinite: bool =
         allow_infinite: whether infinity is right.
 
     Raises:
-        DataError: naming the array, how many values, and the first sample.
+        DataError: naming the array, how many values, and the first sample with the index within it.
     """
     for name, array in arrays.items():
         if not is_float(array.dtype):
@@ -66,8 +66,8 @@ def finite(arrays: Arrays, where: str, begun: int = 0, *, allow_infinite: bool =
             kinds = "NaN" if allow_infinite else "NaN or infinite"
             raise DataError(
                 f"{where}: {name!r} has {int(bad.sum())} {kinds} value(s), the first in sample"
-                f" {begun + (int(first[0]) if len(first) else 0)} at index {first.tolist()}"
-                f"{' of its array' if begun else ''}. Repair or drop that sample."
+                f" {begun + (int(first[0]) if len(first) else 0)}"
+                f"{f' at its index {first[1:].tolist()}' if len(first) > 1 else ''}. Repair or drop that sample."
             )
 
 

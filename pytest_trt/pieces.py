@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["pieces"]
 
+_ABOUT = re.compile(r"\.|(README|LICENSE)(\.\w+)?$", re.IGNORECASE)
+
 
 def pieces(
     source: str, base: Path, specs: tuple[TensorSpec, ...], field: str, most: int | None = None
@@ -32,7 +36,8 @@ def pieces(
     """The samples that ``source`` names, checked against a model's inputs, piece after piece.
 
     Args:
-        source: a ``.npz``, ``.npy`` or ``.safetensors`` file; a folder of such files, taken by name; a folder of ONNX
+        source: a ``.npz``, ``.npy`` or ``.safetensors`` file; a folder of such files and no
+            others (hidden ones, a README and a LICENSE aside), taken by name; a folder of ONNX
             test data (``test_data_set_N``, whose outputs need not be there) or one of its sets; ``module:function``, as
             for :func:`pytest_trt.samples.read`, called once.
         base: the folder that a relative path starts from.
@@ -42,15 +47,16 @@ def pieces(
             of B takes B. What a function yields, and inputs of lengths of their own, come as they are.
 
     Raises:
-        DataError: it can't be read, is empty, does not fit, or holds NaN or infinity; names file, array and sample.
+        DataError: it can't be read, is empty, does not fit, holds NaN or infinity, or is a folder of which only a
+            part would be read; names file, array and sample.
         CaseError: the function is not there.
     """
-    begun = 0
+    begun: Counter[str] = Counter()  # by file, as whoever repairs it counts
     for where, found in _found(source, base, specs, field, most):
         arrays = named(found, specs, where)
         fit(arrays, specs, where)
-        finite(arrays, where, begun)
-        begun += samples_in(arrays, specs)
+        finite(arrays, where, begun[where])
+        begun[where] += samples_in(arrays, specs)
         yield arrays
     if not begun:
         raise DataError(f"{field} {source!r} holds no samples.")
@@ -65,7 +71,7 @@ def _found(
             yield f"{where} (batch {number})" if number else where, found
     elif path.is_dir():
         yield from _of_folder(path, specs, where, most)
-    elif path.suffix in SUFFIXES:
+    elif path.suffix.lower() in SUFFIXES:
         for arrays in _of_file(path, specs, where, most):
             yield where, arrays
     else:
@@ -76,7 +82,9 @@ def _found(
 
 
 def _of_folder(folder: Path, specs: tuple[TensorSpec, ...], where: str, most: int | None) -> Iterator[tuple[str, Any]]:
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if files:
+        _require_alone(folder, files, where)
     for file in files:
         for arrays in _of_file(file, specs, f"{where}, {file.name}", most):
             yield f"{where}, {file.name}", arrays
@@ -87,6 +95,17 @@ def _of_folder(folder: Path, specs: tuple[TensorSpec, ...], where: str, most: in
             yield f"{where}, {place.name}", arrays
     except GoldenError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+def _require_alone(folder: Path, files: list[Path], where: str) -> None:
+    """Refuse a folder that would be read in part; hidden files, a README and a LICENSE are no samples."""
+    others = sorted(path.name for path in folder.iterdir() if path not in files and not _ABOUT.match(path.name))
+    if others:
+        named_five = f"{', '.join(map(repr, others[:5]))}{' ...' if len(others) > 5 else ''}"
+        raise DataError(
+            f"{where} would be read in part: beside {len(files)} files of samples ({', '.join(SUFFIXES)}) it holds"
+            f" {named_five}. Give samples a folder of their own."
+        )
 
 
 def _of_file(path: Path, specs: tuple[TensorSpec, ...], where: str, most: int | None) -> Iterator[Arrays]:

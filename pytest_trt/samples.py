@@ -106,7 +106,7 @@ def _batches(source: str, base: Path, field: str) -> Iterable[Any]:
     if is_reference(source) and not path.exists():
         return called(source, base, field)
     readers = {".npz": _read_npz, ".npy": _read_npy, ".safetensors": _read_safetensors}
-    reader = readers.get(path.suffix)
+    reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
             f"{field} {source!r} is neither a file of a known kind ({', '.join(readers)}) nor 'module:function'."

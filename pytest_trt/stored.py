@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[dict[str, Stored]]:
         Exception: it is damaged or of another kind, in the words of zipfile, numpy or safetensors.
     """
     with ExitStack() as files:
-        yield _READERS[path.suffix](path, files)
+        yield _READERS[path.suffix.lower()](path, files)
 
 
 def _npy(path: Path, files: ExitStack) -> dict[str, Stored]:
@@ -67,9 +67,14 @@ def _npz(path: Path, files: ExitStack) -> dict[str, Stored]:
     if not zipfile.is_zipfile(file):
         raise ValueError("not a numpy archive (.npz)")
     archive = files.enter_context(zipfile.ZipFile(file))
-    return {
-        name.removesuffix(".npy"): _streamed(files.enter_context(archive.open(name))) for name in archive.namelist()
-    }
+    return {name.removesuffix(".npy"): _member(archive, name, files) for name in archive.namelist()}
+
+
+def _member(archive: zipfile.ZipFile, name: str, files: ExitStack) -> Stored:
+    try:
+        return _streamed(files.enter_context(archive.open(name)))
+    except ValueError as error:
+        raise ValueError(f"its member {name!r} is no array of samples: {error}") from error
 
 
 def _streamed(file: IO[bytes]) -> Stored:

@@ -92,6 +92,58 @@ def test_a_folder_is_its_files_one_after_the_other_by_name(tmp_path: Path) -> No
     assert together(read("data", tmp_path))[:, 0].tolist() == [100, 102, 104, 200, 202, 204, 0, 2, 4]
 
 
+@pytest.mark.parametrize("name", ["A.NPZ", "a.Npy", "a.SAFETENSORS"])
+def test_the_case_of_a_suffix_does_not_count(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    for path in (tmp_path / name, tmp_path / "data" / name):
+        with path.open("wb") as file:
+            plain = tmp_path / f"plain{path.suffix.lower()}"
+            write(plain, DATA)
+            file.write(plain.read_bytes())
+
+    np.testing.assert_array_equal(together(read(name, tmp_path, 8)), DATA)
+    np.testing.assert_array_equal(together(read("data", tmp_path, 8)), DATA)
+
+
+@pytest.mark.parametrize("other", ["b.npz.part", "labels.csv", "b.pt", "input_0.pb", "test_data_set_0/", "more/"])
+def test_a_folder_is_never_read_in_part(tmp_path: Path, other: str) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "a.npz", DATA)
+    beside = tmp_path / "data" / other
+    beside.mkdir() if other.endswith("/") else beside.touch()
+
+    with pytest.raises(
+        DataError, match=f"'data' would be read in part: beside 1 files .* it holds '{other.strip('/')}'"
+    ):
+        next(pieces("data", tmp_path, X, "calibration"))
+
+
+@pytest.mark.parametrize("about", ["README.md", "readme", "LICENSE.txt", ".DS_Store", ".cache/"])
+def test_hidden_files_and_what_is_written_about_the_data_are_passed_over(tmp_path: Path, about: str) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "a.npz", DATA)
+    beside = tmp_path / "data" / about
+    beside.mkdir() if about.endswith("/") else beside.touch()
+
+    np.testing.assert_array_equal(together(read("data", tmp_path)), DATA)
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.npz", DATA)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("notes.txt", "hello")
+
+    with pytest.raises(DataError, match=r"a\.npz is damaged .*: its member 'notes\.txt' is no array of samples"):
+        read("a.npz", tmp_path, 8)
+
+
+def test_a_nan_in_an_input_of_one_value_a_sample_has_no_index_within_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.float32([0, 1, np.nan]))
+
+    with pytest.raises(DataError, match=r"the first in sample 2\. Repair"):
+        read("a.npy", tmp_path, 8, (TensorSpec("x", F32, ("N",)),))
+
+
 def test_onnx_test_data_needs_no_outputs(tmp_path: Path) -> None:
     for number in (10, 9):
         folder = tmp_path / "data" / f"test_data_set_{number}"
@@ -125,14 +177,14 @@ def test_reading_takes_the_memory_of_a_piece(tmp_path: Path, name: str) -> None:
     assert peak < 1_000_000  # of 16 MB
 
 
-def test_a_nan_is_named_by_file_and_by_its_number_among_all_samples(tmp_path: Path) -> None:
+def test_a_nan_is_named_by_file_and_by_its_number_among_the_samples_of_that_file(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "a.npz", DATA)
     spoiled = DATA.copy()
     spoiled[13, 1] = np.nan
     write(tmp_path / "data" / "b.npy", spoiled)
 
-    with pytest.raises(DataError, match=r"'data', b\.npy: 'x' has 1 NaN .* the first in sample 33 at index \[5, 1\]"):
+    with pytest.raises(DataError, match=r"'data', b\.npy: 'x' has 1 NaN .* the first in sample 13 at its index \[1\]"):
         read("data", tmp_path, 8)
 
 

@@ -151,7 +151,7 @@ def test_a_nonfinite_sample_is_named(odd: float) -> None:
     array[2, 1] = odd
 
     with pytest.raises(
-        DataError, match=r"'x' has 1 NaN or infinite value\(s\), the first in sample 2 at index \[2, 1\]"
+        DataError, match=r"'x' has 1 NaN or infinite value\(s\), the first in sample 2 at its index \[1\]"
     ):
         finite({"x": array}, "calibration")
 
