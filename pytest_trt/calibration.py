@@ -6,7 +6,7 @@ What is held in memory is one piece of the samples, with its activations, and 20
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ from pytest_trt.histogram import SMALLEST, Histogram
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.offered import Items, opener
 from pytest_trt.ranges import Ranges
-from pytest_trt.seen import Seen, silent, sparse
+from pytest_trt.ranges.amax import FP8_LARGEST, INT8_LEVELS, fault_of_scale
+from pytest_trt.seen import Seen, faint, silent, sparse, unbounded
 from pytest_trt.session import open_session
 from pytest_trt.stream import Samples, Stream
 from pytest_trt.threshold import read_method, require_grid, threshold, too_few
@@ -43,6 +44,7 @@ def calibrate(
     method: str = "minmax",
     *,
     precision: str = "int8",
+    needed: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Ranges:
     """The range of each tensor over all samples: its largest |x|, or less where a method clips.
@@ -62,13 +64,15 @@ def calibrate(
             independent, else all of a piece.
         method: how samples become ranges.
         precision: "int8" or "fp8", whose steps mse measures by; entropy knows int8's only.
+        needed: which of the tensors must have a range, all if not given. Of the others, those that no range can hold
+            (NaN, infinite, or too small for a scale) are left out, and it is noted.
         progress: told what is going on.
 
     Raises:
         DataError: no samples, samples that do not fit, a NaN or infinite value among them, inputs that never change, a
             second pass that gives other samples than the first, or a batch of none.
-        LoweringError: the model holds a reduced precision, overflows or makes NaN in fp32 on these samples, or the
-            precision has no ranges, or the method is of no use for it.
+        LoweringError: the model holds a reduced precision, a needed tensor of it overflows or is NaN in fp32 on these
+            samples, the precision has no ranges, or the method is of no use for it.
         SpecError: no such method.
     """
     chosen = read_method(method)
@@ -84,13 +88,15 @@ def calibrate(
     notes: tuple[str, ...] = ()
     with _told(progress) as tell:
         tell(f"{title}: largest values", None)
-        amax, seen = _widest(stream, tensors)
+        widest, seen = _widest(stream, tensors)
+        amax, broken = _held(widest, model, source, needed)
         if passes == 2:
             found = _counted(stream, amax, seen.count, partial(tell, f"{title}: histograms"))
             thin = [name for name, histogram in found.items() if too_few(histogram.counts)]
             notes = sparse(thin, source) if chosen.name == "entropy" else ()
             amax = {**amax, **{name: threshold(histogram, chosen, precision) for name, histogram in found.items()}}
-    return Ranges(amax, source, notes=(*seen.notes(source), *silent(amax, source), *notes))
+    amax, small = _stepped(amax, source, precision, needed)
+    return Ranges(amax, source, notes=(*seen.notes(source), *broken, *small, *notes))
 
 
 def _require_fp32(model: Model) -> None:
@@ -117,13 +123,33 @@ def _widest(stream: Stream, tensors: list[str]) -> tuple[dict[str, float], Seen]
         for found in stream.activations(arrays):
             _widen(amax, found)
     seen.require_moving(stream.source)
-    for name, value in amax.items():
-        if not math.isfinite(value):
-            raise LoweringError(
-                f"{stream.model.source}: tensor {name!r} is NaN or infinite in fp32 for the samples of {stream.source}:"
-                " no range can hold it. Look for NaN weights, or inputs of the wrong scale."
-            )
     return amax, seen
+
+
+def _held(
+    amax: dict[str, float], model: Model, source: str, needed: Collection[str] | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The ranges that are numbers, and a sentence on tensors that have none and need none."""
+    broken = [name for name, value in amax.items() if not math.isfinite(value)]
+    fatal = next((name for name in broken if needed is None or name in needed), None)
+    if fatal is not None:
+        raise LoweringError(
+            f"{model.source}: tensor {fatal!r} is NaN or infinite in fp32 for the samples of {source}:"
+            " no range can hold it. Look for NaN weights, or inputs of the wrong scale."
+        )
+    return {name: value for name, value in amax.items() if name not in broken}, unbounded(broken, source)
+
+
+def _stepped(
+    amax: dict[str, float], source: str, precision: str, needed: Collection[str] | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The ranges that have a scale or are 0, and what there is to say of the others, and of zeros."""
+    steps = INT8_LEVELS if precision == "int8" else FP8_LARGEST
+    small = [name for name, value in amax.items() if value and fault_of_scale(value / steps)]
+    zero = [name for name in small if needed is None or name in needed]
+    left = [name for name in small if name not in zero]
+    notes = (*silent(amax, source), *faint(zero, source, "taken for zero"), *faint(left, source, "left out"))
+    return {name: 0.0 if name in zero else value for name, value in amax.items() if name not in left}, notes
 
 
 def _counted(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.feeds import Arrays
 
-__all__ = ["Seen", "silent", "sparse"]
+__all__ = ["Seen", "faint", "silent", "sparse", "unbounded"]
 
 _FEW = 8
 
@@ -94,8 +94,7 @@ def silent(amax: Mapping[str, float], source: str) -> tuple[str, ...]:
     names = [name for name, value in amax.items() if value == 0]
     if not names:
         return ()
-    count = f"{len(names)} tensors are" if len(names) > 1 else "1 tensor is"
-    return (f"{count} zero over all samples of {source}, and would be clipped elsewhere: {_listed(names)}.",)
+    return (f"{_counted(names)} zero over all samples of {source}, and would be clipped elsewhere: {_listed(names)}.",)
 
 
 def sparse(names: list[str], source: str) -> tuple[str, ...]:
@@ -107,6 +106,30 @@ def sparse(names: list[str], source: str) -> tuple[str, ...]:
         f"{count} too few values over the samples of {source} for entropy, so that the largest value counts:"
         f" {_listed(names)}. More samples would change that.",
     )
+
+
+def unbounded(names: list[str], source: str) -> tuple[str, ...]:
+    """A sentence that names tensors without a range, which none of the quantised operators reads, if there are any."""
+    if not names:
+        return ()
+    return (
+        f"{_counted(names)} NaN or infinite in fp32 for the samples of {source} and left out, since nothing that is"
+        f" quantised needs a range there: {_listed(names)}.",
+    )
+
+
+def faint(names: list[str], source: str, fate: str) -> tuple[str, ...]:
+    """A sentence that names tensors whose scale would be subnormal, and says what becomes of them, if there are any."""
+    if not names:
+        return ()
+    return (
+        f"{_counted(names)} so small over the samples of {source} that no float32 holds the scale,"
+        f" and {fate}: {_listed(names)}.",
+    )
+
+
+def _counted(names: list[str]) -> str:
+    return f"{len(names)} tensors are" if len(names) > 1 else "1 tensor is"
 
 
 def _listed(names: list[str]) -> str:

@@ -215,6 +215,13 @@ def test_tensors_that_are_always_zero_are_noted_and_counted() -> None:
         assert "'r1'" in found.notes[0]
 
 
+def test_needed_tensors_too_small_for_a_scale_are_taken_for_zero_and_noted() -> None:
+    for method in METHODS:
+        found = ranges([{"x": networks.images(8) * np.float32(1e-41)}], method)
+        assert found.amax["x"] == 0.0
+        assert any("so small" in note and "taken for zero: 'x'" in note for note in found.notes)
+
+
 def test_a_nan_in_a_list_is_named_by_its_number_among_all_samples() -> None:
     spoiled = networks.images(4)
     spoiled[3, 1, 0, 0] = np.nan

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -179,6 +180,101 @@ def test_bad_input_is_a_message_and_writes_nothing(folder: Path, words: tuple[st
     assert "Traceback" not in found.output
     assert not list(folder.glob("x.*"))
     assert not list(folder.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(("output", "told"), [
+    ("x.csv", ".csv"),
+    ("x", "the suffix says no format"),
+    ("net.onnx/x.txt", "net.onnx is a file"),
+    ("net.onnx/more/x.txt", "net.onnx is a file"),
+    ("folder.txt", "it is a folder"),
+])  # fmt: skip
+def test_what_cant_be_written_is_told_before_samples_are_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, output: str, told: str
+) -> None:
+    (folder / "folder.txt").mkdir()
+    monkeypatch.setattr("pytest_trt.stream.run", lambda *_: pytest.fail("samples were run"))
+
+    found = calibrated(output=output)
+
+    assert found.exit_code == 2, found.output
+    assert told in found.output
+
+
+def test_a_folder_that_is_closed_is_told_before_samples_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda _, mode, **__: not mode & os.W_OK)
+    monkeypatch.setattr("pytest_trt.stream.run", lambda *_: pytest.fail("samples were run"))
+
+    found = calibrated()
+
+    assert found.exit_code == 2, found.output
+    assert "nothing may be written into" in found.output
+
+
+def masked(folder: Path, between: str) -> None:
+    """net.onnx, where m says no, puts -inf before an operator of this kind, which a MatMul reads."""
+    first = onnx.helper.make_node("Where", ["m", "x", "mask"], ["s"])
+    between_them = onnx.helper.make_node(between, ["s"], ["p"])
+    last = onnx.helper.make_node("MatMul", ["p", "w"], ["y"])
+    networks.save(
+        networks.model(
+            [first, between_them, last],
+            {"x": (networks.FLOAT, ["N", 4]), "m": (onnx.TensorProto.BOOL, ["N", 4])},
+            {"y": (networks.FLOAT, ["N", 4])},
+            {"mask": np.float32(-np.inf), "w": np.eye(4, dtype=np.float32)},
+        ),
+        folder / "net.onnx",
+    )
+    draw = np.random.default_rng(0)
+    m = draw.random((16, 4)) > 0.3
+    m[:, 0] = True
+    np.savez(folder / "calibration.npz", x=draw.standard_normal((16, 4)).astype(np.float32), m=m)
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy"])
+def test_a_mask_of_minus_infinity_that_nothing_quantised_reads_is_left_out_and_noted(folder: Path, method: str) -> None:
+    masked(folder, "Softmax")
+
+    found = calibrated("--method", method)
+
+    assert found.exit_code == 0, found.output
+    assert "1 tensor is NaN or infinite in fp32" in found.output
+    assert ": 's'." in found.output
+    assert set(read_ranges(folder / "ranges.txt", "here").amax) == {"x", "p", "y"}
+    assert lowered("int8", "--ranges", "ranges.txt").exit_code == 0
+
+
+def test_an_infinity_that_something_quantised_reads_is_an_error(folder: Path) -> None:
+    masked(folder, "Abs")
+
+    found = calibrated()
+
+    assert found.exit_code == 2
+    assert "is NaN or infinite in fp32" in found.output
+    assert not (folder / "ranges.txt").exists()
+
+
+@pytest.mark.parametrize("suffix", ["txt", "cache"])
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_tensor_too_small_for_a_scale_that_nothing_needs_is_left_out_and_noted(
+    folder: Path, suffix: str, precision: str
+) -> None:
+    nodes = [
+        onnx.helper.make_node("Mul", ["x", "e"], ["t"]),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+        onnx.helper.make_node("Sub", ["h", "t"], ["y"]),
+    ]
+    ends = {"x": (networks.FLOAT, ["N", 4])}, {"y": (networks.FLOAT, ["N", 4])}
+    weights = {"e": np.float32(1e-38), "w": np.eye(4, dtype=np.float32)}
+    networks.save(networks.model(nodes, *ends, weights), folder / "net.onnx")
+    np.savez(folder / "calibration.npz", x=np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32))
+
+    found = calibrated("--precision", precision, output=f"ranges.{suffix}")
+
+    assert found.exit_code == 0, found.output
+    assert "1 tensor is so small" in found.output
+    assert "left out: 't'." in found.output
+    assert set(read_ranges(folder / f"ranges.{suffix}", "here").amax) == {"x", "h", "y"}
 
 
 def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pytest_trt.cli.ranges import about, facts
 from pytest_trt.cli.said import as_json, say, watched
+
+if TYPE_CHECKING:
+    from pytest_trt.model import Model
 
 __all__ = ["command"]
 
@@ -39,6 +43,8 @@ def command(
 ) -> None:
     """Run DATA through MODEL and write the ranges of its activations.
 
+    Activations that no range can hold, such as a mask of -inf, are left out where nothing that is quantised reads them.
+
     DATA is an .npz, .npy or .safetensors file, a folder of them or of ONNX test data, or module:function.
     """
     from pytest_trt.calibration import calibrate
@@ -47,12 +53,34 @@ def command(
     from pytest_trt.model import load
     from pytest_trt.pieces import pieces
     from pytest_trt.precision import Precision
-    from pytest_trt.ranges import write_ranges
+    from pytest_trt.ranges import require_writable, write_ranges
 
+    require_writable(output)
     converted = at_opset(load(model), Precision.parse(precision))
     samples = partial(pieces, data, Path.cwd(), converted.inputs, "calibration data")
     tensors = float_activations(converted.proto)
-    ranges = calibrate(converted, tensors, samples, data, batch, method, precision=precision, progress=watched())
+    ranges = calibrate(
+        converted,
+        tensors,
+        samples,
+        data,
+        batch,
+        method,
+        precision=precision,
+        needed=_needed(converted),
+        progress=watched(),
+    )
     write_ranges(ranges, output)
     told = {**facts(ranges), "method": method, "output": str(output)}
     say([*about(ranges), f"wrote {output}"], told, json_wanted=as_json)
+
+
+def _needed(model: Model) -> list[str] | None:
+    """The tensors that lowering gives Q/DQ; None, which is all, where it would refuse the model."""
+    from pytest_trt.errors import LoweringError
+    from pytest_trt.lowering.qdq import quantised_activations
+
+    try:
+        return quantised_activations(model.proto)
+    except LoweringError:
+        return None

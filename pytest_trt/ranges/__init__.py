@@ -9,9 +9,18 @@ amax is no 127 times a float32 (those of samples, or of fp8) are rounded there a
 from __future__ import annotations
 
 from pytest_trt.ranges.amax import Ranges
-from pytest_trt.ranges.files import is_ranges_file, read_ranges, write_ranges
+from pytest_trt.ranges.files import is_ranges_file, read_ranges, require_writable, write_ranges
 from pytest_trt.ranges.qdq import ranges_of_graph
 from pytest_trt.ranges.scale import same_scale
 from pytest_trt.ranges.selection import select
 
-__all__ = ["Ranges", "is_ranges_file", "ranges_of_graph", "read_ranges", "same_scale", "select", "write_ranges"]
+__all__ = [
+    "Ranges",
+    "is_ranges_file",
+    "ranges_of_graph",
+    "read_ranges",
+    "require_writable",
+    "same_scale",
+    "select",
+    "write_ranges",
+]

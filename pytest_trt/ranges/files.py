@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["is_ranges_file", "read_ranges", "write_ranges"]
+__all__ = ["is_ranges_file", "read_ranges", "require_writable", "write_ranges"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,27 @@ def read_ranges(path: Path, where: str) -> Ranges:
     format_ = _FORMATS[_format_of(data, path)]
     found = format_.read(data, path, f"{where} ({format_.label})")
     return replace(found, notes=(*_unexpected(path, format_), *found.notes, *_passed_over(found)))
+
+
+def require_writable(path: Path, format: str | None = None) -> None:
+    """Refuse what :func:`write_ranges` could not write, before there is anything to write.
+
+    Args:
+        path: the file; folders that are not there yet would be made.
+        format: as for :func:`write_ranges`.
+
+    Raises:
+        SpecError: there is no such format.
+        DataError: the suffix is of none, it is a folder, or its folder can't be written to.
+    """
+    _writer(path, format)
+    if path.is_dir():
+        raise DataError(f"{path} can't be written: it is a folder. Name a file in it.")
+    folder = next(parent for parent in (*path.parents, path.parent) if parent.exists())
+    if not folder.is_dir():
+        raise DataError(f"{path} can't be written: {folder} is a file.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"{path} can't be written: nothing may be written into {folder}.")
 
 
 def write_ranges(ranges: Ranges, path: Path, format: str | None = None) -> None:
