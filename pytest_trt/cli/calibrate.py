@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_trt.cli.ranges import about, facts
-from pytest_trt.cli.said import as_json, say, watched
+from pytest_trt.cli.said import as_json, force_cache, require_free, require_header_heeded, say, watched
 
 if TYPE_CHECKING:
     from pytest_trt.model import Model
@@ -37,9 +38,19 @@ _FILE = click.Path(path_type=Path)
     help="What the ranges are for.",
 )
 @click.option("--batch", type=click.IntRange(min=1), help="The most samples at once where the first axis is dynamic.")
+@click.option("--header", default="", help="First line of a cache, such as TRT-100300-EntropyCalibration2.")
+@force_cache
 @as_json
 def command(
-    model: Path, data: str, output: Path, method: str, precision: str, batch: int | None, as_json: bool
+    model: Path,
+    data: str,
+    output: Path,
+    method: str,
+    precision: str,
+    batch: int | None,
+    header: str,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Run DATA through MODEL and write the ranges of its activations.
 
@@ -55,6 +66,8 @@ def command(
     from pytest_trt.precision import Precision
     from pytest_trt.ranges import require_writable, write_ranges
 
+    require_free(output, force, model, Path(data))
+    require_header_heeded(header, output)
     require_writable(output)
     converted = at_opset(load(model), Precision.parse(precision))
     samples = partial(pieces, data, Path.cwd(), converted.inputs, "calibration data")
@@ -70,7 +83,7 @@ def command(
         needed=_needed(converted),
         progress=watched(),
     )
-    write_ranges(ranges, output)
+    write_ranges(replace(ranges, made_by=header), output)
     told = {**facts(ranges), "method": method, "output": str(output)}
     say([*about(ranges), f"wrote {output}"], told, json_wanted=as_json)
 

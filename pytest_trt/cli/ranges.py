@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, force_cache, require_free, say
+from pytest_trt.cli.said import as_json, force_cache, require_free, require_header_heeded, say
 
 if TYPE_CHECKING:
     from pytest_trt.ranges import Ranges
@@ -51,8 +51,7 @@ def convert(file: Path, output: Path, header: str | None, force: bool, as_json: 
     """Write the ranges of FILE in another format."""
     from pytest_trt.ranges import read_ranges, write_ranges
 
-    if header and output.suffix != ".cache":
-        raise click.UsageError(f"--header is the first line of a TensorRT calibration cache, and {output} is none.")
+    require_header_heeded(header, output)
     require_free(output, force, file)
     ranges = read_ranges(file, str(file))
     ranges = replace(ranges, made_by=header or ranges.made_by)

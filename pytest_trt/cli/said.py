@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["as_json", "force_cache", "require_free", "say", "watched", "written"]
+__all__ = ["as_json", "force_cache", "require_free", "require_header_heeded", "say", "watched", "written"]
 
 _SECONDS_BETWEEN = 0.2
 
@@ -30,6 +30,12 @@ def require_free(output: Path, force: bool, *sources: Path | None) -> None:
             raise click.UsageError(f"{output} is what is read: name another file with -o.")
     if output.suffix == ".cache" and output.exists() and not force:
         raise click.UsageError(f"{output} is there already, and may be TensorRT's own: name another, or add --force.")
+
+
+def require_header_heeded(header: str | None, output: Path) -> None:
+    """Refuse the first line of a cache for what is none."""
+    if header and output.suffix != ".cache":
+        raise click.UsageError(f"--header is the first line of a TensorRT calibration cache, and {output} is none.")
 
 
 def say(lines: Iterable[str], facts: Mapping[str, Any], *, json_wanted: bool) -> None:
