@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.errors import DataError
 from pytest_trt.feeds import Arrays, finite, fit, samples_in, split
 from pytest_trt.independent import has_fixed_batch, independent
 from pytest_trt.offered import pieces_of
@@ -92,15 +93,18 @@ class Stream:
             self.at_once = _BATCH
         elif any(samples_in(part, self.model.inputs) == _PIECE for part in first) and not has_fixed_batch(self.model):
             self.most = None  # the pieces may have been cut where nothing may be
-            return self._reopened(first)
+            return self._reopened(first, found)
         return chain(first, found)
 
-    def _reopened(self, first: list[Arrays]) -> Iterable[Arrays]:
+    def _reopened(self, first: list[Arrays], rest: Iterator[Arrays]) -> Iterable[Arrays]:
         """All samples as they come. What an iterator made once has given already is not lost: it goes before."""
         found = self._opened()
         again: list[Arrays] = []
-        while self._count(again) < self._count(first) and (part := next(found, None)) is not None:
-            again.append(part)
+        try:
+            while self._count(again) < self._count(first) and (part := next(found, None)) is not None:
+                again.append(part)
+        except DataError:  # it was read to its end, or the rest of the first reading has the same fault
+            return chain(first, again, rest)
         return chain([] if self._begin_alike(first, again) else first, again, found)
 
     def _count(self, pieces: list[Arrays]) -> int:

@@ -118,6 +118,18 @@ def test_what_can_be_read_once_loses_nothing_where_samples_are_not_independent(k
     assert range_of(summing(), "c", given) == range_of(summing(), "c", list(loud_first()))
 
 
+def test_an_iterator_made_once_that_is_at_its_end_after_a_first_look_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n"
+        "once = iter([{'x': np.full((8, 4), size, 'f')} for size in (100, 1, 2, 3)])\n"
+        "def get(): return once\n"
+    )
+
+    found = range_of(summing(), "c", lambda most: pieces("data:get", tmp_path, summing().inputs, "calibration", most))
+
+    assert found == 800
+
+
 def test_other_samples_at_each_reading_lose_none_of_the_first() -> None:
     readings = iter([[{"x": 100 * drawn(8, 4)}], [{"x": drawn(8, 4)}] * 3])
 
