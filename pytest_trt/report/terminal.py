@@ -11,6 +11,7 @@ Record = dict[str, Any]
 _HEAD = (
     "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "verdict",
 )  # fmt: skip
+_MOST = 5
 _OPTIONAL = ("top-1", "accuracy", "layers")
 
 
@@ -38,13 +39,40 @@ def message(record: Record) -> str:
     """Why a case did not pass, to be read top down: verdict, identity, counts, worst elements, what to do."""
     title = f"{record['case']} at {_asked(record)} on {backend_label(record)}"
     if record["verdict"] == "error":
-        return f"{title}: could not be judged, which is never a pass.\n{record['kind']}: {record['message']}"
-    parts = [f"{title}: FAILED, outside tolerance"]
+        parts = [f"{title}: could not be judged, which is never a pass.", f"{record['kind']}: {record['message']}"]
+        return "\n".join([*parts, *_findings(record)])
+    outside = any(output["reasons"] for output in record["outputs"].values())
+    parts = [f"{title}: FAILED, {'outside' if outside else 'inside its'} tolerance{'' if outside else ' and wrong'}"]
+    parts += _findings(record)
     for name, output in record["outputs"].items():
         if output["reasons"]:
             parts += _output(name, output)
     golden = record["provenance"].get("golden")
-    return "\n".join([*parts, *_engine(record), f"  golden: {golden}", f"  {record['accept']}"])
+    parts += [*_hops(record), *_engine(record), f"  golden: {golden}"]
+    return "\n".join([*parts, *([f"  {record['accept']}"] if record["accept"] else [])])
+
+
+def _findings(record: Record) -> list[str]:
+    """The findings, the reason first; those whose words the error says already are told by their code."""
+    lines = []
+    for finding in record["findings"][:_MOST]:
+        said = finding["message"] == record["message"]
+        lines.append(f"  {finding['code']} {finding['severity']}: {'as above' if said else finding['message']}")
+        lines += [f"    {finding['remedy']}"] if finding["remedy"] and not said else []
+    more = len(record["findings"]) - _MOST
+    return [*lines, f"  ... and {more} more, in the record"] if more > 0 else lines
+
+
+def _hops(record: Record) -> list[str]:
+    """The error of each step, where there is more than one, on its worst output."""
+    steps: dict[str, float] = {}
+    for hop in record["hops"]:
+        name = f"{hop['from']} -> {hop['to']}"
+        steps[name] = max(steps.get(name, 0.0), float(hop["rel_rms"]))
+    if len(steps) < 2 and not record["blame"]:
+        return []
+    told = ", ".join(f"{name} {_number(error, 2)}" for name, error in steps.items())
+    return [f"  hops: {told}{'; to blame: ' + record['blame'] if record['blame'] else ''}"]
 
 
 def _asked(record: Record) -> str:
