@@ -110,10 +110,10 @@ def test_a_channel_that_holds_the_signal_may_hold_the_error() -> None:
     assert codes(loud * np.float32(1.02) + np.float32(0.01) * MAPS, loud) == ["TRT302"]
 
 
-@pytest.mark.parametrize(("place", "rows"), [("border", slice(0, 1)), ("corner", slice(1, 5))])
-def test_an_error_at_the_border_or_in_a_corner_is_named(place: str, rows: slice) -> None:
+@pytest.mark.parametrize(("place", "rows", "columns"), [("border", 0, 12), ("corner", 2, 5)])
+def test_an_error_at_the_border_or_in_a_corner_is_named(place: str, rows: int, columns: int) -> None:
     broken = MAPS.copy()
-    broken[:, :, rows, :5] += NOISE[:5, :5].mean() + 1
+    broken[:, :, rows, :columns] += 1
 
     first = found(broken, MAPS)[0]
 

@@ -77,6 +77,7 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
 
 def concentrated(evidence: Evidence) -> Iterator[Finding]:
     """TRT306: nearly all of the error is in one channel, class, sample, corner or at the border."""
+    hop = blamed(evidence.hops)
     for seen in evidence.observed:
         place = seen.place
         if place is not None and place.share >= _CONCENTRATED and place.fair <= _FAIR:
@@ -84,7 +85,7 @@ def concentrated(evidence: Evidence) -> Iterator[Finding]:
                 "TRT306",
                 Severity.ERROR,
                 f"{100 * place.share:.3g} % of the squared error of output {seen.output!r} is {_where(place)}, where"
-                f" {100 * place.fair:.2g} % would be its share{_like(seen)}.",
+                f" {100 * place.fair:.2g} % would be its share{_blame(hop)}{_like(seen)}.",
                 _mend_place(place),
                 {
                     "output": seen.output,
@@ -99,6 +100,7 @@ def concentrated(evidence: Evidence) -> Iterator[Finding]:
 
 def bias(evidence: Evidence) -> Iterator[Finding]:
     """TRT304: the error leans one way, over all elements or at each position alike in every sample."""
+    hop = blamed(evidence.hops)
     for seen in evidence.observed:
         lean = seen.lean
         if lean is None or max(lean.share - _LEANS, lean.by_position - _BY_POSITION) < 0:
@@ -112,7 +114,7 @@ def bias(evidence: Evidence) -> Iterator[Finding]:
             "TRT304",
             Severity.ERROR,
             f"output {seen.output!r} {told}, which explains {100 * max(lean.share, lean.by_position):.3g} % of the"
-            f" squared error: a systematic shift, and no rounding{_like(seen)}.",
+            f" squared error: a systematic shift, and no rounding{_blame(hop)}{_like(seen)}.",
             "Look for a bias, an offset or statistics (BatchNorm, normalisation) that are lost or of another model.",
             {
                 "output": seen.output,
