@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_trt.precision import Precision
+    from pytest_trt.quantised import Quantised
 
 __all__ = ["Evidence"]
 
@@ -21,6 +22,7 @@ class Evidence:
         held: the precision that the file under test holds: fp32 where it was lowered from it.
         backend: what ran it.
         simulated: whether no engine was built.
+        quantised: what int8 or fp8 stands on.
     """
 
     case: str
@@ -28,3 +30,4 @@ class Evidence:
     held: str
     backend: str
     simulated: bool
+    quantised: Quantised | None = None
