@@ -18,6 +18,7 @@ __all__ = ["Grid", "Tally", "TensorStatistics"]
 
 _WHOLE = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 _FLOATS = {"fp8": (ml_dtypes.float8_e4m3fn, FP8_LARGEST), "fp8-e5m2": (ml_dtypes.float8_e5m2, 57344)}
+_FLOAT_DB = 31.0  # three bits of significand
 _BLOCK = 1 << 16  # values at once: what is made of them stays in the CPU's cache
 
 
@@ -78,11 +79,13 @@ class TensorStatistics:
         nonfinite: how many of those.
         amax: largest |x|, in the tensor's own unit.
         rms: root of the mean square, in the tensor's own unit.
-        saturation: share of the values that lie beyond the grid's ends.
+        saturation: share of the values that lie more than half a step beyond the grid's ends: nearer ones lose no more
+            than rounding takes of others.
         utilisation: the grid's range over the largest |x|; infinite where all are 0.
         sqnr_db: power of the values over that of what the grid makes wrong, in dB; infinite where that is 0.
         clipped: share of the wrong power that comes of the values beyond the ends.
-        attainable_db: the SQNR that a range of just the largest |x| would give, in dB, by the noise of even rounding.
+        attainable_db: the SQNR that a range of just the largest |x| would give, in dB: by even rounding to whole steps,
+            or of E4M3's three bits, whose steps grow with the value.
     """
 
     values: int
@@ -135,7 +138,7 @@ class Tally:
             utilisation=self.grid.amax / self._amax if self._amax else math.inf,
             sqnr_db=_decibels(power, wrong),
             clipped=self._clipped / wrong if wrong else 0.0,
-            attainable_db=_decibels(power, rounding),
+            attainable_db=_FLOAT_DB if self.grid.is_float else _decibels(power, rounding),
         )
 
     def _add(self, block: NDArray[np.float32]) -> None:
@@ -153,6 +156,7 @@ class Tally:
         self._amax = max(self._amax, largest)
         self._power += float(np.dot(wide := block.astype(np.float64), wide))
         self._wrong += float(np.dot(wrong, wrong))
+        low, high = low - self.grid.scale / 2, high + self.grid.scale / 2
         if block.max() > high or block.min() < low:
             beyond = (block > high) | (block < low)
             self._beyond += int(beyond.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_trt.findings import calibration
 from pytest_trt.findings.evidence import Evidence
 from pytest_trt.findings.finding import Finding, Severity
 
@@ -14,7 +15,7 @@ __all__ = ["RULES", "Evidence", "Finding", "Rule", "Severity", "diagnose"]
 
 Rule = "Callable[[Evidence], Iterable[Finding]]"
 
-RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = ()
+RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (*calibration.RULES,)
 """All rules, those that name a cause before those that name a sign of one: the first finding is the reason."""
 
 
