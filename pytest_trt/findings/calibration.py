@@ -28,8 +28,7 @@ _LOW_DB = 28.0
 _LOST_DB = 6.0
 _FAR_LOST_DB = 9.0
 
-_PLACEHOLDERS_OF = 8
-_FEWEST_PLACEHOLDERS = 3
+_FEWEST_OF_ONE, _FEWEST_OF_TWO = 3, 4
 _FEW_SAMPLES = 8
 
 
@@ -238,10 +237,7 @@ def _are_placeholders(found: Quantised) -> bool:
     distinct = len({tensor.grid.scale for tensor in tensors})
     if not tensors or distinct > 2 or all(_is_explained(tensor) for tensor in tensors):
         return False
-    if len(tensors) >= _PLACEHOLDERS_OF:
-        return True
-    few = len(tensors) >= _FEWEST_PLACEHOLDERS and distinct < max(2, len(tensors) - 1)
-    return few and any(_fault(tensor) for tensor in tensors)
+    return len(tensors) >= (_FEWEST_OF_ONE if distinct == 1 else _FEWEST_OF_TWO)
 
 
 def _is_explained(tensor: QuantisedTensor) -> bool:
