@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from pytest_trt.errors import BackendError, DataError, LoweringError
-from pytest_trt.feeds import Arrays, finite, fit, samples_in, split
+from pytest_trt.feeds import Arrays, conform, finite, fit, samples_in, split
 from pytest_trt.histogram import SMALLEST, Histogram
 from pytest_trt.ranges import Ranges
 from pytest_trt.seen import Seen, silent, sparse
@@ -27,7 +27,7 @@ from pytest_trt.threshold import read_method, require_grid, threshold, too_few
 if TYPE_CHECKING:
     from pytest_trt.model import Model
 
-__all__ = ["Progress", "Samples", "calibrate"]
+__all__ = ["Progress", "Samples", "activations", "calibrate"]
 
 Samples = Callable[[int | None], Iterable[Arrays]]
 """Opens calibration samples anew for each pass: given the most samples wanted at once along axis 0 (None: as they
@@ -94,6 +94,35 @@ def calibrate(
             notes = sparse(thin, source) if chosen.name == "entropy" else ()
             amax = {**amax, **{name: threshold(histogram, chosen, precision) for name, histogram in found.items()}}
     return Ranges(amax, source, notes=(*seen.notes(source), *silent(amax, source), *notes))
+
+
+def activations(
+    model: Model, tensors: Iterable[str], runs: Iterable[Arrays], batch: int | None = None
+) -> Iterator[Arrays]:
+    """The named tensors, a few samples at a time, so that memory holds those of one piece.
+
+    Args:
+        model: what computes them; onnxruntime runs it as it is written.
+        tensors: names of inputs, and of what the nodes compute.
+        runs: arrays by input name; floats of another width are cast.
+        batch: the most samples at once where the first axis is dynamic; if not given, 4 where samples are
+            independent, else all of a run.
+
+    Raises:
+        DataError: a run does not fit.
+        ModelError: onnxruntime refuses the graph.
+        BackendError: onnxruntime fails while running.
+    """
+    wanted, fed = list(tensors), {spec.name for spec in model.inputs}
+    session = open_session(_with_outputs(model.proto, [name for name in wanted if name not in fed]), model.source)
+    at_once = batch
+    for number, run_ in enumerate(runs):
+        arrays = conform(run_, model.inputs, "samples")
+        if not number and batch is None and _independent(session, model, arrays):
+            at_once = _BATCH
+        for feeds in split(arrays, model.inputs, at_once):
+            found = {**run(session, model, feeds), **feeds}
+            yield {name: found[name] for name in wanted}
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_trt.findings import golden, numerics, precision, reproducibility
+from pytest_trt.findings import calibration, golden, numerics, precision, reproducibility
 from pytest_trt.findings.codes import CODES, Choice, read_codes
 from pytest_trt.findings.evidence import Evidence
 from pytest_trt.findings.finding import Finding, Severity
@@ -17,6 +17,7 @@ __all__ = ["CODES", "RULES", "Choice", "Evidence", "Finding", "Rule", "Severity"
 Rule = "Callable[[Evidence], Iterable[Finding]]"
 
 RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
+    *calibration.RULES,
     *precision.RULES,
     *golden.RULES,
     *reproducibility.RULES,

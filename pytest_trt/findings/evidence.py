@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_trt.layer import Layer
     from pytest_trt.observed import Observed
     from pytest_trt.precision import Precision
+    from pytest_trt.quantised import Quantised
     from pytest_trt.repeated import Repeated
 
 __all__ = ["Evidence", "Origin", "Refusal"]
@@ -60,6 +61,7 @@ class Evidence:
         overflow: what the golden says of this precision, where it overflows.
         origin: the first tensor that is not finite, where that was looked for.
         repeated: what came of running, loading and building again.
+        quantised: what int8 or fp8 stands on.
     """
 
     case: str
@@ -76,3 +78,4 @@ class Evidence:
     overflow: str = ""
     origin: Origin | None = None
     repeated: Repeated | None = None
+    quantised: Quantised | None = None
