@@ -269,6 +269,12 @@ OPTIONS = (
         {"action": "store_true"},
     ),
     Option(
+        "localise",
+        "Compare all tensors with those of fp32 for passed cases too, and name the worst; failed ones always are.",
+        "bool",
+        {"action": "store_true"},
+    ),
+    Option(
         "require-engine",
         "Fail where no engine was built: simulated results do not count.",
         "bool",

@@ -38,6 +38,7 @@ __all__ = [
     "golden_dir",
     "how_for",
     "ini_precisions",
+    "localise_always",
     "lowering_for",
     "models",
     "models_alone",
@@ -234,6 +235,11 @@ def report_file(config: pytest.Config) -> Path | None:
         return Path(config.invocation_params.dir, given)
     ini = _ini(config, "report")
     return _ini_folder(config) / ini if ini else None
+
+
+def localise_always(config: pytest.Config) -> bool:
+    """Whether the tensors of passed cases are compared too."""
+    return bool(config.getoption("trt_localise") or config.getini("trt_localise"))
 
 
 def require_engine(config: pytest.Config) -> bool:

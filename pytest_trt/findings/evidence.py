@@ -1,4 +1,4 @@
-"""Evidence: all that rules may look at, gathered before the first of them is asked; each part is None if it is not known."""
+"""Evidence: all that rules may look at, gathered before the first of them is asked; each part is None if not known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_trt.localise import Located
     from pytest_trt.precision import Precision
 
 __all__ = ["Evidence"]
@@ -21,6 +22,8 @@ class Evidence:
         held: the precision that the file under test holds: fp32 where it was lowered from it.
         backend: what ran it.
         simulated: whether no engine was built.
+        located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
+            compared.
     """
 
     case: str
@@ -28,3 +31,4 @@ class Evidence:
     held: str
     backend: str
     simulated: bool
+    located: tuple[Located, ...] | None = None
