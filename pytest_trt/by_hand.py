@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends import Backend, Engine
     from pytest_trt.case import Case
-    from pytest_trt.diagnosis import Built
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
     from pytest_trt.layer import Layer
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
+    from pytest_trt.trial import Built
     from pytest_trt.verdict import Verdict
 
 __all__ = ["GoldenCheck", "open_engine", "open_golden_check"]

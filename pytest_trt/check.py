@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_trt.backends import DEFAULT, Planner, choose, known_backend
-from pytest_trt.diagnosis import Built, Scrutiny, Trial, diagnosed, refusal
+from pytest_trt.diagnosis import diagnosed, refusal
 from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtError
 from pytest_trt.honoured import asked_of, require_honoured
 from pytest_trt.how import how_of, recipe_of, require_heeded
@@ -26,6 +26,7 @@ from pytest_trt.precision import Precision
 from pytest_trt.ranges import is_ranges_file
 from pytest_trt.reference import subject_of
 from pytest_trt.samples import read
+from pytest_trt.trial import Built, Scrutiny, Trial
 from pytest_trt.verdict import Verdict
 
 if TYPE_CHECKING:

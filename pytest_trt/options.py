@@ -313,6 +313,12 @@ OPTIONS = (
         {"metavar": "N", "type": _checked(known_count)},
     ),
     Option(
+        "localise",
+        "Compare all tensors with those of fp32 for passed cases too, and name the worst; failed ones always are.",
+        "bool",
+        {"action": "store_true"},
+    ),
+    Option(
         "require-engine",
         "Fail where no engine was built: simulated results do not count.",
         "bool",

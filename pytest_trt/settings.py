@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_trt.case import Case
-    from pytest_trt.diagnosis import Scrutiny
     from pytest_trt.how import How
+    from pytest_trt.trial import Scrutiny
 
 __all__ = [
     "backend_for",
@@ -41,6 +41,7 @@ __all__ = [
     "golden_dir",
     "how_for",
     "ini_precisions",
+    "localise_always",
     "lowering_for",
     "models",
     "models_alone",
@@ -243,6 +244,11 @@ def report_file(config: pytest.Config) -> Path | None:
     return _ini_folder(config) / ini if ini else None
 
 
+def localise_always(config: pytest.Config) -> bool:
+    """Whether the tensors of passed cases are compared too."""
+    return bool(config.getoption("trt_localise") or config.getini("trt_localise"))
+
+
 def require_engine(config: pytest.Config) -> bool:
     """Whether simulated results are failures."""
     return bool(config.getoption("trt_require_engine") or config.getini("trt_require_engine"))
@@ -250,11 +256,12 @@ def require_engine(config: pytest.Config) -> bool:
 
 def scrutiny(config: pytest.Config) -> Scrutiny:
     """Which findings count, and how closely cases are looked at; the command line's codes replace the ini file's."""
-    from pytest_trt.diagnosis import Scrutiny
     from pytest_trt.findings.codes import Choice
+    from pytest_trt.trial import Scrutiny
 
     count = config.getoption("trt_rebuilds") or _ini(config, "rebuilds") or "0"
-    return Scrutiny(Choice(_codes(config, "select"), _codes(config, "ignore")), rebuilds=int(count))
+    choice = Choice(_codes(config, "select"), _codes(config, "ignore"))
+    return Scrutiny(choice, localise_always(config), int(count))
 
 
 def _codes(config: pytest.Config, name: str) -> tuple[str, ...]:

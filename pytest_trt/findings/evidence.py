@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_trt.half import HalfWeights
     from pytest_trt.hops import Hop
     from pytest_trt.layer import Layer
+    from pytest_trt.localise import Located
     from pytest_trt.observed import Observed
     from pytest_trt.precision import Precision
     from pytest_trt.quantised import Quantised
@@ -62,6 +63,8 @@ class Evidence:
         origin: the first tensor that is not finite, where that was looked for.
         repeated: what came of running, loading and building again.
         quantised: what int8 or fp8 stands on.
+        located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
+            compared.
     """
 
     case: str
@@ -79,3 +82,4 @@ class Evidence:
     origin: Origin | None = None
     repeated: Repeated | None = None
     quantised: Quantised | None = None
+    located: tuple[Located, ...] | None = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 _TOLD = 3
+_ACROSS = "engine plan file across different"
 
 
 def rerun(evidence: Evidence) -> Iterator[Finding]:
@@ -68,6 +69,15 @@ def foreign(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "TRT404", Severity.ERROR, why.message, "Build the plan with this release on this GPU.", dict(why.facts)
         )
+    for warning in evidence.warnings:
+        if _ACROSS in warning:
+            yield Finding(
+                "TRT404",
+                Severity.WARNING,
+                f"the plan was built for another GPU than runs it: {warning}",
+                "Build it on the GPU that runs it, or with a hardware compatibility level.",
+                {"warning": warning},
+            )
 
 
 RULES = (foreign, reload, rebuild, rerun)
