@@ -29,6 +29,8 @@ __all__ = ["SCHEMA", "document", "environment", "record_of", "write"]
 
 SCHEMA = 1
 
+_LOCATED = 20  # the likeliest causes; the rest of a network is no news
+
 _PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", *all_packages(), "cuda-bindings")
 
 
@@ -51,7 +53,7 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "ignored": dict(verdict.ignored),
         "hops": [_hop(hop) for hop in verdict.hops],
         "blame": str(blame) if (blame := blamed(verdict.hops)) else None,
-        "located": _plain(list(verdict.located)),
+        "located": _plain(list(verdict.located[:_LOCATED])),
         "layers": _plain(dict(verdict.layers)),
         "warnings": list(verdict.warnings),
         "latency": None,
