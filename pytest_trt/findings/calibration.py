@@ -207,8 +207,15 @@ def _of_tensors(evidence: Evidence, code: str, kind: str, remedy: str) -> Iterat
 
 
 def _known(found: Quantised) -> list[QuantisedTensor]:
-    """The tensors of which there are statistics that say something."""
-    return [t for t in found.tensors if t.statistics and t.statistics.amax > 0 and not t.statistics.nonfinite]
+    """The tensors whose statistics say something; an asymmetric grid may cut values off in a Relu's place (TRT109)."""
+    return [
+        tensor
+        for tensor in found.tensors
+        if tensor.statistics
+        and tensor.statistics.amax > 0
+        and not tensor.statistics.nonfinite
+        and tensor.grid.is_symmetric
+    ]
 
 
 def _fault(tensor: QuantisedTensor) -> str | None:
@@ -283,29 +290,39 @@ def _of_another_release(found: Quantised) -> Iterator[Finding]:
 
 
 def _is_of_other_weights(found: Quantised) -> bool:
-    """Whether the input's range fits, and most of the others do not; samples of this model would have measured them."""
-    known = _known(found)
-    if found.likeness is not None or len(known) < 4 or _are_placeholders(found):
+    """Whether most ranges do not fit, in both directions or beside an input's that does; samples would have fitted."""
+    off = _mostly_off(found)
+    if found.likeness is not None or not off:
         return False
-    inputs = [tensor for tensor in known if tensor.is_input]
+    inputs = [tensor for tensor in _known(found) if tensor.is_input]
+    fed_right = bool(inputs) and all(0.5 <= _utilisation(tensor) <= 2 for tensor in inputs)
+    return fed_right or not _one_sided(off)
+
+
+def _mostly_off(found: Quantised) -> list[QuantisedTensor]:
+    """The tensors whose ranges do not fit, where they are most of at least four that somebody measured."""
+    known = _known(found)
     off = [tensor for tensor in known if _fault(tensor)]
-    return bool(inputs) and not any(map(_fault, inputs)) and len(off) * 2 > len(known)
+    return off if len(known) >= 4 and len(off) * 2 > len(known) and not _are_placeholders(found) else []
+
+
+def _one_sided(off: list[QuantisedTensor]) -> bool:
+    narrow = sum(_utilisation(tensor) < 1 for tensor in off)
+    return min(narrow, len(off) - narrow) * 5 <= len(off)
 
 
 def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
     """Where only ranges are there: that of an input tells what data were fed, and most others follow it."""
-    known = _known(found)
-    off = [tensor for tensor in known if _fault(tensor)]
-    if len(known) < 4 or len(off) * 2 <= len(known) or _are_placeholders(found):
-        return
-    for tensor in off:
+    off = _mostly_off(found)
+    for tensor in (tensor for tensor in _known(found) if tensor.is_input and off and _one_sided(off)):
         use = _utilisation(tensor)
-        if tensor.is_input and (use < 1) == (median(map(_utilisation, known)) < 1):
+        if not 0.5 <= use <= 2 and (use < 1) == (median(map(_utilisation, off)) < 1):
             yield Finding(
                 "TRT108",
                 Severity.ERROR,
                 f"{found.source} was calibrated on other data than the golden's: the range of input {tensor.name!r}"
-                f" is {use:.3g} times the largest |x| that the golden feeds, and {len(off)} of {len(known)} tensors follow.",
+                f" is {use:.3g} times the largest |x| that the golden feeds, and {len(off)} of {len(found.tensors)}"
+                " tensors are off as well.",
                 "Calibrate on data that went through the same preprocessing as the golden's inputs.",
                 _figures(tensor),
             )
