@@ -30,6 +30,7 @@ _FAR_LOST_DB = 9.0
 
 _FEWEST_OF_ONE, _FEWEST_OF_TWO = 3, 4
 _FEW_SAMPLES = 8
+_MANY = 3
 
 
 def uncalibrated(evidence: Evidence) -> Iterator[Finding]:
@@ -290,31 +291,27 @@ def _of_another_release(found: Quantised) -> Iterator[Finding]:
 
 
 def _is_of_other_weights(found: Quantised) -> bool:
-    """Whether most ranges do not fit, in both directions or beside an input's that does; samples would have fitted."""
-    off = _mostly_off(found)
+    """Whether ranges are off in both directions, or most beside an input's that fits; samples would fit."""
+    off, known = _many_off(found), _known(found)
     if found.likeness is not None or not off:
         return False
-    inputs = [tensor for tensor in _known(found) if tensor.is_input]
+    uses = [_utilisation(tensor) for tensor in known]
+    both_ways = sum(use < 0.5 for use in uses) > 1 and sum(use > 2.5 for use in uses) > 1
+    inputs = [tensor for tensor in known if tensor.is_input]
     fed_right = bool(inputs) and all(0.5 <= _utilisation(tensor) <= 2 for tensor in inputs)
-    return fed_right or not _one_sided(off)
+    return both_ways or (fed_right and len(off) * 2 > len(known))
 
 
-def _mostly_off(found: Quantised) -> list[QuantisedTensor]:
-    """The tensors whose ranges do not fit, where they are most of at least four that somebody measured."""
-    known = _known(found)
-    off = [tensor for tensor in known if _fault(tensor)]
-    return off if len(known) >= 4 and len(off) * 2 > len(known) and not _are_placeholders(found) else []
-
-
-def _one_sided(off: list[QuantisedTensor]) -> bool:
-    narrow = sum(_utilisation(tensor) < 1 for tensor in off)
-    return min(narrow, len(off) - narrow) * 5 <= len(off)
+def _many_off(found: Quantised) -> list[QuantisedTensor]:
+    """The tensors whose ranges do not fit, where they are three or more: a slip of the hand is one."""
+    off = [tensor for tensor in _known(found) if _fault(tensor)]
+    return off if len(off) >= _MANY and not _are_placeholders(found) else []
 
 
 def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
-    """Where only ranges are there: that of an input tells what data were fed, and most others follow it."""
-    off = _mostly_off(found)
-    for tensor in (tensor for tensor in _known(found) if tensor.is_input and off and _one_sided(off)):
+    """Where only ranges are there: that of an input tells what data were fed, and others follow it."""
+    off = _many_off(found)
+    for tensor in (tensor for tensor in off if tensor.is_input and not _is_of_other_weights(found)):
         use = _utilisation(tensor)
         if not 0.5 <= use <= 2 and (use < 1) == (median(map(_utilisation, off)) < 1):
             yield Finding(
