@@ -72,25 +72,25 @@ def refused_by_tensorrt(model: ModelProto) -> tuple[Refused, ...]:
 
 
 def bypassed(model: ModelProto) -> ModelProto:
-    """A copy in which activations go around their Q/DQ; weights stay as they are stored."""
+    """A copy in which activations go around their Q/DQ; weights stay as they are stored.
+
+    A Q that holds nothing below 0 stays as a Clip at its ends: tools leave out the Relu or the Clip whose
+    work it does.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    fixed = fixed_of(model)
-    source = {
-        node.output[0]: node.input[0]
-        for node in nodes_of(copy.graph)
-        if _is(node, "QuantizeLinear") and node.input[0] not in fixed
-    }
-    outputs = {value.name for value in copy.graph.output}
-    around = {}
+    held, fixed = constants(copy), fixed_of(model)
+    made = {node.output[0]: node for node in nodes_of(copy.graph) if _is(node, "QuantizeLinear")}
+    made = {name: node for name, node in made.items() if node.input[0] not in fixed}
     for node in nodes_of(copy.graph):
-        if _is(node, "DequantizeLinear") and node.input[0] in source:
-            if node.output[0] in outputs:
-                _pass_on(node, source[node.input[0]])
-            else:
-                around[node.output[0]] = source[node.input[0]]
-    for node in nodes_of(copy.graph):
-        node.input[:] = [_end(name, around) for name in node.input]
+        if _is(node, "DequantizeLinear") and node.input[0] in made:
+            first = made[node.input[0]]
+            grid = _grid(first, held)
+            node.op_type, node.domain = "Identity", ""
+            del node.attribute[:]
+            node.input[:] = [first.input[0]]
+            if grid is not None and grid.ends[0] == 0:
+                _clip(copy, node, grid.ends[1], held[first.input[1]].data_type)
     return copy
 
 
@@ -205,17 +205,12 @@ def _faults(node: NodeProto, held: Mapping[str, TensorProto]) -> Iterator[Refuse
         yield Refused(reads, tensor, "scale", f"has a scale that is {fault}")
 
 
-def _pass_on(node: NodeProto, tensor: str) -> None:
-    """Make a DQ an Identity of what its Q read, because the graph gives its result out."""
-    node.op_type, node.domain = "Identity", ""
-    del node.attribute[:]
-    node.input[:] = [tensor]
-
-
-def _end(name: str, around: Mapping[str, str]) -> str:
-    while name in around:
-        name = around[name]
-    return name
+def _clip(model: ModelProto, node: NodeProto, high: float, type_: int) -> None:
+    node.op_type = "Clip"
+    for end, value in (("low", 0.0), ("high", high)):
+        name = f"{node.output[0]}/{end}"
+        model.graph.initializer.append(onnx.helper.make_tensor(name, type_, [], [value]))
+        node.input.append(name)
 
 
 def _dequantised(tensor: str, made: Mapping[str, NodeProto]) -> bool:

@@ -42,6 +42,11 @@ class Grid:
         return self.kind in _FLOATS
 
     @property
+    def is_symmetric(self) -> bool:
+        """Whether it holds of each value the negative too, as TensorRT wants it."""
+        return self.zero_point == 0 and not self.kind.startswith("u")
+
+    @property
     def ends(self) -> tuple[float, float]:
         """The least and the largest value that it holds."""
         if self.kind in _FLOATS:

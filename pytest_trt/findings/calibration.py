@@ -30,6 +30,7 @@ _FAR_LOST_DB = 9.0
 
 _FEWEST_OF_ONE, _FEWEST_OF_TWO = 3, 4
 _FEW_SAMPLES = 8
+_MANY = 3
 
 
 def uncalibrated(evidence: Evidence) -> Iterator[Finding]:
@@ -207,8 +208,15 @@ def _of_tensors(evidence: Evidence, code: str, kind: str, remedy: str) -> Iterat
 
 
 def _known(found: Quantised) -> list[QuantisedTensor]:
-    """The tensors of which there are statistics that say something."""
-    return [t for t in found.tensors if t.statistics and t.statistics.amax > 0 and not t.statistics.nonfinite]
+    """The tensors whose statistics say something; an asymmetric grid may cut values off in a Relu's place (TRT109)."""
+    return [
+        tensor
+        for tensor in found.tensors
+        if tensor.statistics
+        and tensor.statistics.amax > 0
+        and not tensor.statistics.nonfinite
+        and tensor.grid.is_symmetric
+    ]
 
 
 def _fault(tensor: QuantisedTensor) -> str | None:
@@ -283,29 +291,35 @@ def _of_another_release(found: Quantised) -> Iterator[Finding]:
 
 
 def _is_of_other_weights(found: Quantised) -> bool:
-    """Whether the input's range fits, and most of the others do not; samples of this model would have measured them."""
-    known = _known(found)
-    if found.likeness is not None or len(known) < 4 or _are_placeholders(found):
+    """Whether ranges are off in both directions, or most beside an input's that fits; samples would fit."""
+    off, known = _many_off(found), _known(found)
+    if found.likeness is not None or not off:
         return False
+    uses = [_utilisation(tensor) for tensor in known]
+    both_ways = sum(use < 0.5 for use in uses) > 1 and sum(use > 2.5 for use in uses) > 1
     inputs = [tensor for tensor in known if tensor.is_input]
-    off = [tensor for tensor in known if _fault(tensor)]
-    return bool(inputs) and not any(map(_fault, inputs)) and len(off) * 2 > len(known)
+    fed_right = bool(inputs) and all(0.5 <= _utilisation(tensor) <= 2 for tensor in inputs)
+    return both_ways or (fed_right and len(off) * 2 > len(known))
+
+
+def _many_off(found: Quantised) -> list[QuantisedTensor]:
+    """The tensors whose ranges do not fit, where they are three or more: a slip of the hand is one."""
+    off = [tensor for tensor in _known(found) if _fault(tensor)]
+    return off if len(off) >= _MANY and not _are_placeholders(found) else []
 
 
 def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
-    """Where only ranges are there: that of an input tells what data were fed, and most others follow it."""
-    known = _known(found)
-    off = [tensor for tensor in known if _fault(tensor)]
-    if len(known) < 4 or len(off) * 2 <= len(known) or _are_placeholders(found):
-        return
-    for tensor in off:
+    """Where only ranges are there: that of an input tells what data were fed, and others follow it."""
+    off = _many_off(found)
+    for tensor in (tensor for tensor in off if tensor.is_input and not _is_of_other_weights(found)):
         use = _utilisation(tensor)
-        if tensor.is_input and (use < 1) == (median(map(_utilisation, known)) < 1):
+        if not 0.5 <= use <= 2 and (use < 1) == (median(map(_utilisation, off)) < 1):
             yield Finding(
                 "TRT108",
                 Severity.ERROR,
                 f"{found.source} was calibrated on other data than the golden's: the range of input {tensor.name!r}"
-                f" is {use:.3g} times the largest |x| that the golden feeds, and {len(off)} of {len(known)} tensors follow.",
+                f" is {use:.3g} times the largest |x| that the golden feeds, and {len(off)} of {len(found.tensors)}"
+                " tensors are off as well.",
                 "Calibrate on data that went through the same preprocessing as the golden's inputs.",
                 _figures(tensor),
             )
