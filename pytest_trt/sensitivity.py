@@ -81,8 +81,8 @@ def sensitivity(
     """Lower the model once for each layer, with that layer kept in fp32, and simulate it.
 
     The list is the shortest that is found by two orders (by gain, and by what each layer does when it alone is
-    lowered), less what it can do without. Errors do not add up exactly, so that no search but that of all lists could be sure of
-    the fewest.
+    lowered), less what it can do without. Errors do not add up exactly, so that no search but that of all lists could
+    be sure of the fewest.
 
     Args:
         model: fp32.

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 import networks
 import pytest
+from fake_tensorrt import install
 
-from pytest_trt.backends.onnxruntime import OnnxruntimeBackend, OnnxruntimeEngine, open_backend
+from pytest_trt.backends import choose
+from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.bisection import Departure, departure_of, with_outputs
 from pytest_trt.localise import localise
 from pytest_trt.lowering import lower
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
+    from pytest_trt.backends import Backend, Engine
+
 RUNS = [{"x": networks.images()}]
 
 
@@ -27,14 +31,14 @@ class Spoiling:
     """onnxruntime, with a fault put into what it builds."""
 
     fault: Callable[[ModelProto], None]
-    real: OnnxruntimeBackend = field(default_factory=open_backend)
+    real: Backend = field(default_factory=open_backend)
     name: str = "spoiling"
     simulated: bool = False
     builds_engines: bool = True
     version: str = "1"
     marked: list[int] = field(default_factory=list)
 
-    def build(self, recipe: Recipe) -> OnnxruntimeEngine:
+    def build(self, recipe: Recipe) -> Engine:
         proto = type(recipe.model.proto).FromString(recipe.model.proto.SerializeToString())
         self.marked.append(len(proto.graph.output) - 1)
         self.fault(proto)
@@ -53,7 +57,7 @@ def swapped(name: str) -> Callable[[ModelProto], None]:
 
 def departure(backend: Spoiling) -> Departure | None:
     net = checked(networks.convolutional(), "net")
-    recipe = Recipe(net, Precision.FP16)
+    recipe = Recipe(net, Precision.FP16, feeds=tuple(RUNS))
     located = localise(net, lower(net, "fp16"), RUNS)
     outputs = [backend.build(recipe).run(arrays) for arrays in RUNS]
     return departure_of(backend, recipe, net, located, RUNS, outputs)
@@ -69,6 +73,15 @@ def test_the_first_tensor_that_an_engine_computes_otherwise_is_found(node: str, 
     assert found is not None
     assert (found.tensor, found.node, found.after) == (tensor, node, after)
     assert found.rel_rms > found.bound
+
+
+@pytest.mark.parametrize("release", ["8.6", "10.16", "11.4"])
+def test_marked_tensors_come_out_of_tensorrts_engines(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, release)
+    found = departure(Spoiling(swapped("add"), choose("tensorrt")))
+
+    assert found is not None
+    assert (found.tensor, found.after) == ("sum", "c2")
 
 
 def test_an_engine_that_computes_what_its_simulation_does_has_no_departure() -> None:
