@@ -53,7 +53,9 @@ def plain(folder: Path, name: str) -> dict[str, Any]:
     started = time.perf_counter()
     sessions = [open_session(model.proto, model.source) for model in models]
     opened = time.perf_counter() - started
-    return {"open_s": opened, **_run(folder, name, lambda feeds: [session.run(None, feeds) for session in sessions])}
+    # one after the other: threads of an idle session spin, and would slow the next one down
+    found = [_run(folder, name, lambda feeds, session=session: session.run(None, feeds)) for session in sessions]
+    return {"open_s": opened, "run_s": sum(one["run_s"] for one in found), "peak_mb": found[-1]["peak_mb"]}
 
 
 def localised(folder: Path, name: str) -> dict[str, Any]:

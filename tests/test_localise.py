@@ -109,6 +109,17 @@ def test_a_node_that_computes_something_else_comes_first_where_rounding_is_good(
     assert localise(net, low, RUNS)[0].node == "add"
 
 
+def test_a_node_that_gives_another_shape_comes_first_where_rounding_is_good(net: Model) -> None:
+    low = int8(net)
+    conv = next(node for node in low.proto.graph.node if node.name == "conv1")
+    del conv.attribute[:]
+    located = localise(net, low, RUNS)
+
+    assert (located[0].node, located[0].cumulative_db) == ("conv1", -math.inf)
+    assert by_name(located)["logits"].cumulative_db < 25
+    assert not any(one.nonfinite for one in located)
+
+
 def test_samples_in_pieces_and_runs_give_the_same_figures(net: Model) -> None:
     low, x = int8(net), RUNS[0]["x"]
     whole = by_name(localise(net, low, RUNS))
@@ -212,7 +223,7 @@ def test_nodes_of_a_subgraph_that_reads_outer_tensors_are_set_apart_with_them() 
 def test_every_tensor_is_measured_before_the_next_node_runs(net: Model) -> None:
     pair = paired(net, int8(net))
     place = {name: number for number, node in enumerate(pair.model.proto.graph.node) for name in node.output}
-    spans = [(place[tensor.name], place[tensor.error]) for tensor in pair.tensors if tensor.node]
+    spans = [(place[tensor.name], place[tensor.error or ""]) for tensor in pair.tensors if tensor.node]
 
     assert all(made < following for (_, made), (following, _) in itertools.pairwise(spans))
 
