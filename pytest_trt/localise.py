@@ -48,7 +48,8 @@ class Located:
         place: where it stands in the graph's order.
         local_db: of the fp32 tensor against its own rounding in the lowered graph (its scale, its cast); None where it
             is not rounded there by itself.
-        cumulative_db: of the fp32 tensor against the lowered run's: all that has gathered so far.
+        cumulative_db: of the fp32 tensor against the lowered run's: all that has gathered so far; minus infinity where
+            the two have different shapes.
         added_db: as ``cumulative_db``, less the error of the noisiest tensor that the node reads.
         nonfinite: whether the lowered run's holds NaN or infinity.
         nonfinite_in_fp32: whether the fp32 run's does.
@@ -144,10 +145,11 @@ def _powers(pair: Pair, runs: list[Arrays], batch: int | None) -> dict[str, floa
 
 def _of_sums(tensor: Tensor, powers: Mapping[str, float]) -> _Figures:
     """What the squares say; those that are not finite may come of values beyond 1e19, and are looked at again."""
-    signal, error = powers[tensor.signal], powers[tensor.error]
-    in_fp32 = not math.isfinite(signal)
+    signal, noise = powers[tensor.signal], None if tensor.noise is None else powers[tensor.noise]
+    if tensor.error is None:
+        return _Figures(signal, math.inf, noise)
+    error, in_fp32 = powers[tensor.error], not math.isfinite(signal)
     odd = in_fp32 or not math.isfinite(error)
-    noise = None if tensor.noise is None else powers[tensor.noise]
     return _Figures(signal, math.inf if odd else error, noise, odd, in_fp32, odd and not in_fp32)
 
 
@@ -158,7 +160,7 @@ def _looked_at(
 
     Infinity alone may be right, and so may 3e38: masks of attention are made of them.
     """
-    left = [tensor for tensor in pair.tensors if _unclear(figures[tensor.name])]
+    left = [tensor for tensor in pair.tensors if tensor.error and _unclear(figures[tensor.name])]
     while left:
         some, left = left[:_TOGETHER], left[_TOGETHER:]
         pair.give(name for tensor in some for name in (tensor.name, tensor.lowered, tensor.rounded) if name)

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.graph import copy_at_opset, element_types, float_activations, graphs, opset
+from pytest_trt.lowering.graph import copy_at_opset, element_types, float_activations, graphs, opset, tensor_shapes
 from pytest_trt.model import Model, tensor_names
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 __all__ = ["Pair", "Tensor", "paired"]
+
+Shape = tuple[int | str | None, ...]
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -40,7 +42,7 @@ class Tensor:
         rounded: what the lowered graph's own rounding (Q/DQ, or a cast down and up) makes of the fp32 tensor; None
             where the lowered graph does not round it.
         signal, error, noise: the pair's outputs: sums of squares of the fp32 tensor, of what the lowered one differs
-            by, and of what ``rounded`` differs by (None where that is).
+            by (None where it has another shape), and of what ``rounded`` differs by (None where that is).
     """
 
     name: str
@@ -51,7 +53,7 @@ class Tensor:
     lowered: str
     rounded: str | None
     signal: str
-    error: str
+    error: str | None
     noise: str | None
 
 
@@ -141,6 +143,7 @@ def _tensors(
     reference: ModelProto, lowered: ModelProto, roundings: Mapping[str, object], prefix: str, measured: str
 ) -> tuple[Tensor, ...]:
     types, held = element_types(lowered), _defined(lowered)
+    shapes = tensor_shapes(reference), tensor_shapes(lowered)
     makers = {name: node for node in reference.graph.node for name in node.output}
     readers: dict[str, list[str]] = {}
     for node in reference.graph.node:
@@ -161,11 +164,19 @@ def _tensors(
                 lowered=f"{prefix}{name}",
                 rounded=f"{measured}{name}/rounded" if own else None,
                 signal=f"{measured}{name}/signal",
-                error=f"{measured}{name}/error",
+                error=None if _differ(*(told.get(name) for told in shapes)) else f"{measured}{name}/error",
                 noise=f"{measured}{name}/noise" if own else None,
             )
         )
     return tuple(found)
+
+
+def _differ(first: Shape | None, second: Shape | None) -> bool:
+    """Whether two shapes can't be those of one tensor, as far as they are known."""
+    if first is None or second is None:
+        return False
+    pairs = zip(first, second, strict=False)
+    return len(first) != len(second) or any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
 
 
 def _defined(model: ModelProto) -> set[str]:
@@ -240,8 +251,9 @@ def _interleaved(
 
 def _measures(tensor: Tensor, roundings: Mapping[str, tuple[NodeProto, NodeProto]]) -> Iterator[NodeProto]:
     yield _squares(tensor.name, tensor.signal)
-    yield helper.make_node("Sub", [tensor.name, tensor.lowered], [f"{tensor.error}/each"])
-    yield _squares(f"{tensor.error}/each", tensor.error)
+    if tensor.error is not None:
+        yield helper.make_node("Sub", [tensor.name, tensor.lowered], [f"{tensor.error}/each"])
+        yield _squares(f"{tensor.error}/each", tensor.error)
     if tensor.rounded is None or tensor.noise is None:
         return
     down, up = (onnx.NodeProto.FromString(node.SerializeToString()) for node in roundings[tensor.name])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gain", "Sensitivity", "matrix_layers", "sensitivity"]
 
+_FEW = 4
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -78,8 +80,9 @@ def sensitivity(
 ) -> Sensitivity:
     """Lower the model once for each layer, with that layer kept in fp32, and simulate it.
 
-    The list is the shortest beginning of the ranking that brings every output inside its bound, less what it can do
-    without. Gains do not add up exactly, so that another list of the same length may do.
+    The list is the shortest that is found by two orders (by gain, and by what each layer does when it alone is
+    lowered), less what it can do without. Errors do not add up exactly, so that no search but that of all lists could
+    be sure of the fewest.
 
     Args:
         model: fp32.
@@ -180,16 +183,49 @@ def _run(model: Model, inputs: list[Arrays], batch: int | None) -> list[Arrays]:
 
 
 def _shortest(trial: _Trial, ranking: list[str], tell: Progress) -> tuple[str, ...] | None:
-    """The shortest beginning of the ranking that is inside its bounds, without the layers that it can spare."""
-    found = next((length for length in range(len(ranking)) if _told_inside(trial, ranking[:length], tell)), None)
-    if found is None:
+    """The shortest list that two orders lead to, without the layers that it can spare.
+
+    The first order is that of the gains. They say little where many layers are bad: the others' errors then hide what
+    one of them gains. So unless a few layers will do, the second order is tried too: what each does when it alone is
+    lowered.
+    """
+    keep = _beginning(trial, ranking, tell)
+    if keep is None or len(keep) > _FEW:
+        other = _beginning(trial, _by_harm(trial, ranking, tell), tell)
+        keep = min((found for found in (keep, other) if found is not None), key=len, default=None)
+    if keep is None:
         return None
-    keep = ranking[:found]
-    for node in reversed(ranking[:found]):
+    for node in reversed(keep):
         without = [kept for kept in keep if kept != node]
         if _told_inside(trial, without, tell):
             keep = without
-    return tuple(keep)
+    return tuple(node for node in ranking if node in keep)
+
+
+def _by_harm(trial: _Trial, layers: list[str], tell: Progress) -> list[str]:
+    """The layer first that costs most when all others stay in fp32."""
+    harm = {}
+    for place, node in enumerate(layers):
+        tell(f"{trial.precision}: {node} alone lowered", place / len(layers))
+        harm[node] = trial.error(tuple(layer for layer in layers if layer != node))
+    return sorted(layers, key=lambda node: -harm[node])
+
+
+def _beginning(trial: _Trial, order: list[str], tell: Progress) -> list[str] | None:
+    """The shortest beginning of an order that is inside the bounds: the first few one by one, then by halving."""
+    for length in range(min(_FEW + 1, len(order))):
+        if _told_inside(trial, order[:length], tell):
+            return order[:length]
+    outside, inside = _FEW, len(order) - 1
+    if inside <= outside or not _told_inside(trial, order[:inside], tell):
+        return None
+    while inside - outside > 1:
+        middle = (outside + inside) // 2
+        if _told_inside(trial, order[:middle], tell):
+            inside = middle
+        else:
+            outside = middle
+    return order[:inside]
 
 
 def _told_inside(trial: _Trial, keep: list[str], tell: Progress) -> bool:

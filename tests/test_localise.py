@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from pytest_trt.localise import Located, first_nonfinite, lines_of, localise
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model import Model, checked
+from pytest_trt.pairing import paired
 from pytest_trt.session import open_session, run
+from pytest_trt.settings import localise_always
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -106,6 +109,17 @@ def test_a_node_that_computes_something_else_comes_first_where_rounding_is_good(
     assert localise(net, low, RUNS)[0].node == "add"
 
 
+def test_a_node_that_gives_another_shape_comes_first_where_rounding_is_good(net: Model) -> None:
+    low = int8(net)
+    conv = next(node for node in low.proto.graph.node if node.name == "conv1")
+    del conv.attribute[:]
+    located = localise(net, low, RUNS)
+
+    assert (located[0].node, located[0].cumulative_db) == ("conv1", -math.inf)
+    assert by_name(located)["logits"].cumulative_db < 25
+    assert not any(one.nonfinite for one in located)
+
+
 def test_samples_in_pieces_and_runs_give_the_same_figures(net: Model) -> None:
     low, x = int8(net), RUNS[0]["x"]
     whole = by_name(localise(net, low, RUNS))
@@ -183,6 +197,46 @@ def test_the_masks_of_attention_are_no_fault(mask: float) -> None:
     assert found["scores"].nonfinite == math.isinf(mask)
     assert found["scores"].cumulative_db == math.inf
     assert found["p"].local_db > 30  # type: ignore[operator]
+
+
+def test_nodes_of_a_subgraph_that_reads_outer_tensors_are_set_apart_with_them() -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, ["h"], [f"{name}_out"])], name, [], [onnx.ValueInfoProto(name=f"{name}_out")]
+        )
+        for name, op in (("then", "Relu"), ("else", "Neg"))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "first"),
+        helper.make_node("If", ["yes"], ["g"], "choice", **branches),
+        helper.make_node("MatMul", ["g", "w"], ["y"], "second"),
+    ]
+    weights = {"w": np.eye(3, dtype=np.float32), "yes": np.array(True)}
+    net = checked(networks.model(nodes, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])}, weights), "net")
+    runs = [{"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}]
+    found = by_name(localise(net, lower(net, "int8", Ranges({"x": 1.0, "g": 1.0})), runs))
+
+    assert set(found) == {"x", "h", "g", "y"}
+    assert 30 < found["y"].cumulative_db < 70
+
+
+def test_every_tensor_is_measured_before_the_next_node_runs(net: Model) -> None:
+    pair = paired(net, int8(net))
+    place = {name: number for number, node in enumerate(pair.model.proto.graph.node) for name in node.output}
+    spans = [(place[tensor.name], place[tensor.error or ""]) for tensor in pair.tensors if tensor.node]
+
+    assert all(made < following for (_, made), (following, _) in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("words", "ini", "wanted"), [([], "", False), (["--trt-localise"], "", True), ([], "trt_localise = true", True)]
+)
+def test_passed_cases_are_localised_where_the_option_or_its_ini_twin_says_so(
+    pytester: pytest.Pytester, words: list[str], ini: str, wanted: bool
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}\n")
+
+    assert localise_always(pytester.parseconfig(*words)) == wanted
 
 
 def test_models_without_a_common_tensor_are_refused(net: Model) -> None:

@@ -15,7 +15,7 @@ from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.graph import float_activations
 from pytest_trt.model import Model, checked
 from pytest_trt.ranges import write_ranges
-from pytest_trt.sensitivity import matrix_layers, sensitivity
+from pytest_trt.sensitivity import _shortest, matrix_layers, sensitivity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,27 @@ def test_two_bad_layers_are_both_kept_and_no_third(net: Model) -> None:
     found = sensitivity(net, "int8", RUNS, spoiled(net, x=0.05, f=0.05), bounds={"logits": 0.1})
 
     assert sorted(found.keep or ()) == ["conv1", "fc"]
+
+
+def test_bad_layers_that_hide_each_others_gain_are_found_by_what_each_does_alone() -> None:
+    names = [f"m{place}" for place in range(12)]
+    harm = {name: 4.0 if place % 2 else 0.01 for place, name in enumerate(names)}
+    tried = []
+
+    class Trial:
+        precision = "int8"
+
+        def error(self, keep: tuple[str, ...]) -> float:
+            tried.append(keep)
+            return max((harm[name] for name in names if name not in keep), default=0.0)
+
+        def inside(self, keep: tuple[str, ...]) -> bool:
+            return self.error(keep) <= 1
+
+    found = _shortest(Trial(), names, lambda *_: None)  # type: ignore[arg-type]
+
+    assert found == tuple(names[1::2])
+    assert len(tried) < 60
 
 
 def test_a_model_inside_its_bound_keeps_nothing(net: Model) -> None:
