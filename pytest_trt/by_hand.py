@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from pytest_trt.layer import Layer
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
+    from pytest_trt.trial import Built
     from pytest_trt.verdict import Verdict
 
 __all__ = ["GoldenCheck", "open_engine", "open_golden_check"]
 
 
-_engine = pytest.StashKey["Engine"]()
+_built: pytest.StashKey[Built] = pytest.StashKey()
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,14 @@ class GoldenCheck:
 
         try:
             arrays = {name: _on_host(name, value) for name, value in outputs.items()}
-            ran = self._item.stash.get(_engine, self._ran)
-            verdict = verdict_of(self._case, self._precision, self._model, self.golden, ran, [arrays])
+            built = self._item.stash.get(_built, None)
+            ran = built.engine if built else self._ran
+            scrutiny = settings.scrutiny(self._item.config)
+            verdict = verdict_of(self._case, self._precision, self._model, self.golden, ran, [arrays], scrutiny, built)
         except PytestTrtError as error:
-            verdict = could_not(self._case, self._precision, self._ran.backend, error)
+            verdict = could_not(
+                self._case, self._precision, self._ran.backend, error, settings.scrutiny(self._item.config)
+            )
         try:
             return note(self._item, verdict)
         except NotPassed as error:
@@ -120,12 +125,12 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         backend = choose(name)
         if _engine_asked(item, case):
             refuse_other_than_engines(backend)
-        engine = build(case, model, precision, golden, backend, settings.how_for(item.config, case))
+        built = build(case, model, precision, golden, backend, settings.how_for(item.config, case))
     except PytestTrtError as error:
-        note(item, could_not(case, precision, name, error))
+        note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise
-    item.stash[_engine] = engine
-    return engine
+    item.stash[_built] = built
+    return built.engine
 
 
 def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> GoldenCheck:
@@ -148,7 +153,7 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
             )
         ran = _ran(item, case, choose(name))
     except PytestTrtError as error:
-        note(item, could_not(case, precision, name, error))
+        note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise
     return GoldenCheck(golden, item, case, precision, model, ran)
 

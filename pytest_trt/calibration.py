@@ -15,21 +15,22 @@ import numpy as np
 import onnx
 
 from pytest_trt.errors import DataError, LoweringError
-from pytest_trt.feeds import Arrays, samples_in
+from pytest_trt.feeds import Arrays, conform, samples_in, split
 from pytest_trt.histogram import SMALLEST, Histogram
+from pytest_trt.independent import independent
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.offered import Items, opener
 from pytest_trt.ranges import Ranges
 from pytest_trt.ranges.amax import FP8_LARGEST, INT8_LEVELS, fault_of_scale
 from pytest_trt.seen import Seen, faint, silent, sparse, unbounded
-from pytest_trt.session import open_session
-from pytest_trt.stream import Samples, Stream
+from pytest_trt.session import open_session, run
+from pytest_trt.stream import BATCH, Samples, Stream
 from pytest_trt.threshold import read_method, require_grid, threshold, too_few
 
 if TYPE_CHECKING:
     from pytest_trt.model import Model
 
-__all__ = ["Progress", "Samples", "calibrate"]
+__all__ = ["Progress", "Samples", "activations", "calibrate"]
 
 Progress = Callable[[str, float | None], None]
 """Told a phase, and the share of it that is done or None; an empty phase when nothing goes on any more."""
@@ -97,6 +98,35 @@ def calibrate(
             amax = {**amax, **{name: threshold(histogram, chosen, precision) for name, histogram in found.items()}}
     amax, small = _stepped(amax, source, precision, needed)
     return Ranges(amax, source, notes=(*seen.notes(source), *broken, *small, *notes))
+
+
+def activations(
+    model: Model, tensors: Iterable[str], runs: Iterable[Arrays], batch: int | None = None
+) -> Iterator[Arrays]:
+    """The named tensors, a few samples at a time, so that memory holds those of one piece.
+
+    Args:
+        model: what computes them; onnxruntime runs it as it is written.
+        tensors: names of inputs, and of what the nodes compute.
+        runs: arrays by input name; floats of another width are cast.
+        batch: the most samples at once where the first axis is dynamic; if not given, 4 where samples are
+            independent, else all of a run.
+
+    Raises:
+        DataError: a run does not fit.
+        ModelError: onnxruntime refuses the graph.
+        BackendError: onnxruntime fails while running.
+    """
+    wanted, fed = list(tensors), {spec.name for spec in model.inputs}
+    session = open_session(_with_outputs(model.proto, [name for name in wanted if name not in fed]), model.source)
+    at_once = batch
+    for number, run_ in enumerate(runs):
+        arrays = conform(run_, model.inputs, "samples")
+        if not number and batch is None and independent(session, model, arrays):
+            at_once = BATCH
+        for feeds in split(arrays, model.inputs, at_once):
+            found = {**run(session, model, feeds), **feeds}
+            yield {name: found[name] for name in wanted}
 
 
 def _require_fp32(model: Model) -> None:

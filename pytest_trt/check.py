@@ -7,10 +7,12 @@ golden's outputs, and judged against the bound that a correct implementation kee
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_trt.backends import DEFAULT, Planner, choose, known_backend
+from pytest_trt.diagnosis import diagnosed, refusal
 from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtError
 from pytest_trt.honoured import asked_of, require_honoured
 from pytest_trt.how import how_of, recipe_of, require_heeded
@@ -24,12 +26,13 @@ from pytest_trt.precision import Precision
 from pytest_trt.ranges import is_ranges_file
 from pytest_trt.reference import subject_of
 from pytest_trt.samples import read
+from pytest_trt.trial import Built, Scrutiny, Trial
 from pytest_trt.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_trt.backends import Backend, Engine
+    from pytest_trt.backends import Backend
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
@@ -66,6 +69,7 @@ def check(
     golden_dir: Path | str = "golden",
     require_engine: bool = False,
     how: How | None = None,
+    scrutiny: Scrutiny | None = None,
 ) -> Verdict:
     """Judge one case at one precision.
 
@@ -76,6 +80,7 @@ def check(
         golden_dir: the folder of goldens.
         require_engine: whether a result without a TensorRT engine is a failure.
         how: how engines are built and kept; as the case says, if not given.
+        scrutiny: which findings count, and how closely is looked; all findings, and closely on failure, if not given.
 
     Returns:
         The verdict; bad input makes it "error" with a message, and never raises.
@@ -96,16 +101,16 @@ def check(
             return built_only(case, precision, model, chosen, how, Path(golden_dir))
         model.require_float_output()
         golden = open_golden(case, model, precision, Path(golden_dir))
-        engine = build(case, model, precision, golden, chosen, how)
-        outputs = [engine.run(run.inputs) for run in golden.runs]
-        return verdict_of(case, precision, model, golden, engine, outputs)
+        built = build(case, model, precision, golden, chosen, how)
+        outputs = [built.engine.run(run.inputs) for run in golden.runs]
+        return verdict_of(case, precision, model, golden, built.engine, outputs, scrutiny, built)
     except Exception as error:
-        return could_not(case, precision, name, error)
+        return could_not(case, precision, name, error, scrutiny)
 
 
 def build(
     case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend, how: How | None = None
-) -> Engine:
+) -> Built:
     """The engine of a case's model at a precision, calibrated with the case's own data, and found to honour it.
 
     Raises:
@@ -113,9 +118,10 @@ def build(
     """
     how = how or how_of(case)
     feeds = tuple(run.inputs for run in golden.runs)
-    engine = backend.build(recipe_of(case, model, precision, feeds, how))
+    recipe = recipe_of(case, model, precision, feeds, how)
+    engine = backend.build(recipe)
     require_honoured(engine, asked_of(precision, model), how.options.honoured, builds_engines=backend.builds_engines)
-    return engine
+    return Built(engine, recipe, backend)
 
 
 def built_only(case: Case, precision: Precision, model: Model, backend: Backend, how: How, golden_dir: Path) -> Verdict:
@@ -150,13 +156,21 @@ def built_only(case: Case, precision: Precision, model: Model, backend: Backend,
 
 
 def verdict_of(
-    case: Case, precision: Precision, model: Model, golden: Golden, ran: Ran, outputs: list[Arrays]
+    case: Case,
+    precision: Precision,
+    model: Model,
+    golden: Golden,
+    ran: Ran,
+    outputs: list[Arrays],
+    scrutiny: Scrutiny | None = None,
+    built: Built | None = None,
 ) -> Verdict:
-    """Judge outputs, one set a run of the golden, that ``ran`` computed."""
+    """Judge and diagnose outputs, one set a run of the golden, that ``ran`` (``built``, if we did) computed."""
     held = held_precision(model.proto)
-    judgements = judge(case, precision, held, model, golden, outputs)
+    judged = partial(judge, case, precision, held, model, golden)
+    judgements = judged(outputs)
     outside = [judgement for judgement in judgements if judgement.reasons]
-    return Verdict(
+    verdict = Verdict(
         case=case.name,
         precision=precision.label,
         backend=ran.backend,
@@ -180,8 +194,9 @@ def verdict_of(
             **_kept(case, precision),
             "engine": dict(ran.facts),
         },
-        hops=_hops(golden),
     )
+    trial = Trial(case, precision, held, model, golden, outputs, judged, built)
+    return diagnosed(verdict, trial, scrutiny or Scrutiny())
 
 
 def _feeds_of(case: Case, model: Model, precision: Precision, golden_dir: Path) -> tuple[Arrays, ...]:
@@ -193,7 +208,9 @@ def _feeds_of(case: Case, model: Model, precision: Precision, golden_dir: Path) 
         return tuple(told)
 
 
-def could_not(case: Case, precision: Precision, backend: str, error: Exception) -> Verdict:
+def could_not(
+    case: Case, precision: Precision, backend: str, error: Exception, scrutiny: Scrutiny | None = None
+) -> Verdict:
     """The verdict that a case could not be judged; what we did not foresee is named as our fault."""
     ours = isinstance(error, (PytestTrtError, UserWarning))
     return Verdict(
@@ -205,6 +222,7 @@ def could_not(case: Case, precision: Precision, backend: str, error: Exception) 
         message=str(error) if ours else f"a fault of pytest-trt, please report it: {blame(error)}",
         kind=type(error).__name__,
         where=case.where,
+        **refusal(case.name, precision, backend, error, (scrutiny or Scrutiny()).choice),
     )
 
 
@@ -239,17 +257,3 @@ def _method_of(case: Case) -> str | None:
 def _layers(ran: Ran, asked: str) -> dict[str, object]:
     layers = ran.layers()
     return {**asdict(achieved(layers, asked)), "layers": [asdict(layer) for layer in layers]} if layers else {}
-
-
-def _hops(golden: Golden) -> tuple[dict[str, object], ...]:
-    from pytest_trt.comparison import compare
-
-    return tuple(
-        {
-            "from": "torch",
-            "to": "onnx fp32",
-            "output": name,
-            "rel_rms": compare(array, golden.outputs[name]).rel_rms,
-        }
-        for name, array in golden.onnx_outputs.items()
-    )

@@ -12,7 +12,7 @@ import numpy as np
 
 from pytest_trt.comparison import compare
 from pytest_trt.envelope import envelope_of, provable, simulate
-from pytest_trt.errors import CaseError, GoldenError, GoldenRefused, PytestTrtError
+from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused, PytestTrtError
 from pytest_trt.feeds import finite, join, split
 from pytest_trt.golden import Golden, Run, movement, read, require_evidence, require_fit, write
 from pytest_trt.lowering.held import held_precision
@@ -214,10 +214,11 @@ def _require_same(golden: Golden, source: str) -> None:
         found = compare(onnx_output, golden.outputs[name])
         hop = found.rel_rms if is_float(onnx_output.dtype) else found.different / max(found.count, 1)
         if not hop <= HOP_LIMIT:
-            raise GoldenRefused(
+            raise ExportMismatch(
                 f"PyTorch and ONNX disagree before any precision is lowered: output {name!r} of {source} differs by"
                 f" a relative RMS of {hop:.2e} (at most {HOP_LIMIT:g}). Look for a module left in training mode, random"
-                " numbers, or an operator that exports otherwise."
+                " numbers, or an operator that exports otherwise.",
+                {"output": name, "rel_rms": hop, "limit": HOP_LIMIT},
             )
 
 

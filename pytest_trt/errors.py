@@ -9,7 +9,8 @@
     ├── DataError              inputs, calibration or labels that can't be used
     ├── LoweringError          a precision that this model can't be expressed in
     ├── BackendError           a backend that is absent, or fails to build or to run
-    │   └── PrecisionNotHonoured   the engine was built, and runs in another precision
+    │   ├── PrecisionNotHonoured   the engine was built, and runs in another precision
+    │   └── ForeignPlan            a plan of another GPU or release, or a damaged one
     └── GoldenError
         ├── MissingGolden      there is none
         ├── StaleGolden        it was made from another model
@@ -17,16 +18,17 @@
         ├── GoldenMismatch     its names, shapes or dtypes are not the model's
         ├── EmptyGolden        it holds no evidence: the outputs do not move with the inputs
         └── GoldenRefused      it will not be written
+            └── ExportMismatch     PyTorch and its ONNX export disagree
 
 ``NotPassed`` stands beside the tree: the verdict on a case that was judged, or could not be.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "BackendError",
@@ -34,6 +36,8 @@ __all__ = [
     "DamagedGolden",
     "DataError",
     "EmptyGolden",
+    "ExportMismatch",
+    "ForeignPlan",
     "GoldenError",
     "GoldenMismatch",
     "GoldenRefused",
@@ -50,7 +54,15 @@ __all__ = [
 
 
 class PytestTrtError(Exception):
-    """The root: its text is one paragraph that says what was wrong, where, and what to do."""
+    """The root: its text is one paragraph that says what was wrong, where, and what to do.
+
+    Attributes:
+        facts: the same as plain data, for findings and records.
+    """
+
+    def __init__(self, message: str = "", facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.facts: Mapping[str, Any] = facts or {}
 
 
 class NotPassed(Exception):
@@ -85,6 +97,10 @@ class PrecisionNotHonoured(BackendError):
     """An engine was built, and does not run in the precision that was asked, or does not tell."""
 
 
+class ForeignPlan(BackendError):
+    """A plan of another GPU or release, or a damaged one, can't be loaded here."""
+
+
 class GoldenError(PytestTrtError):
     """A golden that can't be compared with."""
 
@@ -111,6 +127,10 @@ class EmptyGolden(GoldenError):
 
 class GoldenRefused(GoldenError):
     """The golden will not be written."""
+
+
+class ExportMismatch(GoldenRefused):
+    """PyTorch and its ONNX export disagree, before any precision is lowered."""
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> SpecError:

@@ -11,7 +11,7 @@ from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from pytest_trt.backends import Engine
-    from pytest_trt.layer import Achieved
+    from pytest_trt.layer import Achieved, Layer
     from pytest_trt.model import Model
 
 __all__ = ["asked_of", "require_honoured"]
@@ -46,14 +46,21 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
     if not told:
         raise PrecisionNotHonoured(
             "the engine does not tell the precision of its compute layers (convolutions, matrix products, RNNs), so"
-            f" nobody can say that it runs in {asked}. {_how_it_tells(engine)}, {_ACCEPT}"
+            f" nobody can say that it runs in {asked}. {_how_it_tells(engine)}, {_ACCEPT}",
+            _facts(asked, layers),
         )
     if not _enough(found, least):
         share = f"at least {100 * least:g} %{' in tf32 or fp32, and one in tf32,' if asked == 'tf32' else ''} are"
         raise PrecisionNotHonoured(
             f"{asked} was asked, and the engine has {found}; {share} required. Ask with --trt-typing=strong where the"
-            f" release has it, or for the precision that it runs in, {_ACCEPT}"
+            f" release has it, or for the precision that it runs in, {_ACCEPT}",
+            _facts(asked, layers),
         )
+
+
+def _facts(asked: str, layers: tuple[Layer, ...]) -> dict[str, object]:
+    computing = [layer for layer in layers if layer.computes and not layer.kept]
+    return {"asked": asked, "layers": [{"name": layer.name, "precision": layer.precision} for layer in computing]}
 
 
 def _enough(found: Achieved, least: float) -> bool:

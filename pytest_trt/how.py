@@ -159,7 +159,8 @@ def calibration_of(
             " without calibration is wrong by as much as its outputs are large. Write calibration ="
             ' "calibration.npz" (arrays by input name), "ranges.txt" (a line `tensor: range` each; TensorRT\'s'
             ' calibration cache and other files of ranges do as well) or "module:function" in the case, or pass'
-            ' --trt-calibration; "golden" calibrates on the golden\'s inputs.'
+            ' --trt-calibration; "golden" calibrates on the golden\'s inputs.',
+            {"uncalibrated": True},
         )
     source = f"{case.where}: calibration {case.calibration!r}"
     method = case.calibration_method or "minmax"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.golden import Golden, Run
     from pytest_trt.model import Model
 
-__all__ = ["accept_hint", "judge"]
+__all__ = ["accept_hint", "judge", "limited"]
 
 
 def judge(
@@ -97,7 +97,7 @@ def _of_output(
     bound = None if tolerance.overrides_envelope else golden.envelope.get(label, {}).get(name, {}).get("bound")
     limits = bounded(tolerance, bound, whole=whole)
     found = [
-        _of_run(name, actual, run, limits, "envelope" if bound is not None else "tolerance", case, ranked=ranked)
+        limited(name, actual, run, limits, "envelope" if bound is not None else "tolerance", mend(case), ranked=ranked)
         for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
     ]
     worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
@@ -143,22 +143,36 @@ def _named(outputs: Arrays, name: str) -> NDArray[Any]:
     return outputs[name]
 
 
-def _of_run(
+def limited(
     name: str,
     actual: NDArray[Any],
     run: Run,
     limits: Tolerance,
     origin: Literal["envelope", "tolerance"],
-    case: Case,
+    remake: str,
     *,
     ranked: bool,
 ) -> Judgement:
+    """One output of one run against limits.
+
+    Args:
+        name: of the output.
+        actual: of the engine.
+        run: of the golden.
+        limits: every limit that applies.
+        origin: where the limit on the error's size came from.
+        remake: the command that makes the golden anew.
+        ranked: whether classes are compared.
+
+    Raises:
+        DataError: the shapes differ.
+    """
     reference = run.outputs[name]
     if actual.shape != reference.shape:
         raise DataError(
             f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: the engine"
             f" does not compute what the golden was made from, or the golden is not whole; to make it anew:"
-            f" {mend(case)}"
+            f" {remake}"
         )
     atol, rtol = allowance(limits, rms(reference))
     comparison = compare(actual, reference, atol=atol, rtol=rtol, ranking=ranked)

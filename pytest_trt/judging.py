@@ -44,10 +44,11 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
     from pytest_trt.check import check, could_not
 
     backend = settings.backend_for(item.config, case)
+    scrutiny = settings.scrutiny(item.config)
     try:
         case = prepare(item, case)
     except Exception as error:
-        return note(item, could_not(case, precision, backend, error))
+        return note(item, could_not(case, precision, backend, error, scrutiny))
     verdict = check(
         case,
         precision,
@@ -55,6 +56,7 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
         golden_dir=settings.golden_dir(item.config),
         require_engine=settings.require_engine(item.config),
         how=settings.how_for(item.config, case),
+        scrutiny=scrutiny,
     )
     return note(item, verdict)
 

@@ -18,6 +18,8 @@ __all__ = [
     "given",
     "known_backend",
     "known_build_option",
+    "known_codes",
+    "known_count",
     "known_lowering",
     "known_method",
     "known_precisions",
@@ -155,6 +157,30 @@ def known_build_option(text: str) -> object:
     return read_word(text)
 
 
+def known_codes(text: str) -> object:
+    """The codes and families of a comma list.
+
+    Raises:
+        SpecError: one is not known.
+    """
+    from pytest_trt.findings.codes import read_codes
+
+    return read_codes(text)
+
+
+def known_count(text: str) -> object:
+    """The number.
+
+    Raises:
+        SpecError: it is no whole number, or is negative.
+    """
+    from pytest_trt.errors import SpecError
+
+    if not text.isdecimal():
+        raise SpecError(f"{text!r} is no number of builds: write a whole one, like 3")
+    return int(text)
+
+
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
     """An argparse type that keeps the text, which crosses to xdist's workers, once ``check`` has taken it."""
 
@@ -266,6 +292,30 @@ OPTIONS = (
         " without a GPU with --trt-backend=tensorrt-rtx --trt-build compute_capabilities=8.9. To be typed, not kept in"
         " addopts.",
         None,
+        {"action": "store_true"},
+    ),
+    Option(
+        "select",
+        "Findings that count, a comma list of codes or families or repeated: TRT105, TRT3 (default: all).",
+        "string",
+        {"action": "append", "metavar": "CODES", "type": _checked(known_codes)},
+    ),
+    Option(
+        "ignore",
+        "Findings that are neither shown nor judged, as with --trt-select; the record counts them.",
+        "string",
+        {"action": "append", "metavar": "CODES", "type": _checked(known_codes)},
+    ),
+    Option(
+        "rebuilds",
+        "Build each engine so many times more and judge every build; the plan is loaded again too.",
+        "string",
+        {"metavar": "N", "type": _checked(known_count)},
+    ),
+    Option(
+        "localise",
+        "Compare all tensors with those of fp32 for passed cases too, and name the worst; failed ones always are.",
+        "bool",
         {"action": "store_true"},
     ),
     Option(

@@ -12,7 +12,7 @@ from pytest_trt.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Flip", "Ranking", "accuracy", "rank"]
+__all__ = ["Flip", "Ranking", "accuracy", "rank", "scores_of"]
 
 _FLIPS = 5
 
@@ -51,7 +51,7 @@ def rank(actual: NDArray[Any], reference: NDArray[Any]) -> Ranking:
     Raises:
         DataError: there is no class axis, or it is empty.
     """
-    a, r = _scores(actual), _scores(reference)
+    a, r = scores_of(actual), scores_of(reference)
     best = r.argmax(axis=1)
     blind = np.isnan(a).any(axis=1)
     first = np.where(blind, -1, a.argmax(axis=1))
@@ -72,7 +72,7 @@ def accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     Raises:
         DataError: there is not one label a sample.
     """
-    s = _scores(scores)
+    s = scores_of(scores)
     wanted = labels.reshape(-1)
     if len(wanted) != len(s):
         raise DataError(f"{len(wanted)} labels for {len(s)} samples of scores {list(scores.shape)}.")
@@ -80,8 +80,12 @@ def accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     return float(right.mean())
 
 
-def _scores(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Samples by classes, in float64."""
+def scores_of(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Samples by classes, in float64.
+
+    Raises:
+        DataError: there is no class axis, or it is empty.
+    """
     if not array.ndim or not array.size:
         raise DataError(f"shape {list(array.shape)} has no classes to rank.")
     classes = array.ndim - 1 if array.ndim <= 3 else 1

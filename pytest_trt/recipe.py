@@ -97,11 +97,16 @@ def sampled(
 ) -> Calibration:
     """Calibration by samples: ranges are those of the fp32 model's tensors over them; the arguments are calibrate's."""
     notes: list[str] = []
+    taken: dict[tuple[str, ...], Ranges] = {}
 
     def ranges(tensors: list[str]) -> Ranges:
-        found = calibrate(model, tensors, samples, source, batch, method, precision=precision, progress=progress)
-        notes[:] = found.notes
-        return found
+        key = tuple(tensors)
+        if key not in taken:  # the same are asked for again when the engine is diagnosed
+            taken[key] = calibrate(
+                model, tensors, samples, source, batch, method, precision=precision, progress=progress
+            )
+            notes[:] = taken[key].notes
+        return taken[key]
 
     return Calibration(ranges, samples, source, notes)
 

@@ -81,11 +81,13 @@ class Results:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
-        from pytest_trt.report.terminal import table
+        from pytest_trt.report.terminal import table, told_beside
 
         terminalreporter.section("pytest-trt")
         for line, verdict in table(self.records) if self.records else ():
             terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
+        if beside := told_beside(self.records):
+            terminalreporter.write_line(beside, yellow=True)
         built = sum(record["verdict"] == "built" for record in self.records)
         if built:
             terminalreporter.write_line(f"{built} built and nothing of them judged (--trt-build-only)", yellow=True)

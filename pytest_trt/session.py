@@ -48,7 +48,13 @@ def require_onnxruntime() -> ModuleType:
 
 
 def open_session(
-    proto: ModelProto, source: str, provider: str = CPU, options: Mapping[str, Any] | None = None, *, whole: bool = True
+    proto: ModelProto,
+    source: str,
+    provider: str = CPU,
+    options: Mapping[str, Any] | None = None,
+    *,
+    whole: bool = True,
+    in_order: bool = False,
 ) -> Any:
     """An onnxruntime session: on the CPU it computes the graph as it is written, elsewhere as its provider likes.
 
@@ -58,12 +64,15 @@ def open_session(
         provider: onnxruntime's name of what runs it.
         options: the provider's own.
         whole: whether a provider that leaves nodes to the CPU is an error.
+        in_order: whether nodes run in the graph's own order, on which its memory may depend.
 
     Raises:
         ModelError: onnxruntime refuses the graph, for an unknown operator for example.
     """
     onnxruntime = require_onnxruntime()
     settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    if in_order:
+        settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
     try:
         # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails

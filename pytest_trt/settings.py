@@ -15,6 +15,8 @@ from pytest_trt.options import (
     dest_of,
     known_backend,
     known_build_option,
+    known_codes,
+    known_count,
     known_lowering,
     known_method,
     known_precisions,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.case import Case
     from pytest_trt.how import How
+    from pytest_trt.trial import Scrutiny
 
 __all__ = [
     "backend_for",
@@ -38,6 +41,7 @@ __all__ = [
     "golden_dir",
     "how_for",
     "ini_precisions",
+    "localise_always",
     "lowering_for",
     "models",
     "models_alone",
@@ -46,6 +50,7 @@ __all__ = [
     "precisions_for",
     "report_file",
     "require_engine",
+    "scrutiny",
     "standing",
     "update_golden",
     "validate",
@@ -77,6 +82,9 @@ def validate(config: pytest.Config) -> None:
         ("calibration_method", known_method),
         ("typing", known_typing),
         ("report", known_suffix),
+        ("select", known_codes),
+        ("ignore", known_codes),
+        ("rebuilds", known_count),
     ):
         text = _ini(config, label)
         if text:
@@ -236,9 +244,32 @@ def report_file(config: pytest.Config) -> Path | None:
     return _ini_folder(config) / ini if ini else None
 
 
+def localise_always(config: pytest.Config) -> bool:
+    """Whether the tensors of passed cases are compared too."""
+    return bool(config.getoption("trt_localise") or config.getini("trt_localise"))
+
+
 def require_engine(config: pytest.Config) -> bool:
     """Whether simulated results are failures."""
     return bool(config.getoption("trt_require_engine") or config.getini("trt_require_engine"))
+
+
+def scrutiny(config: pytest.Config) -> Scrutiny:
+    """Which findings count, and how closely cases are looked at; the command line's codes replace the ini file's."""
+    from pytest_trt.findings.codes import Choice
+    from pytest_trt.trial import Scrutiny
+
+    count = config.getoption("trt_rebuilds") or _ini(config, "rebuilds") or "0"
+    choice = Choice(_codes(config, "select"), _codes(config, "ignore"))
+    return Scrutiny(choice, localise_always(config), int(count))
+
+
+def _codes(config: pytest.Config, name: str) -> tuple[str, ...]:
+    from pytest_trt.findings.codes import read_codes
+
+    ini: str | None = _ini(config, name)
+    texts: list[str] = config.getoption(dest_of(name)) or ([ini] if ini else [])
+    return tuple(dict.fromkeys(code for text in texts for code in read_codes(text)))
 
 
 def update_golden(config: pytest.Config) -> bool:

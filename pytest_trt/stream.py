@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
     from pytest_trt.model import Model
 
-__all__ = ["Samples", "Stream"]
+__all__ = ["BATCH", "Samples", "Stream"]
 
 Samples = Callable[[int | None], Iterable[Arrays]]
 """Opens calibration samples anew for each pass: given the most samples wanted at once along axis 0 (None: as they
 come), yields arrays by input name."""
 
-_BATCH = 4  # samples whose activations are in memory together, where the first axis is dynamic
-_PIECE = 2 * _BATCH  # samples that are read together
+BATCH = 4
+"""Samples whose activations are in memory together, where the first axis is dynamic."""
+
+_PIECE = 2 * BATCH  # samples that are read together
 _LOOKED_AT = 8  # pieces that are looked at for samples that tell whether they are independent
 
 
@@ -90,7 +92,7 @@ class Stream:
             if cut is not None:
                 break
         if cut:
-            self.at_once = _BATCH
+            self.at_once = BATCH
         elif any(samples_in(part, self.model.inputs) == _PIECE for part in first) and not has_fixed_batch(self.model):
             self.most = None  # the pieces may have been cut where nothing may be
             return self._reopened(first, found)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_trt.comparison import Comparison
+    from pytest_trt.findings.finding import Finding
+    from pytest_trt.hops import Hop
     from pytest_trt.tolerance import Tolerance
 
 __all__ = ["Accuracy", "Judgement", "Verdict"]
@@ -81,6 +83,9 @@ class Verdict:
         layers: how many compute layers run in the asked precision, and all layers, where an engine tells.
         warnings: what the builder warned of.
         hops: error of each step that is known, the first one first.
+        findings: why it drifts, causes before signs; one of severity error fails a case that is inside its bounds too.
+        ignored: how many findings were left out by --trt-select and --trt-ignore, by code.
+        located: the tensors that the error comes from, where that was looked for, the worst first.
     """
 
     case: str
@@ -97,11 +102,14 @@ class Verdict:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     layers: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    hops: tuple[Mapping[str, Any], ...] = ()
+    hops: tuple[Hop, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    located: tuple[Any, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether it was judged and is inside every bound, or was built where only building was asked."""
+        """Whether it was judged, inside every bound and without an error found, or built where that alone was asked."""
         return self.verdict in ("passed", "built")
 
     @property

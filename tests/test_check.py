@@ -352,7 +352,9 @@ def test_a_failure_reads_top_down(case: Case) -> None:
 
     lines = told.splitlines()
     assert lines[0] == "net at fp16 on onnxruntime (simulated): FAILED, outside tolerance"
-    assert lines[1] == "  output 'logits': float32[8, 3] against golden float32, bound by the envelope"
+    assert lines[1].startswith("  TRT304 error: output 'logits' is off by")
+    assert "  output 'logits': float32[8, 3] against golden float32, bound by the envelope" in lines
+    assert "to blame: golden -> fp32" in told
     for part in (
         "is over the bound",
         "of 24 elements differ by more than is allowed",

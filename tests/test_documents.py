@@ -16,6 +16,7 @@ from test_examples import DIGITS, ROOT
 from pytest_trt.arguments import parse
 from pytest_trt.build_options import BuildOptions
 from pytest_trt.case import Case, known_keys
+from pytest_trt.findings import CODES
 from pytest_trt.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_the_reference_names_every_option_and_every_key() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             assert target.startswith("http") or (document.parent / target).exists(), f"{document.name}: {target}"
 
@@ -147,3 +148,9 @@ def test_every_command_of_the_page_on_tensorrt_11_does_what_it_says(deployment: 
     assert len(told) > 8
     assert sum("1 passed" in output for output in told) == 5
     assert any("6 of 6 tensors of net.int8.onnx have the scale" in output for output in told)
+
+
+def test_every_finding_has_its_place_on_the_page_of_its_family() -> None:
+    for code in CODES:
+        page = ROOT / "docs" / "findings" / f"{code[:4]}xx.md"
+        assert f"## {code}" in page.read_text()

@@ -140,4 +140,4 @@ def test_resnet18_passes(resnet18: Any, precision: str) -> None:
     verdict = judged(example(ROOT / "examples" / "resnet18"), precision)
 
     assert verdict.verdict == "passed"
-    assert verdict.hops[0]["rel_rms"] <= 1e-5  # PyTorch -> ONNX
+    assert verdict.hops[0].rel_rms <= 1e-5  # PyTorch -> ONNX

@@ -85,7 +85,7 @@ def test_a_torch_module_is_judged_against_its_own_outputs(folder: Path, precisio
     verdict = check(made, precision, golden_dir=folder / "golden")
 
     assert verdict.verdict == "passed"
-    assert verdict.hops[0]["from"] == "torch"
+    assert verdict.hops[0].start == "torch"
 
 
 def test_the_golden_keeps_both_outputs_and_says_that_they_are_pytorchs(folder: Path) -> None:

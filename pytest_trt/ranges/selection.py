@@ -45,7 +45,8 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
         raise LoweringError(
             f"{ranges.source} is of another network: {none} of its {len(told)} tensors"
             f" ({_placed(ranges, strange)}) is one of the model's, which needs {_five(names)}. Take the ranges of this"
-            " model, exported the same way."
+            " model, exported the same way.",
+            _facts(ranges, names, strange, missing),
         )
     faults = [
         *([f"{len(missing)} tensors have no range: {_five(missing)}"] if missing else []),
@@ -57,13 +58,21 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
             " Range 0 says that a tensor was 0 in all of the calibration data, or taken for a constant: calibrate on"
             " data that moves it, or, where it is always 0, write the ranges as text and give it any range, such as 1."
         )
-        raise LoweringError(f"{ranges.source} does not fit the model: {'; '.join(faults)}.{remedy if zero else ''}")
+        raise LoweringError(
+            f"{ranges.source} does not fit the model: {'; '.join(faults)}.{remedy if zero else ''}",
+            _facts(ranges, names, strange, missing),
+        )
     return replace(ranges, amax={name: ranges.amax[name] for name in names}, constants=())
 
 
 def _placed(ranges: Ranges, names: list[str]) -> str:
     told = [f"{name!r} ({ranges.lines[name]})" if name in ranges.lines else repr(name) for name in names[:5]]
     return f"{', '.join(told)}{' ...' if len(names) > 5 else ''}"
+
+
+def _facts(ranges: Ranges, names: list[str], strange: list[str], missing: list[str]) -> dict[str, object]:
+    fitting = {name: ranges.amax[name] for name in names if name in ranges.amax}
+    return {"source": ranges.source, "made_by": ranges.made_by, "amax": fitting, "strange": strange, "missing": missing}
 
 
 def _five(names: list[str]) -> str:

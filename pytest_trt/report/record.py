@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.atomic import write_whole
 from pytest_trt.backends import all_packages
+from pytest_trt.hops import blamed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_trt.comparison import Comparison, Element
+    from pytest_trt.findings.finding import Finding
+    from pytest_trt.hops import Hop
     from pytest_trt.verdict import Judgement, Verdict
 
 __all__ = ["SCHEMA", "document", "environment", "record_of", "write"]
 
 SCHEMA = 1
+
+_LOCATED = 20  # the likeliest causes; the rest of a network is no news
 
 _PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", *all_packages(), "cuda-bindings")
 
@@ -44,8 +49,11 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "accept": verdict.accept,
         "worst_output": verdict.worst.output if verdict.worst else None,
         "outputs": {judgement.output: _output(judgement) for judgement in verdict.judgements},
-        "findings": [],
-        "hops": _plain(list(verdict.hops)),
+        "findings": [_finding(finding) for finding in verdict.findings],
+        "ignored": dict(verdict.ignored),
+        "hops": [_hop(hop) for hop in verdict.hops],
+        "blame": str(blame) if (blame := blamed(verdict.hops)) else None,
+        "located": _plain(list(verdict.located[:_LOCATED])),
         "layers": _plain(dict(verdict.layers)),
         "warnings": list(verdict.warnings),
         "latency": None,
@@ -130,6 +138,26 @@ def _figures(c: Comparison) -> dict[str, Any]:
         "max_abs_at": _element(c.max_abs),
         "max_rel_at": _element(c.max_rel),
         "worst": [_element(element) for element in c.worst],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity.value,
+        "message": finding.message,
+        "remedy": finding.remedy,
+        "evidence": _plain(dict(finding.evidence)),
+    }
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    return {
+        "from": hop.start,
+        "to": hop.end,
+        "output": hop.output,
+        "rel_rms": _plain(hop.rel_rms),
+        "limit": _plain(hop.limit),
     }
 
 

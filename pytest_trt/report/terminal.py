@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["backend_label", "message", "table"]
+__all__ = ["backend_label", "message", "table", "told_beside"]
 
 Record = dict[str, Any]
 
 _HEAD = (
     "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "verdict",
 )  # fmt: skip
+_MOST = 5
+_TENSORS = 3
+_WORDS = ("nan", "inf", "-inf")
 _OPTIONAL = ("top-1", "accuracy", "layers")
 
 
@@ -34,17 +37,72 @@ def table(records: list[Record]) -> list[tuple[str, str]]:
     return [(line.rstrip(), verdict) for line, verdict in zip(lines, verdicts, strict=True)]
 
 
+def told_beside(records: list[Record]) -> str:
+    """How many warnings the passed cases have, and how many findings were left out; empty if none."""
+    warned = [
+        f["code"] for r in records if r["verdict"] == "passed" for f in r["findings"] if f["severity"] == "warning"
+    ]
+    left = sum(count for record in records for count in record["ignored"].values())
+    parts = [
+        *(
+            [f"{len(warned)} warnings in passed cases ({', '.join(sorted(set(warned)))}), in the record"]
+            if warned
+            else []
+        ),
+        *([f"{left} findings left out by --trt-select and --trt-ignore"] if left else []),
+    ]
+    return "; ".join(parts)
+
+
 def message(record: Record) -> str:
     """Why a case did not pass, to be read top down: verdict, identity, counts, worst elements, what to do."""
     title = f"{record['case']} at {_asked(record)} on {backend_label(record)}"
     if record["verdict"] == "error":
-        return f"{title}: could not be judged, which is never a pass.\n{record['kind']}: {record['message']}"
-    parts = [f"{title}: FAILED, outside tolerance"]
+        parts = [f"{title}: could not be judged, which is never a pass.", f"{record['kind']}: {record['message']}"]
+        return "\n".join([*parts, *_findings(record)])
+    outside = any(output["reasons"] for output in record["outputs"].values())
+    parts = [f"{title}: FAILED, {'outside' if outside else 'inside its'} tolerance{'' if outside else ' and wrong'}"]
+    parts += _findings(record)
     for name, output in record["outputs"].items():
         if output["reasons"]:
             parts += _output(name, output)
     golden = record["provenance"].get("golden")
-    return "\n".join([*parts, *_engine(record), f"  golden: {golden}", f"  {record['accept']}"])
+    parts += [*_hops(record), *_located(record), *_engine(record), f"  golden: {golden}"]
+    return "\n".join([*parts, *([f"  {record['accept']}"] if record["accept"] else [])])
+
+
+def _findings(record: Record) -> list[str]:
+    """The findings, the reason first; those whose words the error says already are told by their code."""
+    lines = []
+    for finding in record["findings"][:_MOST]:
+        said = finding["message"] == record["message"]
+        lines.append(f"  {finding['code']} {finding['severity']}: {'as above' if said else finding['message']}")
+        lines += [f"    {finding['remedy']}"] if finding["remedy"] and not said else []
+    more = len(record["findings"]) - _MOST
+    return [*lines, f"  ... and {more} more, in the record"] if more > 0 else lines
+
+
+def _located(record: Record) -> list[str]:
+    """The tensors that the error comes from, the likeliest first."""
+    from pytest_trt.localise import Located, lines_of
+
+    plain: list[dict[str, Any]] = [
+        {key: float(value) if value in _WORDS else value for key, value in one.items()} for one in record["located"]
+    ]
+    located = [Located(**one) for one in plain]
+    return [f"  from {line}" for line in lines_of(located, _TENSORS)]
+
+
+def _hops(record: Record) -> list[str]:
+    """The error of each step, where there is more than one, on its worst output."""
+    steps: dict[str, float] = {}
+    for hop in record["hops"]:
+        name = f"{hop['from']} -> {hop['to']}"
+        steps[name] = max(steps.get(name, 0.0), float(hop["rel_rms"]))
+    if len(steps) < 2 and not record["blame"]:
+        return []
+    told = ", ".join(f"{name} {_number(error, 2)}" for name, error in steps.items())
+    return [f"  hops: {told}{'; to blame: ' + record['blame'] if record['blame'] else ''}"]
 
 
 def _asked(record: Record) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_trt.errors import BackendError
+from pytest_trt.errors import BackendError, ForeignPlan
 from pytest_trt.model import is_float
 from pytest_trt.trt.config import load_plugins
 from pytest_trt.trt.log import heard, logger_of
@@ -53,7 +53,8 @@ def load_engine(
     """The engine, a context to run it in, and what TensorRT warned of.
 
     Raises:
-        BackendError: the plan is damaged, or of another GPU, release or platform; or memory does not suffice.
+        ForeignPlan: the plan is damaged, or of another GPU, release or platform.
+        BackendError: memory does not suffice.
     """
     what = f"the plan {recipe.plan}" if recipe.plan else f"the engine of {recipe.model.source} at {recipe.precision}"
     with heard(trt) as said:
@@ -63,11 +64,12 @@ def load_engine(
             runtime.DLA_core = recipe.options.dla_core
         engine = runtime.deserialize_cuda_engine(plan.data)
         if engine is None:
-            raise BackendError(
+            raise ForeignPlan(
                 said.told(
                     f"{what} can't be loaded by {label(trt)} on {plan.facts.get('gpu')}: it is damaged, or was built"
                     " with another release or for another GPU. Build it here"
-                )
+                ),
+                {"plan": str(recipe.plan), "release": label(trt), "gpu": plan.facts.get("gpu")},
             )
         context = engine.create_execution_context()
         if context is None:

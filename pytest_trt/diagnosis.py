@@ -1,0 +1,126 @@
+"""Diagnosis: what the rules find in a case that ran, or could not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_trt.errors import PytestTrtError
+from pytest_trt.findings import Evidence, Severity, diagnose
+from pytest_trt.findings.evidence import Refusal
+from pytest_trt.gathering import half_of, later_hops, located_of, origin_of, quantised_of, repeated_of
+from pytest_trt.grid import Grid
+from pytest_trt.hops import export_hops
+from pytest_trt.observed import observe
+from pytest_trt.precision import Precision
+from pytest_trt.quantised import Quantised, QuantisedTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_trt.findings import Choice, Finding
+    from pytest_trt.trial import Scrutiny, Trial
+    from pytest_trt.verdict import Verdict
+
+__all__ = ["diagnosed", "refusal"]
+
+T = TypeVar("T")
+
+
+def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
+    """The verdict with its hops and findings; one that is an error fails a case that passed.
+
+    Hops and the tensors that the error comes from cost further runs: they are looked for where the case failed, by
+    its outputs or by a finding, or that was asked. Where evidence can't be gathered, a warning says so.
+    """
+    failures: list[str] = []
+
+    def tried(what: str, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except PytestTrtError as error:
+            failures.append(f"no evidence of {what}: {error}")
+            return None
+
+    evidence = Evidence(
+        case=verdict.case,
+        precision=trial.precision,
+        held=trial.held,
+        backend=verdict.backend,
+        simulated=verdict.simulated,
+        observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.case.constant_outputs),
+        hops=export_hops(trial.golden),
+        layers=trial.built.engine.layers() if trial.built else (),
+        half=half_of(trial),
+        overflow=_overflow(trial),
+        warnings=verdict.warnings,
+        repeated=tried("repetition", lambda: repeated_of(trial, scrutiny.rebuilds)),
+        quantised=tried("ranges", lambda: quantised_of(trial)),
+    )
+    if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
+        steps = tried("hops", lambda: later_hops(trial, verdict.judgements, simulated=verdict.simulated))
+        located = tried("single tensors", lambda: located_of(trial))
+        hops = (*evidence.hops, *(steps or ()))
+        evidence = replace(evidence, hops=hops, located=located, origin=origin_of(located or ()))
+    findings, ignored = scrutiny.choice.split(diagnose(evidence))
+    return replace(
+        _failed(verdict, findings),
+        hops=evidence.hops,
+        findings=findings,
+        ignored=ignored,
+        located=evidence.located or (),
+        warnings=(*verdict.warnings, *failures),
+    )
+
+
+def refusal(case: str, precision: Precision, backend: str, error: Exception, choice: Choice) -> dict[str, Any]:
+    """What the rules find in an error that kept a case from being judged: a verdict's ``findings`` and ``ignored``."""
+    facts = getattr(error, "facts", {})
+    evidence = Evidence(
+        case=case,
+        precision=precision,
+        held="fp32",
+        backend=backend,
+        simulated=False,
+        refused=Refusal(type(error).__name__, str(error), facts),
+        quantised=_quantised(facts, str(error)),
+    )
+    findings, ignored = choice.split(diagnose(evidence))
+    return {"findings": findings, "ignored": ignored}
+
+
+def _fails(verdict: Verdict, findings: Sequence[Finding]) -> bool:
+    return verdict.verdict == "failed" or any(finding.severity is Severity.ERROR for finding in findings)
+
+
+def _failed(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
+    errors = list(dict.fromkeys(finding.code for finding in findings if finding.severity is Severity.ERROR))
+    if verdict.verdict != "passed" or not errors:
+        return verdict
+    hint = f"The outputs are inside their bounds. If you know better, leave it out: --trt-ignore={','.join(errors)}"
+    return replace(verdict, verdict="failed", accept=hint)
+
+
+def _overflow(trial: Trial) -> str:
+    """What the golden says where this precision overflows: it was seen when the golden was made."""
+    why = trial.golden.refused.get(trial.held if trial.precision is Precision.MODEL else trial.precision.label, "")
+    return why if "overflows" in why else ""
+
+
+def _quantised(facts: Mapping[str, Any], said: str) -> Quantised | None:
+    """What an error tells of ranges: that there are none, or that those given are of another model."""
+    if facts.get("uncalibrated") or "scaling factor" in said:
+        return Quantised(source="the model", said=said)
+    if "strange" not in facts:
+        return None
+    tensors = tuple(
+        QuantisedTensor(name, Grid(amax / Precision.INT8.largest, 0, "int8"), "", False, None, None)
+        for name, amax in facts["amax"].items()
+    )
+    return Quantised(
+        tensors,
+        facts["source"],
+        made_by=facts["made_by"],
+        strange=tuple(facts["strange"]),
+        missing=tuple(facts["missing"]),
+    )

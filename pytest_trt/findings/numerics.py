@@ -1,0 +1,219 @@
+"""TRT3xx: what the outputs show, the most telling sign first; all but NaN and a constant only where one is outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_trt.findings.finding import Finding, Severity
+from pytest_trt.hops import blamed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_trt.findings.evidence import Evidence
+    from pytest_trt.hops import Hop
+    from pytest_trt.observed import Flips, Observed, Place
+
+__all__ = ["RULES"]
+
+_CONCENTRATED = 0.9
+_FAIR = 0.5
+_LEANS = 0.6
+_BY_POSITION = 0.95
+
+_FAULTS = {
+    "torch -> onnx fp32": "the export from PyTorch is to blame",
+    "golden -> fp32": "the model differs in fp32 already, so no precision is to blame",
+    "fp32 -> simulated": "lowering to the precision is to blame",
+    "golden -> simulated": "the file under test is to blame, which holds its precision",
+    "golden -> engine": "the engine, or the file that it was built from, is to blame",
+    "fp32 -> engine": "the engine is to blame, whose lowering could not be simulated",
+    "simulated -> engine": "the engine differs from its simulation, so the build is to blame",
+}
+
+_REMEDIES = {
+    "torch -> onnx fp32": "Export the module again, in eval mode, and make the golden anew.",
+    "golden -> fp32": "Look at what changed in the network, its weights or its preprocessing since the golden was made;"
+    " if that was meant, make the golden anew.",
+    "simulated -> engine": "Build again, look at the builder's warnings and tactics, and compare with another release.",
+}
+
+
+def nonfinite(evidence: Evidence) -> Iterator[Finding]:
+    """TRT301: NaN or infinity where the golden has none, and the first tensor that holds one."""
+    for seen in evidence.observed:
+        if seen.nonfinite:
+            born = evidence.origin
+            where = f"; they first appear in tensor {born.tensor!r}{_by(born.node)}" if born else ""
+            yield Finding(
+                "TRT301",
+                Severity.ERROR,
+                f"output {seen.output!r} holds {seen.nonfinite} NaN or infinities that the golden has not, the first at"
+                f" {list(seen.first)}{where}.",
+                "Look for NaN among the weights, a division by zero, or values beyond the precision's largest.",
+                {
+                    "output": seen.output,
+                    "count": seen.nonfinite,
+                    "first": list(seen.first),
+                    "tensor": born.tensor if born else None,
+                },
+            )
+
+
+def constant(evidence: Evidence) -> Iterator[Finding]:
+    """TRT305: the same output for every sample, where the golden's move."""
+    for seen in evidence.observed:
+        if seen.constant:
+            yield Finding(
+                "TRT305",
+                Severity.ERROR,
+                f"output {seen.output!r} is the same for every sample, and the golden's is not: the network is blind to"
+                " its input.",
+                "Look for activations that died (a range or a scale far too small or too large), and for an input that"
+                " is never read.",
+                {"output": seen.output},
+            )
+
+
+def concentrated(evidence: Evidence) -> Iterator[Finding]:
+    """TRT306: nearly all of the error is in one channel, class, sample, corner or at the border."""
+    hop = blamed(evidence.hops)
+    for seen in evidence.observed:
+        place = seen.place
+        if place is not None and place.share >= _CONCENTRATED and place.fair <= _FAIR:
+            yield Finding(
+                "TRT306",
+                Severity.ERROR,
+                f"{100 * place.share:.3g} % of the squared error of output {seen.output!r} is {_where(place)}, where"
+                f" {100 * place.fair:.2g} % would be its share{_blame(hop)}{_like(seen)}.",
+                _mend_place(place),
+                {
+                    "output": seen.output,
+                    "place": place.kind,
+                    "index": place.index,
+                    "share": place.share,
+                    "fair": place.fair,
+                    "resemblance": seen.resemblance,
+                },
+            )
+
+
+def bias(evidence: Evidence) -> Iterator[Finding]:
+    """TRT304: the error leans one way, over all elements or at each position alike in every sample."""
+    hop = blamed(evidence.hops)
+    for seen in evidence.observed:
+        lean = seen.lean
+        if lean is None or max(lean.share - _LEANS, lean.by_position - _BY_POSITION) < 0:
+            continue
+        told = (
+            f"is off by {lean.mean:+.3g} on average with a spread of {lean.spread:.3g}"
+            if lean.share >= _LEANS
+            else "is off by the same in every sample, position by position"
+        )
+        yield Finding(
+            "TRT304",
+            Severity.ERROR,
+            f"output {seen.output!r} {told}, which explains {100 * max(lean.share, lean.by_position):.3g} % of the"
+            f" squared error: a systematic shift, and no rounding{_blame(hop)}{_like(seen)}.",
+            "Look for a bias, an offset or statistics (BatchNorm, normalisation) that are lost or of another model.",
+            {
+                "output": seen.output,
+                "mean": lean.mean,
+                "spread": lean.spread,
+                "share": lean.share,
+                "by_position": lean.by_position,
+                "resemblance": seen.resemblance,
+            },
+        )
+
+
+def flips(evidence: Evidence) -> Iterator[Finding]:
+    """TRT303: best classes that changed though they were no near ties, or more than may."""
+    for seen in evidence.observed:
+        found = seen.flips
+        limited = any("top-1" in reason for reason in seen.reasons)
+        if found is not None and found.flipped and (limited or (found.sound and seen.reasons)):
+            yield Finding(
+                "TRT303",
+                Severity.ERROR,
+                f"{found.flipped} of {found.samples} samples of output {seen.output!r} change their best class,"
+                f" {_sound(found)}.",
+                "Look at the flipped samples: a wide margin is a defect, near ties are the precision's, and want a"
+                " finer one or a lower top1.",
+                {
+                    "output": seen.output,
+                    "flipped": found.flipped,
+                    "samples": found.samples,
+                    "sound": found.sound,
+                    "margins": list(found.margins),
+                    "first": [list(flip) for flip in found.first],
+                },
+            )
+
+
+def outside(evidence: Evidence) -> Iterator[Finding]:
+    """TRT302: outside tolerance, with the hop to blame."""
+    hop = blamed(evidence.hops)
+    for seen in evidence.observed:
+        if seen.reasons and not seen.nonfinite:
+            yield Finding(
+                "TRT302",
+                Severity.ERROR,
+                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}.",
+                _REMEDIES.get(str(hop), "Look at the tensors that the error comes from (--trt-localise)."),
+                {
+                    "output": seen.output,
+                    "error": seen.error,
+                    "bound": seen.bound,
+                    "reasons": list(seen.reasons),
+                    "hop": str(hop) if hop else None,
+                    "resemblance": seen.resemblance,
+                },
+            )
+
+
+RULES = (nonfinite, constant, concentrated, bias, flips, outside)
+
+
+def _by(node: str) -> str:
+    return f" of node {node!r}" if node else ""
+
+
+def _size(seen: Observed) -> str:
+    what = "of its elements differ" if seen.whole else "relative RMS"
+    if seen.bound is None or seen.error <= seen.bound:
+        return seen.reasons[0]
+    return (
+        f"{seen.error:.3g} {what}, {seen.error / seen.bound:.3g} times its bound {seen.bound:.3g}"
+        if seen.bound
+        else (f"{seen.error:.3g} {what}, where none is allowed")
+    )
+
+
+def _blame(hop: Hop | None) -> str:
+    return f"; {_FAULTS.get(str(hop), str(hop))} ({hop}: {hop.rel_rms:.2g})" if hop else ""
+
+
+def _like(seen: Observed) -> str:
+    return f"; {seen.resemblance}" if seen.resemblance else ""
+
+
+def _where(place: Place) -> str:
+    if place.kind == "border":
+        return "at the border of its maps"
+    if place.kind == "corner":
+        return f"in the {('upper left', 'upper right', 'lower left', 'lower right')[place.index]} corner of its maps"
+    return f"in {place.kind} {place.index} of {place.of}"
+
+
+def _mend_place(place: Place) -> str:
+    if place.kind == "border":
+        return "Compare the padding of convolutions and poolings with the reference's."
+    if place.kind == "sample":
+        return "Look at that sample: its values may lie beyond the calibrated ranges."
+    return "Look at the weights and the scales of what computes it."
+
+
+def _sound(found: Flips) -> str:
+    lead = f"the widest with a margin of {found.margins[0]:.3g} in fp32"
+    return f"{found.sound} of them no near tie ({lead})" if found.sound else f"all of them near ties ({lead})"

@@ -1,0 +1,178 @@
+"""TRT2xx: what was asked of the engine and what it is, and what a precision can't hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_trt.findings.finding import Finding, Severity
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_trt.findings.evidence import Evidence
+    from pytest_trt.half import Rounded
+
+__all__ = ["RULES"]
+
+_LARGEST = 65504
+_TOLD = 5
+
+_COARSE = 1e-2
+"""Error of rounding a weight to fp16, as relative RMS, that is as bad as int8's; normal ones have 2.8e-4 at most."""
+
+_WEAK = 2e-3
+
+
+def overflow(evidence: Evidence) -> Iterator[Finding]:
+    """TRT202: a weight or an activation beyond fp16's largest value."""
+    where = {**_weights(evidence), **_activation(evidence)}
+    told = [text for text in (_told_weights(evidence), _told_activation(evidence)) if text]
+    if told:
+        yield Finding(
+            "TRT202",
+            Severity.ERROR,
+            f"the model overflows in fp16, whose largest value is {_LARGEST}: {'; '.join(told)}.",
+            "Keep the nodes that compute or read it in fp32 (keep = [...]), use bf16, or scale the weights down and the"
+            " next layer's up.",
+            where,
+        )
+
+
+def tf32(evidence: Evidence) -> Iterator[Finding]:
+    """TRT204: layers of an fp32 engine that multiply in TF32."""
+    if evidence.precision is not Precision.FP32:
+        return
+    got = _precisions(evidence).get("tf32", 0)
+    if got:
+        layers = [layer["name"] for layer in _layers(evidence) if layer["precision"] == "tf32"]
+        yield Finding(
+            "TRT204",
+            Severity.ERROR,
+            f"fp32 was asked, and {got} compute layers of the engine multiply in TF32 ({_listed(layers)}): errors near"
+            " 1e-3 in place of 1e-7.",
+            "Clear the builder's TF32 flag (trtexec --noTF32), or ask for tf32.",
+            {"layers": layers, "layer": layers[0]},
+        )
+
+
+def not_honoured(evidence: Evidence) -> Iterator[Finding]:
+    """TRT201: the engine runs in another precision than was asked."""
+    refused = evidence.refused
+    if refused is None or refused.kind != "PrecisionNotHonoured":
+        return
+    asked = str(refused.facts.get("asked", evidence.precision.label))
+    other = [layer for layer in _layers(evidence) if layer["precision"] != asked]
+    listing = _listed([f"{layer['name']} in {layer['precision']}" for layer in other])
+    yield Finding(
+        "TRT201",
+        Severity.ERROR,
+        f"{asked} was asked and is not what was built: {_counted(evidence)}{f' ({listing})' if listing else ''}.",
+        "Ask with --trt-typing=strong where the release has it, ask for what it runs in, or accept it with"
+        " --trt-build honoured=0.",
+        {
+            "asked": asked,
+            "got": dict(_precisions(evidence)),
+            "layers": [{"layer": layer["name"], "asked": asked, "got": layer["precision"]} for layer in other],
+        },
+    )
+
+
+def subnormal(evidence: Evidence) -> Iterator[Finding]:
+    """TRT203: weights that fp16 holds with fewer bits than it has, or not at all."""
+    small = [tensor for tensor in evidence.half.tensors if tensor.subnormal] if evidence.half else []
+    if not small:
+        return
+    worst = max(small, key=lambda tensor: (tensor.multiplies, tensor.rel_rms))
+    error = worst.rel_rms if worst.multiplies else 0.0
+    count, zeroed = sum(tensor.subnormal for tensor in small), sum(tensor.zeroed for tensor in small)
+    share = count / max(evidence.half.count if evidence.half else 1, 1)
+    severity = Severity.ERROR if error > _COARSE else Severity.WARNING if error > _WEAK else Severity.NOTE
+    yield Finding(
+        "TRT203",
+        severity,
+        f"{count} weights ({100 * share:.2g} %) are subnormal in fp16 and {zeroed} of them become zero; worst is"
+        f" {worst.tensor!r} with {worst.subnormal} of {worst.count} and a rounding error of {worst.rel_rms:.2g}.",
+        "Scale these weights up and the next layer's down, keep their nodes in fp32, or use bf16."
+        if severity is not Severity.NOTE
+        else "Nothing to mend: their share of the tensor is too small to be seen.",
+        {"tensor": worst.tensor, "count": count, "zeroed": zeroed, "share": share, "rel_rms": worst.rel_rms},
+    )
+
+
+def simulated(evidence: Evidence) -> Iterator[Finding]:
+    """TRT205: onnxruntime rounded as the precision does, and no engine was built."""
+    if evidence.simulated and evidence.refused is None:
+        yield Finding(
+            "TRT205",
+            Severity.NOTE,
+            f"{evidence.precision} was simulated on the CPU and not measured: engines that were tried came within twice"
+            " its error.",
+            "Run with --trt-backend=tensorrt on the deployment's GPU; --trt-require-engine makes it a must.",
+        )
+
+
+RULES = (overflow, tf32, not_honoured, subnormal, simulated)
+
+
+def _beyond(evidence: Evidence) -> list[Rounded]:
+    return [tensor for tensor in evidence.half.tensors if tensor.beyond] if evidence.half else []
+
+
+def _weights(evidence: Evidence) -> dict[str, object]:
+    found = _beyond(evidence)
+    return {"weights": {tensor.tensor: tensor.largest for tensor in found}, "tensor": found[0].tensor} if found else {}
+
+
+def _told_weights(evidence: Evidence) -> str:
+    found = _beyond(evidence)
+    return f"weight {_listed([f'{t.tensor!r} holds {t.largest:.3g}' for t in found])}" if found else ""
+
+
+def _activation(evidence: Evidence) -> dict[str, object]:
+    if not _overflows(evidence):
+        return {}
+    return {"tensor": evidence.origin.tensor, "node": evidence.origin.node} if evidence.origin else {}
+
+
+def _told_activation(evidence: Evidence) -> str:
+    if not _overflows(evidence):
+        return ""
+    born = evidence.origin
+    if born is None:
+        return "an activation" + (f" ({evidence.overflow})" if evidence.overflow else "")
+    return f"activation {born.tensor!r}{f' of node {born.node!r}' if born.node else ''} is the first that is not finite"
+
+
+def _overflows(evidence: Evidence) -> bool:
+    """Whether outputs at fp16 are not finite, where those of fp32 are."""
+    if evidence.precision is not Precision.FP16 and evidence.held != "fp16":
+        return False
+    at_fp32 = [hop for hop in evidence.hops if hop.end == "fp32" and hop.rel_rms == float("inf")]
+    return bool(evidence.overflow or any(seen.nonfinite for seen in evidence.observed)) and not at_fp32
+
+
+def _layers(evidence: Evidence) -> list[dict[str, str]]:
+    """Layers that compute, of the engine that ran or of that which was refused."""
+    if evidence.refused is not None:
+        return list(evidence.refused.facts.get("layers", ()))
+    return [
+        {"name": layer.name, "precision": layer.precision}
+        for layer in evidence.layers
+        if layer.computes and not layer.kept
+    ]
+
+
+def _precisions(evidence: Evidence) -> dict[str, int]:
+    labels = [layer["precision"] for layer in _layers(evidence)]
+    return {label: labels.count(label) for label in sorted(set(labels))}
+
+
+def _counted(evidence: Evidence) -> str:
+    found = ", ".join(f"{count} in {label}" for label, count in _precisions(evidence).items())
+    return f"of the compute layers {found} run" if found else "the engine does not tell what its layers run in"
+
+
+def _listed(names: list[str]) -> str:
+    more = f", and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return ", ".join(names[:_TOLD]) + more

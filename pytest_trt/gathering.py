@@ -1,0 +1,156 @@
+"""Gathering: the parts of the evidence that something has to be run for; each may fail, and is then left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
+from pytest_trt.described import bypassed
+from pytest_trt.envelope import simulate
+from pytest_trt.findings.evidence import Origin
+from pytest_trt.half import half_weights
+from pytest_trt.hops import FP32_LIMIT, hop, limits_of
+from pytest_trt.localise import first_nonfinite, localise
+from pytest_trt.lowering.held import held_precision
+from pytest_trt.model import Model
+from pytest_trt.precision import Precision
+from pytest_trt.quantised import quantised_evidence
+from pytest_trt.recipe import ranges_of
+from pytest_trt.reference import reference_of
+from pytest_trt.repeated import Repeated, rebuilt, rerun
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.half import HalfWeights
+    from pytest_trt.hops import Hop
+    from pytest_trt.localise import Located
+    from pytest_trt.quantised import Quantised
+    from pytest_trt.repeated import Again
+    from pytest_trt.trial import Built, Trial
+    from pytest_trt.verdict import Judgement
+
+__all__ = ["half_of", "later_hops", "located_of", "origin_of", "quantised_of", "repeated_of"]
+
+
+def half_of(trial: Trial) -> HalfWeights | None:
+    """What fp16 does to the weights, where the model is lowered to it."""
+    lowered = trial.precision is Precision.FP16 and trial.held == "fp32"
+    return half_weights(trial.model, trial.case.keep) if lowered else None
+
+
+def quantised_of(trial: Trial) -> Quantised | None:
+    """What int8 or fp8 stands on; None where nobody knows, as of a plan, or of ranges that TensorRT took itself."""
+    built, model = trial.built, trial.model
+    recipe = built.recipe if built else None
+    model = recipe.model if recipe else model
+    held = held_precision(model.proto)
+    lowered = trial.precision.takes_ranges and held == "fp32"
+    unknown = recipe is None or recipe.calibration is None or recipe.options.calibrator != "ranges"
+    if lowered and unknown:
+        return None
+    samples = recipe.calibration.samples if recipe and recipe.calibration and lowered else None
+    return quantised_evidence(
+        model,
+        reference_of(trial.case).model if trial.case.reference and not lowered else None,
+        trial.precision,
+        held,
+        ranges_of(recipe) if recipe and lowered else None,
+        trial.feeds,
+        trial.case.batch,
+        trial.case.keep,
+        ops=trial.case.ops,
+        samples=samples(trial.case.batch) if samples else None,
+        release=built.backend.version.split()[-1] if built and built.backend.builds_engines else None,
+    )
+
+
+def located_of(trial: Trial) -> tuple[Located, ...] | None:
+    """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
+    if trial.built is None or trial.built.recipe.plan is not None:
+        return None
+    engine = trial.built.engine
+    simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
+    return localise(_exact(trial), simulated.model, trial.feeds, trial.case.batch)
+
+
+def origin_of(located: Sequence[Located]) -> Origin | None:
+    """The first tensor that is not finite."""
+    found = first_nonfinite(located)
+    return Origin(found.tensor, found.node) if found else None
+
+
+def repeated_of(trial: Trial, rebuilds: int) -> Repeated | None:
+    """The engine run again; and where builds are asked, loaded and built again. None where there is no engine."""
+    built = trial.built
+    if built is None or not built.backend.builds_engines:
+        return None
+    again = rerun(built.engine, trial.feeds[0], trial.outputs[0])
+    return Repeated(again, _reloaded(trial, built), _rebuilt(trial, built, rebuilds)) if rebuilds else Repeated(again)
+
+
+def later_hops(trial: Trial, judgements: Sequence[Judgement], *, simulated: bool) -> tuple[Hop, ...]:
+    """Golden -> today's fp32 -> simulated -> engine, as far as they can be run, on the golden's first run.
+
+    Args:
+        trial: the case.
+        judgements: whose bounds limit the hops.
+        simulated: whether no engine ran.
+    """
+    golden = trial.golden
+    limits = limits_of(judgements)
+    exact: dict[str, float | None] = dict.fromkeys(golden.outputs, FP32_LIMIT)
+    ends = [("golden", golden.onnx_outputs or golden.outputs), *_exact_end(trial), *_simulated_end(trial, simulated)]
+    if not simulated:
+        ends.append(("engine", trial.outputs[0]))
+    return tuple(
+        step
+        for (before, first), (after, second) in pairwise(ends)
+        for step in hop(before, after, first, second, exact if after == "fp32" else limits)
+    )
+
+
+def _exact_end(trial: Trial) -> list[tuple[str, Arrays]]:
+    """Outputs of the model under test in fp32; of one with Q/DQ, led around them."""
+    if trial.held in ("int8", "fp8"):
+        plain = Model(bypassed(trial.model.proto), trial.model.source)
+    elif trial.held == "fp32":
+        plain = trial.model
+    else:
+        return []
+    return [("fp32", simulate(plain, Precision.FP32, trial.golden.inputs, trial.case.batch))]
+
+
+def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
+    built = trial.built
+    if simulated:
+        exact = trial.precision is Precision.FP32 and trial.held == "fp32"
+        return [] if exact else [("simulated", trial.outputs[0])]
+    if built is None or built.recipe.plan is not None or trial.precision is Precision.FP32:
+        return []  # nobody knows the ranges that a plan was built with
+    return [("simulated", open_backend().build(built.recipe).run(trial.golden.inputs))]
+
+
+def _exact(trial: Trial) -> Model:
+    """The fp32 model to compare with: the case's own reference, else the model that was lowered."""
+    model = trial.built.recipe.model if trial.built else trial.model
+    if trial.case.reference is not None:
+        return reference_of(trial.case).model
+    return model if held_precision(model.proto) == "fp32" else Model(bypassed(model.proto), model.source)
+
+
+def _reloaded(trial: Trial, built: Built) -> Again | None:
+    again = built.backend.build(built.recipe)
+    loaded = built.recipe.plan is not None or "from_store" in again.facts
+    return rerun(again, trial.feeds[0], trial.outputs[0]) if loaded else None
+
+
+def _rebuilt(trial: Trial, built: Built, count: int) -> tuple[Again, ...]:
+    if built.recipe.plan is not None:
+        return ()
+    anew = replace(built.recipe, store=None)
+    layers = built.engine.layers()
+    return rebuilt(count, lambda: built.backend.build(anew), trial.feeds, trial.outputs, layers, trial.judged)

@@ -1,0 +1,179 @@
+"""Grid: the values that a quantised tensor may have, and what is lost on the way there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from pytest_trt.ranges.amax import FP8_LARGEST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Grid", "Tally", "TensorStatistics"]
+
+_WHOLE = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
+_FLOATS = {"fp8": (ml_dtypes.float8_e4m3fn, FP8_LARGEST), "fp8-e5m2": (ml_dtypes.float8_e5m2, 57344)}
+_FLOAT_DB = 31.0  # three bits of significand
+_BLOCK = 1 << 16  # values at once: what is made of them stays in the CPU's cache
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A scale and a zero point.
+
+    Attributes:
+        scale: one step, in the tensor's own unit.
+        zero_point: the whole number that stands for 0.
+        kind: int8, uint8, int16, uint16, fp8 (E4M3) or fp8-e5m2.
+    """
+
+    scale: float
+    zero_point: int = 0
+    kind: str = "int8"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its steps grow with the value."""
+        return self.kind in _FLOATS
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether it holds of each value the negative too, as TensorRT wants it."""
+        return self.zero_point == 0 and not self.kind.startswith("u")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest value that it holds."""
+        if self.kind in _FLOATS:
+            largest = _FLOATS[self.kind][1] * self.scale
+            return -largest, largest
+        low, high = _WHOLE[self.kind]
+        return (low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale
+
+    @property
+    def amax(self) -> float:
+        """The range: of a symmetric grid its largest value, of another one the end that lies farther out."""
+        low, high = self.ends
+        return max(high, -low) if self.zero_point else high
+
+    def nearest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Each value as the grid has it: rounded half to even, saturated at its ends."""
+        steps: NDArray[np.float32] = values / np.float32(self.scale)
+        if self.kind in _FLOATS:
+            dtype, largest = _FLOATS[self.kind]
+            steps = np.clip(steps, -largest, largest).astype(dtype).astype(np.float32)
+        else:
+            low, high = _WHOLE[self.kind]
+            np.rint(steps, out=steps)
+            np.clip(steps, low - self.zero_point, high - self.zero_point, out=steps)
+        np.multiply(steps, np.float32(self.scale), out=steps)
+        return steps
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """What a grid does to the fp32 values of one tensor.
+
+    Attributes:
+        values: how many were seen, over all samples; those that are NaN or infinite aside.
+        nonfinite: how many of those.
+        amax: largest |x|, in the tensor's own unit.
+        rms: root of the mean square, in the tensor's own unit.
+        saturation: share of the values that lie more than half a step beyond the grid's ends: nearer ones lose no more
+            than rounding takes of others.
+        utilisation: the grid's range over the largest |x|; infinite where all are 0.
+        sqnr_db: power of the values over that of what the grid makes wrong, in dB; infinite where that is 0.
+        clipped: share of the wrong power that comes of the values beyond the ends.
+        attainable_db: the SQNR that a range of just the largest |x| would give, in dB: by even rounding to whole steps,
+            or of E4M3's three bits, whose steps grow with the value.
+    """
+
+    values: int
+    nonfinite: int
+    amax: float
+    rms: float
+    saturation: float
+    utilisation: float
+    sqnr_db: float
+    clipped: float
+    attainable_db: float
+
+
+@dataclass(eq=False)
+class Tally:
+    """Sums over the values of one tensor, piece after piece.
+
+    Attributes:
+        grid: what the values are put on.
+    """
+
+    grid: Grid
+    _values: int = 0
+    _nonfinite: int = 0
+    _zeros: int = 0
+    _beyond: int = 0
+    _amax: float = 0.0
+    _power: float = 0.0
+    _wrong: float = 0.0
+    _clipped: float = 0.0
+    _scratch: Any = field(default=None, repr=False)
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Count all values of an array of any shape, in float32."""
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            self._add(flat[start : start + _BLOCK].astype(np.float32, copy=False))
+
+    def statistics(self) -> TensorStatistics:
+        """What was seen so far."""
+        power, wrong = self._power, self._wrong
+        step = self._amax / 127
+        rounding = (self._values - self._zeros) * step * step / 12
+        return TensorStatistics(
+            values=self._values,
+            nonfinite=self._nonfinite,
+            amax=self._amax,
+            rms=math.sqrt(power / self._values) if self._values else 0.0,
+            saturation=self._beyond / self._values if self._values else 0.0,
+            utilisation=self.grid.amax / self._amax if self._amax else math.inf,
+            sqnr_db=_decibels(power, wrong),
+            clipped=self._clipped / wrong if wrong else 0.0,
+            attainable_db=_FLOAT_DB if self.grid.is_float else _decibels(power, rounding),
+        )
+
+    def _add(self, block: NDArray[np.float32]) -> None:
+        finite = np.isfinite(block)
+        if not finite.all():
+            self._nonfinite += int(block.size - finite.sum())
+            block = block[finite]
+        if not block.size:
+            return
+        self._values += block.size
+        self._zeros += int(block.size - np.count_nonzero(block))
+        self._amax = max(self._amax, float(block.max()), -float(block.min()))
+        self._power += _sum_of_squares(block)
+        wrong = self.grid.nearest(block)
+        np.subtract(block, wrong, out=wrong)
+        self._wrong += _sum_of_squares(wrong)
+        low, high = self.grid.ends
+        low, high = low - self.grid.scale / 2, high + self.grid.scale / 2
+        if block.max() > high or block.min() < low:
+            beyond = (block > high) | (block < low)
+            self._beyond += int(beyond.sum())
+            self._clipped += _sum_of_squares(wrong[beyond])
+
+
+def _sum_of_squares(block: NDArray[np.float32]) -> float:
+    """Added up in float64; einsum, unlike a dot product, starts no threads for so few values."""
+    return float(np.einsum("i,i->", block, block, dtype=np.float64))
+
+
+def _decibels(power: float, wrong: float) -> float:
+    if not wrong:
+        return math.inf
+    return 10 * math.log10(power / wrong) if power else -math.inf

@@ -1,0 +1,209 @@
+"""Quantised: what int8 and fp8 stand on, tensor by tensor, against the fp32 activations of the golden's inputs.
+
+No engine is needed, and no second run: one fp32 pass tells of each tensor how much of it lies beyond its range, how
+much of its range it uses, and how well Q/DQ keeps it. A file that holds its Q/DQ is run with the activations led around
+them: other tools rename tensors, and fold them, so that a reference's tensors need not be those that the file means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_trt.calibration import activations
+from pytest_trt.described import (
+    Refused,
+    bound_of,
+    bypassed,
+    consumers_of,
+    described,
+    refused_by_tensorrt,
+    uncovered,
+)
+from pytest_trt.errors import PytestTrtError
+from pytest_trt.grid import Grid, Tally, TensorStatistics
+from pytest_trt.likeness import Likeness, likeness_of
+from pytest_trt.lowering.qdq import quantised_activations
+from pytest_trt.model import Model, tensor_names
+from pytest_trt.ranges.selection import is_tensorrts_own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from onnx import ModelProto
+
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.precision import Precision
+    from pytest_trt.ranges import Ranges
+
+__all__ = ["Quantised", "QuantisedTensor", "quantised_evidence"]
+
+_QUANTISING = ("int8", "fp8")
+
+
+@dataclass(frozen=True)
+class QuantisedTensor:
+    """One activation that is put on a grid.
+
+    Attributes:
+        name: in the graph that was looked at.
+        grid: its scale, zero point and type.
+        consumer: the node that reads it first.
+        is_input: whether it is an input of the network.
+        bound: the largest |x| that its operator lets it have (ReLU6, Sigmoid); None where it has no bound.
+        statistics: of the golden's inputs; None where the graph could not be run.
+    """
+
+    name: str
+    grid: Grid
+    consumer: str
+    is_input: bool
+    bound: float | None
+    statistics: TensorStatistics | None
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What is known of a network's ranges.
+
+    Attributes:
+        tensors: every activation with a grid, in the graph's order.
+        source: what messages call the ranges.
+        held: whether the file under test holds them itself.
+        made_by: header of the TensorRT calibration cache that they come from.
+        release: of the TensorRT that builds; None where none does.
+        strange: tensors that have a range and that the model has not.
+        missing: tensors that need a range and have none.
+        uncovered: matrix operators of a file that read what no Q/DQ made, in the graph's order.
+        operators: how many matrix operators there are.
+        refused: Q and DQ that TensorRT refuses.
+        likeness: how calibration samples and the golden's inputs compare, where there were samples.
+        said: what the case or the builder said, where there are no ranges at all.
+        unread: why there are no statistics, where the graph could not be run.
+    """
+
+    tensors: tuple[QuantisedTensor, ...] = ()
+    source: str = ""
+    held: bool = False
+    made_by: str = ""
+    release: str | None = None
+    strange: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
+    operators: int = 0
+    refused: tuple[Refused, ...] = ()
+    likeness: Likeness | None = None
+    said: str = ""
+    unread: str = ""
+
+
+def quantised_evidence(
+    model: Model,
+    reference: Model | None,
+    precision: Precision,
+    held: str,
+    ranges: Ranges | None,
+    runs: Sequence[Arrays],
+    batch: int | None,
+    keep: Iterable[str] = (),
+    *,
+    ops: Iterable[str] = (),
+    samples: Iterable[Arrays] | None = None,
+    release: str | None = None,
+    said: str = "",
+) -> Quantised | None:
+    """What int8 or fp8 of a model stands on; None where neither was asked nor is held.
+
+    Args:
+        model: under test, in the operators that lowering takes (a recipe's model): fp32, or with its Q/DQ.
+        reference: the fp32 model, where the one under test is none; its tensors serve only where the file can't be run.
+        precision: what was asked.
+        held: what the file under test holds.
+        ranges: that lowering took, or that were given to it and did not fit; None where the file holds them.
+        runs: the golden's inputs.
+        batch: the most samples at once where the first axis is dynamic.
+        keep: nodes that stay in fp32 on purpose.
+        ops: kinds of operators that are lowered, if not all.
+        samples: that the ranges were taken from.
+        release: of the TensorRT that builds, as "8.6.0".
+        said: what the case or the builder said of ranges that are missing.
+
+    Raises:
+        LoweringError: there is nothing to quantise in an fp32 model, or ``keep`` and ``ops`` name what it has not.
+    """
+    if not (precision.takes_ranges and held == "fp32") and held not in _QUANTISING:
+        return None
+    likeness = likeness_of(samples, runs, model.inputs) if samples is not None else None
+    if held != "fp32":
+        return _of_file(model, reference, runs, batch, tuple(keep), release)
+    if ranges is None:
+        return Quantised(source=model.source, release=release, said=said)
+    needed = quantised_activations(model.proto, keep, ops)
+    known = tensor_names(model.proto)
+    kind = precision.label
+    grids = {name: Grid(ranges.amax[name] / precision.largest, 0, kind) for name in needed if ranges.amax.get(name)}
+    tensors, unread = _measured(model, grids, model.proto, runs, batch)
+    return Quantised(
+        tensors,
+        ranges.source,
+        made_by=ranges.made_by,
+        release=release,
+        strange=tuple(name for name in ranges.amax if name not in known and not is_tensorrts_own(name)),
+        missing=tuple(name for name in needed if name not in ranges.amax),
+        operators=len(needed),
+        likeness=likeness,
+        said=said,
+        unread=unread,
+    )
+
+
+def _of_file(
+    model: Model,
+    reference: Model | None,
+    runs: Sequence[Arrays],
+    batch: int | None,
+    keep: tuple[str, ...],
+    release: str | None,
+) -> Quantised:
+    grids = described(model.proto)
+    plain = Model(bypassed(model.proto), model.source)
+    tensors, unread = _measured(plain, grids, model.proto, runs, batch)
+    if unread and reference is not None and grids.keys() <= tensor_names(reference.proto):
+        tensors, unread = _measured(reference, grids, model.proto, runs, batch)
+    bare, operators = uncovered(model.proto, keep)
+    return Quantised(
+        tensors,
+        model.source,
+        held=True,
+        release=release,
+        uncovered=tuple(bare),
+        operators=operators,
+        refused=refused_by_tensorrt(model.proto),
+        unread=unread,
+    )
+
+
+def _measured(
+    model: Model, grids: Mapping[str, Grid], written: ModelProto, runs: Sequence[Arrays], batch: int | None
+) -> tuple[tuple[QuantisedTensor, ...], str]:
+    """The tensors with their statistics, or without them and with the reason."""
+    tallies, unread = {name: Tally(grid) for name, grid in grids.items()}, ""
+    try:
+        for found in activations(model, grids, runs, batch) if grids else ():
+            for name, tally in tallies.items():
+                tally.add(found[name])
+    except PytestTrtError as error:
+        unread = str(error)
+    consumers, bounds = consumers_of(written), bound_of(written)
+    fed = {spec.name for spec in model.inputs}
+    return tuple(
+        QuantisedTensor(
+            name,
+            grid,
+            consumers.get(name, ""),
+            name in fed,
+            bounds.get(name),
+            None if unread else tallies[name].statistics(),
+        )
+        for name, grid in grids.items()
+    ), unread

@@ -1,0 +1,268 @@
+"""Findings of whole cases: each fault planted in a case, and a healthy twin that passes without one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import networks
+import numpy as np
+import pytest
+
+from pytest_trt import Case, Verdict, check
+from pytest_trt.create import update
+from pytest_trt.errors import ForeignPlan
+from pytest_trt.findings import Choice, Evidence, diagnose
+from pytest_trt.findings.evidence import Refusal
+from pytest_trt.half import half_weights
+from pytest_trt.layer import Layer
+from pytest_trt.lowering.qdq import int8_qdq
+from pytest_trt.model import checked
+from pytest_trt.precision import Precision
+from pytest_trt.repeated import Again, Repeated, rebuilt
+from pytest_trt.report.record import record_of
+from pytest_trt.report.terminal import message
+from pytest_trt.trial import Scrutiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    networks.save(networks.convolutional(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "calibration.npz", x=networks.images(64, seed=2))
+    made = Case(onnx="net.onnx", calibration="calibration.npz", base=tmp_path, where="trt.toml")
+    update(made, tmp_path / "golden")
+    return made
+
+
+def judged(case: Case, precision: str = "fp32", **options: Any) -> Verdict:
+    return check(case, precision, golden_dir=case.base / "golden", **options)
+
+
+def codes(verdict: Verdict) -> list[str]:
+    return [finding.code for finding in verdict.findings]
+
+
+def deployed(case: Case, proto: Any) -> Case:
+    networks.save(proto, case.base / "deployed.onnx")
+    return replace(case, name="net", onnx="deployed.onnx", reference="net.onnx")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "int8", "fp8"])
+def test_a_healthy_case_is_noted_to_be_simulated_and_nothing_else(case: Case, precision: str) -> None:
+    verdict = judged(case, precision)
+
+    assert (verdict.verdict, codes(verdict), verdict.warnings) == ("passed", ["TRT205"], ())
+
+
+def test_a_changed_model_is_blamed_in_fp32_and_not_on_its_precision(case: Case) -> None:
+    changed = networks.with_weight(networks.convolutional(), "w1", lambda w: w * 1.1)
+
+    verdict = judged(deployed(case, changed), "fp16")
+
+    assert verdict.verdict == "failed"
+    assert record_of(verdict)["blame"] == "golden -> fp32"
+    assert "so no precision is to blame" in verdict.findings[0].message
+    assert [str(hop) for hop in verdict.hops] == ["golden -> fp32", "fp32 -> simulated"]
+
+
+def test_a_bad_range_is_blamed_on_the_lowering_and_its_tensor_is_first(case: Case) -> None:
+    (case.base / "ranges.txt").write_text("x: 4\nr1: 0.05\nf: 20\n")
+
+    verdict = judged(replace(case, calibration="ranges.txt"), "int8")
+
+    assert verdict.verdict == "failed"
+    assert record_of(verdict)["blame"] == "fp32 -> simulated"
+    assert verdict.findings[0].code.startswith("TRT10")
+    assert verdict.findings[0].evidence["tensor"] == "r1"
+    assert verdict.located[0].tensor == "r1"
+
+
+def test_placeholders_of_a_file_fail_it_also_where_its_outputs_are_inside(case: Case) -> None:
+    placed = int8_qdq(networks.convolutional(), {"x": 2.0, "r1": 4.0, "f": 4.0})
+    wide = {"model": {"rel_rms": 9.0}}
+    loose = replace(
+        deployed(case, placed), tolerance=Case.from_table({"onnx": "x", "tolerance": wide}, case.base, "").tolerance
+    )
+
+    verdict = judged(loose, "model")
+    ignored = judged(loose, "model", scrutiny=Scrutiny(Choice(ignore=("TRT1",))))
+
+    assert (verdict.verdict, verdict.findings[0].code[:4]) == ("failed", "TRT1")
+    assert "inside its tolerance" in message(record_of(verdict))
+    assert "--trt-ignore=TRT1" in verdict.accept
+    assert (ignored.verdict, sum(ignored.ignored.values()) >= 1) == ("passed", True)
+
+
+def test_no_calibration_is_told_as_uncalibrated(case: Case) -> None:
+    verdict = judged(replace(case, calibration=None), "int8")
+
+    assert (verdict.verdict, codes(verdict)) == ("error", ["TRT101"])
+
+
+def test_ranges_of_another_model_are_told_as_stale(case: Case) -> None:
+    (case.base / "ranges.txt").write_text("x: 4\nr1: 4\nf: 20\nconv9: 3\n")
+
+    verdict = judged(replace(case, calibration="ranges.txt"), "int8")
+
+    assert (verdict.verdict, codes(verdict)) == ("error", ["TRT104"])
+
+
+def test_an_overflowing_weight_is_named(case: Case) -> None:
+    large = networks.with_weight(networks.convolutional(), "w3", lambda w: w * np.float32(1e6))
+    networks.save(large, case.base / "large.onnx")
+    made = Case(onnx="large.onnx", base=case.base, where="trt.toml")
+    update(made, case.base / "golden")
+
+    verdict = judged(made, "fp16")
+
+    assert (verdict.verdict, verdict.findings[0].code) == ("failed", "TRT202")
+    assert verdict.findings[0].evidence["weights"].keys() >= {"w3"}
+    assert "TRT202" not in codes(judged(made, "bf16"))
+
+
+def test_an_overflowing_activation_is_named(case: Case) -> None:
+    proto = networks.with_weight(networks.convolutional(), "w1", lambda w: w * np.float32(3e4))
+    networks.save(networks.with_weight(proto, "w3", lambda w: w * np.float32(1e-4)), case.base / "large.onnx")
+    made = Case(onnx="large.onnx", base=case.base, where="trt.toml")
+    update(made, case.base / "golden")
+
+    first = judged(made, "fp16").findings[0]
+
+    assert first.code == "TRT202"
+    assert first.evidence["tensor"] == "c1"
+
+
+def test_a_nan_weight_is_traced_to_the_tensor_where_it_appears(case: Case) -> None:
+    broken = networks.with_weight(
+        networks.convolutional(), "w2", lambda w: np.where(w == w.max(), np.nan, w).astype("f")
+    )
+
+    verdict = judged(deployed(case, broken), "fp32")
+
+    assert (verdict.verdict, verdict.findings[0].code) == ("failed", "TRT301")
+    assert verdict.findings[0].evidence["tensor"] == "c2"
+
+
+def test_weights_too_small_for_fp16_are_measured_and_a_few_small_ones_are_a_note() -> None:
+    small = networks.with_weight(networks.convolutional(), "w2", lambda w: w * np.float32(1e-6))
+    few = networks.with_weight(networks.convolutional(), "w2", lambda w: np.where(w == w.max(), 1e-6, w).astype("f"))
+
+    assert [(f.code, f.severity.value) for f in of(half=half_weights(checked(small, "net")))] == [("TRT203", "error")]
+    assert [(f.code, f.severity.value) for f in of(half=half_weights(checked(few, "net")))] == [("TRT203", "note")]
+    assert of(half=half_weights(checked(networks.convolutional(), "net"))) == []
+    assert of(half=half_weights(checked(small, "net"), ["conv2"])) == []
+
+
+def of(precision: str = "fp16", **parts: Any) -> list[Any]:
+    evidence = Evidence(
+        case="net", precision=Precision.parse(precision), held="fp32", backend="tensorrt", simulated=False, **parts
+    )
+    return list(diagnose(evidence))
+
+
+def layer(name: str, precision: str, **told: Any) -> Layer:
+    return Layer(name, "conv", precision=precision, computes=True, **told)
+
+
+def test_tf32_layers_of_an_fp32_engine_are_named() -> None:
+    [finding] = of("fp32", layers=(layer("a", "fp32"), layer("b", "tf32")))
+
+    assert (finding.code, finding.evidence["layers"]) == ("TRT204", ["b"])
+    assert of("fp32", layers=(layer("a", "fp32"),)) == []
+    assert of("tf32", layers=(layer("b", "tf32"),)) == []
+
+
+def test_what_was_not_honoured_is_told_layer_by_layer() -> None:
+    facts = {"asked": "int8", "layers": [{"name": "a", "precision": "int8"}, {"name": "b", "precision": "fp32"}]}
+
+    [finding] = of("int8", refused=Refusal("PrecisionNotHonoured", "1 of 2", facts))
+
+    assert finding.code == "TRT201"
+    assert finding.evidence["layers"] == [{"layer": "b", "asked": "int8", "got": "fp32"}]
+    assert of("int8", layers=(layer("a", "int8"),)) == []
+
+
+SAME, OTHER = Again("logits", 0.0, 0), Again("logits", 1e-6, 3)
+
+
+@pytest.mark.parametrize(
+    ("repeated", "code"),
+    [
+        (Repeated(OTHER), "TRT401"),
+        (Repeated(SAME, OTHER), "TRT402"),
+        (Repeated(SAME, SAME, (OTHER, replace(OTHER, reasons=("over",)))), "TRT403"),
+    ],
+)
+def test_what_is_not_the_same_again_is_told(repeated: Repeated, code: str) -> None:
+    assert [finding.code for finding in of(repeated=repeated)] == [code]
+
+
+def test_the_same_again_and_rebuilds_inside_are_nothing() -> None:
+    assert of(repeated=Repeated(SAME, SAME, (SAME, OTHER))) == []
+
+
+class Engine:
+    """Answers its inputs, times a factor."""
+
+    def __init__(self, factor: float, tactic: str) -> None:
+        self.factor, self.tactic = factor, tactic
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"y": inputs["x"] * self.factor}
+
+    def layers(self) -> tuple[Layer, ...]:
+        return (layer("fc", "fp16", tactic=self.tactic), layer("conv", "fp16", tactic="same"))
+
+
+def test_a_rebuild_tells_the_tactics_that_changed() -> None:
+    x = np.ones((2, 3), np.float32)
+    builds = iter([Engine(1, "a"), Engine(2, "b")])
+    first = [{"y": x}]
+
+    same, other = rebuilt(2, lambda: next(builds), [{"x": x}], first, Engine(1, "a").layers(), lambda _: ())  # type: ignore[arg-type,return-value]
+
+    assert (same.differs, same.tactics) == (False, ())
+    assert (other.rel_rms, other.tactics) == (1.0, (("fc", "a", "b"),))
+
+
+def test_a_foreign_plan_is_told() -> None:
+    error = ForeignPlan("the plan can't be loaded", {"gpu": "another"})
+
+    assert [f.code for f in of(refused=Refusal(type(error).__name__, str(error), error.facts))] == ["TRT404"]
+    assert [f.code for f in of(warnings=("Using an engine plan file across different models of devices",))] == [
+        "TRT404"
+    ]
+    assert of(warnings=("some other warning",)) == []
+
+
+def test_each_refused_golden_has_its_code(case: Case) -> None:
+    path = case.base / "golden" / "net.safetensors"
+    whole = path.read_bytes()
+
+    path.write_bytes(whole[:100])
+    damaged = judged(case)
+    path.unlink()
+    missing = judged(case)
+    path.write_bytes(whole)
+    other = judged(deployed(case, networks.convolutional(classes=4)))
+    networks.save(networks.convolutional(seed=9), case.base / "net.onnx")
+    stale = judged(case)
+
+    assert [codes(v) for v in (missing, stale, damaged, other)] == [["TRT501"], ["TRT502"], ["TRT503"], ["TRT504"]]
+    assert {v.verdict for v in (missing, stale, damaged, other)} == {"error"}
+
+
+def test_a_golden_without_evidence_or_with_another_export_has_its_code() -> None:
+    assert [f.code for f in of(refused=Refusal("EmptyGolden", "holds no evidence"))] == ["TRT505"]
+    assert [f.code for f in of(refused=Refusal("ExportMismatch", "disagree"))] == ["TRT506"]
+    assert of(refused=Refusal("CaseError", "something else")) == []
+
+
+def test_a_choice_of_codes_or_families_says_which_findings_count() -> None:
+    assert Choice().takes("TRT105")
+    assert not Choice(select=("TRT3",)).takes("TRT105")
+    assert Choice(select=("TRT1", "TRT3")).takes("TRT105")
+    assert not Choice(select=("TRT1",), ignore=("TRT105",)).takes("TRT105")
