@@ -34,17 +34,18 @@ _DOMAINS = ("", "ai.onnx", "com.microsoft")
 # these give their first input's values on: Q/DQ may stand on either side of them
 _PASSED = ("Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Split",
            "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Dropout", "Gather", "Cast", "Pad")  # fmt: skip
+_INTEGER_OPS = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 _BOUNDED = {"Sigmoid": 1.0, "Softmax": 1.0, "Tanh": 1.0, "HardSigmoid": 1.0}
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A Q or DQ that TensorRT has no import for.
+    """A node of integer arithmetic that TensorRT's parser has no import for.
 
     Attributes:
         node: its name, or its operator and what it reads.
         tensor: what it reads.
-        what: "asymmetric", "type", "bias", "computed" or "scale".
+        what: "asymmetric", "type", "bias", "computed", "scale" or "operator".
         why: a clause for people.
     """
 
@@ -66,7 +67,7 @@ def described(model: ModelProto) -> dict[str, Grid]:
 
 
 def refused_by_tensorrt(model: ModelProto) -> tuple[Refused, ...]:
-    """Every Q and DQ whose zero point, type or scale TensorRT's parser refuses."""
+    """Every Q and DQ whose zero point, type or scale TensorRT's parser refuses, and integer operators."""
     held = constants(model)
     return tuple(fault for node in nodes_of(model.graph) for fault in _faults(node, held))
 
@@ -182,6 +183,8 @@ def _array(node: NodeProto, index: int, held: Mapping[str, TensorProto]) -> np.n
 
 
 def _faults(node: NodeProto, held: Mapping[str, TensorProto]) -> Iterator[Refused]:
+    if node.op_type.startswith(_INTEGER_OPS):
+        yield Refused(called(node), node.input[0], "operator", f"is a {node.op_type}, which is no Q/DQ")
     if not node.input or not (_is(node, "QuantizeLinear") or _is(node, "DequantizeLinear")):
         return
     reads, tensor = called(node), node.input[0]

@@ -418,6 +418,19 @@ def test_what_tensorrt_refuses_is_named_with_its_node(proto: onnx.ModelProto, wh
     assert first.evidence["tensor"] == "x"
 
 
+def test_integer_operators_are_refused_and_not_taken_for_uncalibrated() -> None:
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], "dequant"),
+    ]
+    shape: list[Any] = ["N", 2, 6, 6]
+    proto = networks.model(nodes, {"x": (networks.FLOAT, shape)}, {"y": (networks.FLOAT, shape)})
+    [finding] = of_file(proto)
+
+    assert (finding.code, finding.evidence["layer"]) == ("TRT109", "dynamic")
+    assert "operator" in finding.evidence["kinds"]
+
+
 def test_an_int32_bias_with_a_dq_is_refused() -> None:
     proto = lower(networks.convolutional(), "int8", Ranges(RANGES))
     proto.graph.initializer.extend(
