@@ -117,3 +117,12 @@ def test_the_table_of_calibration_is_that_of_its_results() -> None:
 
     assert told.stdout.count("\n") > 15
     assert told.stdout in page
+
+
+def test_the_table_of_what_localisation_costs_is_that_of_its_results() -> None:
+    results = ROOT / "benchmarks" / "results" / "localise-cpu.json"
+    words = [sys.executable, ROOT / "benchmarks" / "localise.py", "--table", results]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    assert "resnet18" in told
+    assert told in (ROOT / "docs" / "localise.md").read_text()
