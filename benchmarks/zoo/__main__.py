@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> None:
     if told.table:
         print(tables(json.loads(told.table.read_text())))
         return
+    logging.disable(logging.WARNING)  # quantize_static's advice
     os.environ.pop("CI", None)  # these goldens are no project's
     from benchmarks.calibration import machine
     from benchmarks.zoo.defects import DEFECTS
@@ -39,7 +41,9 @@ def main() -> None:
         if told.only in f"{specimen.network} {specimen.name}":
             rows.append(measure(specimen, told.folder))
             row = rows[-1]
-            print(row["network"], row["precision"], row["name"], row["expected"], row["verdict"], row["codes"], flush=True)
+            print(
+                row["network"], row["precision"], row["name"], row["expected"], row["verdict"], row["codes"], flush=True
+            )
     document = {"environment": machine(), "seconds": round(time.perf_counter() - start), "rows": rows}
     if told.results:
         told.results.write_text(json.dumps(document, indent=1) + "\n")

@@ -1,9 +1,9 @@
 """Planted defects: on which networks, at which precision, and which code must come first.
 
-Where a set of codes is expected, each of them says the same defect: a range that cuts off is saturated (105) and keeps
-its tensor badly (107); an output that is wrong in one class or position is outside (302), leans (304) or is concentrated
-(306), and a changed best class is a flip (303). Which of those signs is clearest depends on the network. A calibration
-file of ranges with other names may be stale (104) or partial (103).
+Where a set of codes is expected, each of them says the same defect: a range that cuts off is saturated (105), one that
+is too wide is wide (106), and both keep their tensor badly (107). An output that is wrong is outside (302), and more
+clearly leans (304), is concentrated in a class or place (306) or changes its best class (303), as the network has it. Of
+a ranges file with half of the tensors it may be said that it is partial (103) or another model's (104).
 """
 
 from __future__ import annotations
@@ -162,6 +162,14 @@ def _next_class(values: NDArray[Any]) -> NDArray[Any]:
     return np.roll(values, 1, 0)
 
 
+def _shuffled_classes(values: NDArray[Any]) -> NDArray[Any]:
+    return values[np.random.default_rng(4).permutation(len(values))]
+
+
+def _transposed_kernel(values: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(np.swapaxes(values, -1, -2))
+
+
 def _flipped_kernel(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values[..., ::-1, ::-1])
 
@@ -180,41 +188,97 @@ _RANGES = (
     *_planted("uncalibrated", ALL, "int8", _uncalibrated, "TRT101"),
     *_planted("trtexec's placeholders", ALL, "int8", partial(by_ranges, _trtexec), "TRT102"),
     *_planted("trtexec's placeholders", ("resnet18", "encoder"), "fp8", partial(by_ranges, _trtexec), "TRT102"),
-    *_planted("all ranges 1", ("digits", "encoder", "detection"), "int8", partial(by_ranges, partial(_all, 1.0)), "TRT102"),
+    *_planted(
+        "all ranges 1", ("digits", "encoder", "detection"), "int8", partial(by_ranges, partial(_all, 1.0)), "TRT102"
+    ),
     *_planted("all ranges 2", ("resnet18", "segmentation"), "int8", partial(by_ranges, partial(_all, 2.0)), "TRT102"),
     *_planted("all ranges 6", ("resnet18", "detection"), "int8", partial(by_ranges, partial(_all, 6.0)), "TRT102"),
-    *_planted("all ranges 127", ("mobilenet_v2", "encoder"), "int8", partial(by_ranges, partial(_all, 127.0)), "TRT102"),
+    *_planted(
+        "all ranges 127", ("mobilenet_v2", "encoder"), "int8", partial(by_ranges, partial(_all, 127.0)), "TRT102"
+    ),
     *_planted("one range x 0.1", ALL, "int8", partial(by_ranges, partial(_one, 0.1)), "TRT105", "TRT107"),
     *_planted("one range x 10", ALL, "int8", partial(by_ranges, partial(_one, 10.0)), "TRT106", "TRT107"),
     *_planted(
-        "ranges of other weights", ("resnet18", "encoder", "segmentation"), "int8",
-        partial(by_ranges, _other_weights), "TRT104", "TRT105", "TRT106", "TRT107",
+        "ranges of other weights",
+        ("resnet18", "encoder", "segmentation"),
+        "int8",
+        partial(by_ranges, _other_weights),
+        "TRT104",
+        "TRT105",
+        "TRT106",
+        "TRT107",
     ),
     *_planted("half of the ranges", ("digits", "detection"), "int8", partial(by_ranges, _half), "TRT103", "TRT104"),
     *_planted("stale cache", ("resnet18", "encoder"), "int8", _stale_cache, "TRT104"),
     *_planted("calibrated on raw pixels", ALL, "int8", partial(by_samples, _raw), "TRT108"),
     *_planted("calibrated without normalisation", COLOURED, "int8", partial(by_samples, _unnormalised), "TRT108"),
     *_planted("calibrated on BGR", COLOURED, "int8", partial(by_samples, _bgr), "TRT108"),
-    *_planted("calibrated on noise", ("digits", "resnet18", "segmentation"), "int8", partial(by_samples, _noise), "TRT108"),
-    *_planted("calibrated on one sample", ("mobilenet_v2", "encoder"), "int8", partial(by_samples, _one_sample), "TRT108"),
-    *_planted("calibrated on one dark sample", ("digits", "detection"), "int8", partial(by_samples, _dark_sample), "TRT108"),
-)  # fmt: skip
+    *_planted(
+        "calibrated on noise", ("digits", "resnet18", "segmentation"), "int8", partial(by_samples, _noise), "TRT108"
+    ),
+    *_planted(
+        "calibrated on one sample", ("mobilenet_v2", "encoder"), "int8", partial(by_samples, _one_sample), "TRT108"
+    ),
+    *_planted(
+        "calibrated on one dark sample", ("digits", "detection"), "int8", partial(by_samples, _dark_sample), "TRT108"
+    ),
+)
 
 _FILES = (
     *_planted("placeholders as Q/DQ", ("resnet18", "detection"), "model", partial(with_pairs, _trtexec), "TRT102"),
-    *_planted("one scale x 0.1 as Q/DQ", ("digits", "encoder"), "model", partial(with_pairs, partial(_one, 0.1)), "TRT105", "TRT107"),
-    *_planted("one scale x 10 as Q/DQ", ("mobilenet_v2", "segmentation"), "model", partial(with_pairs, partial(_one, 10.0)), "TRT106", "TRT107"),
-    *_planted("partial Q/DQ", ("resnet18", "segmentation"), "model", partial(with_pairs, dict, keep=_every_second), "TRT103"),
-    *_planted("asymmetric Q/DQ", ("digits", "detection"), "model", partial(by_onnxruntime, ActivationSymmetric=False), "TRT109"),
-    *_planted("int32 biases in Q/DQ", ("resnet18", "segmentation"), "model", partial(by_onnxruntime, QuantizeBias=True), "TRT109"),
     *_planted(
-        "Q/DQ of random calibration", ("digits", "resnet18", "encoder"), "model",
-        partial(by_onnxruntime, samples=_uniform), "TRT105", "TRT106", "TRT107", "TRT108",
+        "one scale x 0.1 as Q/DQ",
+        ("digits", "encoder"),
+        "model",
+        partial(with_pairs, partial(_one, 0.1)),
+        "TRT105",
+        "TRT107",
     ),
-)  # fmt: skip
+    *_planted(
+        "one scale x 10 as Q/DQ",
+        ("mobilenet_v2", "segmentation"),
+        "model",
+        partial(with_pairs, partial(_one, 10.0)),
+        "TRT106",
+        "TRT107",
+    ),
+    *_planted(
+        "partial Q/DQ", ("resnet18", "segmentation"), "model", partial(with_pairs, dict, keep=_every_second), "TRT103"
+    ),
+    *_planted(
+        "asymmetric Q/DQ",
+        ("digits", "detection"),
+        "model",
+        partial(by_onnxruntime, ActivationSymmetric=False),
+        "TRT109",
+    ),
+    *_planted(
+        "int32 biases in Q/DQ",
+        ("resnet18", "segmentation"),
+        "model",
+        partial(by_onnxruntime, QuantizeBias=True),
+        "TRT109",
+    ),
+    *_planted(
+        "Q/DQ of random calibration",
+        ("digits", "resnet18", "encoder"),
+        "model",
+        partial(by_onnxruntime, samples=_uniform),
+        "TRT105",
+        "TRT106",
+        "TRT107",
+        "TRT108",
+    ),
+)
 
 _STRUCTURE = (
-    *_planted("BatchNorm in training mode", ("resnet18", "mobilenet_v2", "segmentation"), "fp16", plants.batch_statistics, *WRONG),
+    *_planted(
+        "BatchNorm in training mode",
+        ("resnet18", "mobilenet_v2", "segmentation"),
+        "fp16",
+        plants.batch_statistics,
+        *WRONG,
+    ),
     *_planted("another epsilon", ("encoder",), "fp32", _edit(plants.another_epsilon), *WRONG),
     *_planted("dropped residual", RESIDUAL, "fp16", _edit(plants.no_residual), *WRONG),
     *_planted("dropped activation", CONVOLUTIONAL, "int8", _edit(plants.no_rectifier), *WRONG),
@@ -223,31 +287,105 @@ _STRUCTURE = (
     *_planted("attention without its scale", ("encoder",), "fp16", _edit(plants.unscaled), *WRONG),
     *_planted("softmax along another axis", ("encoder", "detection"), "fp16", _edit(plants.another_axis), *WRONG),
     *_planted("one NaN weight", ("resnet18", "encoder", "detection"), "fp16", _edit(plants.nan_weight), "TRT301"),
-    *_planted("weights of two decimals", ("digits", "resnet18", "encoder"), "fp16", _edit(partial(plants.truncated, 2)), *WRONG),
-    *_planted("weights of half their bits", ("mobilenet_v2", "segmentation"), "fp32", _edit(partial(plants.truncated, None)), *WRONG),
-    *_planted("pruned channel", ("resnet18", "encoder", "segmentation"), "fp16", _edit(plants.one_channel_pruned), *WRONG),
     *_planted(
-        "flipped kernel", ("segmentation", "mobilenet_v2"), "fp16",
-        _edit(partial(plants.middle_changed, _flipped_kernel)), *WRONG,
+        "weights of two decimals",
+        ("digits", "resnet18", "encoder"),
+        "fp16",
+        _edit(partial(plants.truncated, 2)),
+        *WRONG,
     ),
-    *_planted("zeroed class", ("digits", "mobilenet_v2", "encoder", "detection"), "int8", _edit(partial(plants.head_weights, _zero_class)), *WRONG),
-    *_planted("classes off by one", ("resnet18", "detection"), "fp16", _edit(partial(plants.head_weights, _next_class)), *WRONG),
-    *_planted("exchanged output channels", ("segmentation",), "int8", _edit(partial(plants.head_weights, _next_class)), *WRONG),
+    *_planted(
+        "weights of half their bits",
+        ("mobilenet_v2", "segmentation"),
+        "fp32",
+        _edit(partial(plants.truncated, None)),
+        *WRONG,
+    ),
+    *_planted(
+        "pruned channel", ("resnet18", "encoder", "segmentation"), "fp16", _edit(plants.one_channel_pruned), *WRONG
+    ),
+    *_planted(
+        "flipped kernel",
+        ("segmentation", "mobilenet_v2"),
+        "fp16",
+        _edit(partial(plants.middle_changed, _flipped_kernel)),
+        *WRONG,
+    ),
+    *_planted(
+        "zeroed class",
+        ("digits", "mobilenet_v2", "encoder", "detection"),
+        "int8",
+        _edit(partial(plants.head_weights, _zero_class)),
+        *WRONG,
+    ),
+    *_planted(
+        "classes off by one",
+        ("resnet18", "detection"),
+        "fp16",
+        _edit(partial(plants.head_weights, _next_class)),
+        *WRONG,
+    ),
+    *_planted(
+        "exchanged output channels", ("segmentation",), "int8", _edit(partial(plants.head_weights, _next_class)), *WRONG
+    ),
+    *_planted(
+        "shuffled classes",
+        ("encoder", "detection"),
+        "int8",
+        _edit(partial(plants.head_weights, _shuffled_classes)),
+        *WRONG,
+    ),
+    *_planted(
+        "transposed kernel",
+        ("digits", "resnet18"),
+        "fp16",
+        _edit(partial(plants.middle_changed, _transposed_kernel)),
+        *WRONG,
+    ),
+    *_planted("one flipped bit", ("segmentation", "encoder"), "fp32", _edit(plants.flipped_bit), *WRONG, "TRT301"),
+    *_planted("lost last activation", ("detection",), "fp16", _edit(plants.no_last_activation), *WRONG),
+    *_planted("input normalised twice", ("resnet18", "detection"), "fp16", _edit(plants.normalised_twice), *WRONG),
     *_planted("label off by one", ("detection",), "fp16", _edit(plants.label_off_by_one), *WRONG),
     *_planted("lost bias", ("digits", "resnet18", "segmentation"), "fp16", _edit(plants.no_bias), *WRONG),
-    *_planted("constant output", ("mobilenet_v2", "encoder", "segmentation"), "fp16", _edit(plants.dead_input), "TRT305"),
-    *_planted("transposed input", ("digits", "segmentation", "detection"), "int8", _edit(partial(plants.reordered_input, "transposed")), *WRONG),
-    *_planted("mirrored input", ("resnet18", "detection"), "fp16", _edit(partial(plants.reordered_input, "mirrored")), *WRONG),
-    *_planted("input upside down", ("mobilenet_v2",), "fp16", _edit(partial(plants.reordered_input, "upside_down")), *WRONG),
+    *_planted(
+        "constant output", ("mobilenet_v2", "encoder", "segmentation"), "fp16", _edit(plants.dead_input), "TRT305"
+    ),
+    *_planted(
+        "transposed input",
+        ("digits", "segmentation", "detection"),
+        "int8",
+        _edit(partial(plants.reordered_input, "transposed")),
+        *WRONG,
+    ),
+    *_planted(
+        "mirrored input", ("resnet18", "detection"), "fp16", _edit(partial(plants.reordered_input, "mirrored")), *WRONG
+    ),
+    *_planted(
+        "input upside down", ("mobilenet_v2",), "fp16", _edit(partial(plants.reordered_input, "upside_down")), *WRONG
+    ),
     *_planted("BGR input", COLOURED, "fp16", _edit(partial(plants.reordered_input, "bgr")), *WRONG),
     *_planted("input without normalisation", COLOURED, "int8", _edit(plants.raw_image), *WRONG),
-)  # fmt: skip
+)
 
 _PRECISION = (
-    *_planted("overflow in fp16", ("digits", "resnet18", "encoder", "detection"), "fp16", _edit(partial(plants.large_between, 1e6)), "TRT202"),
-    *_planted("weight beyond fp16", ("segmentation", "mobilenet_v2"), "fp16", _edit(plants.weight_beyond_fp16), "TRT202"),
-    *_planted("subnormal weights in fp16", ("digits", "resnet18", "segmentation"), "fp16", _edit(plants.small_weights), "TRT203"),
-)  # fmt: skip
+    *_planted(
+        "overflow in fp16",
+        ("digits", "resnet18", "encoder", "detection"),
+        "fp16",
+        _edit(partial(plants.large_between, 6e4)),
+        "TRT202",
+    ),
+    *_planted(
+        "weight beyond fp16", ("segmentation", "mobilenet_v2"), "fp16", _edit(plants.weight_beyond_fp16), "TRT202"
+    ),
+    *_planted(
+        "subnormal weights in fp16",
+        ("digits", "resnet18", "segmentation"),
+        "fp16",
+        _edit(plants.small_weights),
+        "TRT203",
+    ),
+)
 
 _GOLDEN = (
     *_planted("missing golden", ("digits",), "fp16", _without_golden, "TRT501"),

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from pytest_trt.calibration import calibrate
 from pytest_trt.lowering import at_opset, lower
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
     from benchmarks.zoo.network import Network
@@ -81,6 +81,11 @@ def by_onnxruntime(
     places = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
     path = folder / "deployed.onnx"
     quantise(
-        str(network.onnx), str(path), Reader(), extra_options={**symmetric, **told}, op_types_to_quantize=places, **kinds
+        str(network.onnx),
+        str(path),
+        Reader(),
+        extra_options={**symmetric, **told},
+        op_types_to_quantize=places,
+        **kinds,
     )
     return replace(network.case, onnx=str(path), reference=str(network.onnx))

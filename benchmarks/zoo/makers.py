@@ -150,12 +150,17 @@ _MAKERS: dict[str, Any] = {
     # network, data, loss, steps of 32 samples, names of inputs and outputs
     "resnet18": (lambda: _vision("resnet18"), _photographs, _class_loss, 40, "image", ["logits"]),
     "mobilenet_v2": (
-        lambda: _vision("mobilenet_v2", width_mult=0.5, dropout=0.0), _photographs, _class_loss, 120, "image", ["logits"],
+        lambda: _vision("mobilenet_v2", width_mult=0.5, dropout=0.0),
+        _photographs,
+        _class_loss,
+        120,
+        "image",
+        ["logits"],
     ),
     "encoder": (Encoder, _patches, _class_loss, 400, "patches", ["logits"]),
     "segmentation": (Segmentation, _strokes, _class_loss, 60, "image", ["mask"]),
     "detection": (Detection, _scenes, _box_loss, 200, "scene", ["box", "scores", "label"]),
-}  # fmt: skip
+}
 
 
 def _trained(module: nn.Module, x: torch.Tensor, targets: tuple[torch.Tensor, ...], loss: Any, steps: int) -> nn.Module:
@@ -193,7 +198,7 @@ def _write(network: Network) -> None:
     torch.manual_seed(0)
     maker, data, loss, steps, given, _ = _MAKERS[network.name]
     x, targets = data()
-    training = tuple(target[: -GOLDEN] for target in targets)
+    training = tuple(target[:-GOLDEN] for target in targets)
     module = _trained(maker(), x[:-GOLDEN], training, loss, steps)
     torch.save(module.state_dict(), network.folder / f"{network.name}.pt")
     export(module, x, network.onnx, network.name)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.zoo.network import Network
 from benchmarks.zoo.peers import accepted_by
 from pytest_trt.backends import choose
-from pytest_trt.check import build, check
+from pytest_trt.check import check
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.golden import read
+from pytest_trt.how import how_of, recipe_of
 from pytest_trt.precision import Precision
 from pytest_trt.reference import subject_of
 
@@ -59,7 +60,8 @@ def measure(specimen: Specimen, networks: Path) -> dict[str, Any]:
 def _peers(case: Case, precision: str) -> dict[str, bool]:
     try:
         model, golden = subject_of(case), read(Path(str(case.golden)), "")
-        engine = build(case, model, Precision.parse(precision), golden, choose("onnxruntime"))
+        recipe = recipe_of(case, model, Precision.parse(precision), (golden.inputs,), how_of(case))
+        engine = choose("onnxruntime").build(recipe)
         return accepted_by(engine.run(golden.inputs), golden.outputs)
     except PytestTrtError:
         return {}

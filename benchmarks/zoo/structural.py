@@ -31,11 +31,32 @@ if TYPE_CHECKING:
     from pytest_trt.case import Case
 
 __all__ = [
-    "another_axis", "another_epsilon", "another_pooling", "batch_statistics", "dead_input", "edited", "head_weights",
-    "label_off_by_one", "large_between", "middle_changed", "nan_weight", "no_bias", "no_residual", "no_rectifier",
-    "one_channel_pruned", "raw_image", "reordered_input", "shifted_padding", "small_weights", "truncated", "unscaled",
+    "another_axis",
+    "another_epsilon",
+    "another_pooling",
+    "batch_statistics",
+    "dead_input",
+    "edited",
+    "flipped_bit",
+    "head_weights",
+    "label_off_by_one",
+    "large_between",
+    "middle_changed",
+    "nan_weight",
+    "no_bias",
+    "no_last_activation",
+    "no_rectifier",
+    "no_residual",
+    "normalised_twice",
+    "one_channel_pruned",
+    "raw_image",
+    "reordered_input",
+    "shifted_padding",
+    "small_weights",
+    "truncated",
+    "unscaled",
     "weight_beyond_fp16",
-]  # fmt: skip
+]
 
 
 def edited(change: Callable[[ModelProto], None], network: Network, folder: Path) -> Case:
@@ -65,6 +86,25 @@ def nan_weight(proto: ModelProto) -> None:
         return values
 
     middle_changed(change, proto)
+
+
+def flipped_bit(proto: ModelProto) -> None:
+    """The highest bit of the exponent of one weight in the middle is flipped."""
+
+    def change(values: NDArray[Any]) -> NDArray[Any]:
+        bits = values.view(np.uint32)
+        bits.flat[values.size // 2] ^= np.uint32(1 << 28)
+        return values
+
+    middle_changed(change, proto)
+
+
+def no_last_activation(proto: ModelProto) -> None:
+    """The last Softmax and Sigmoid are lost."""
+    for node in proto.graph.node:
+        if node.op_type in ("Softmax", "Sigmoid"):
+            node.op_type = "Identity"
+            del node.attribute[:]
 
 
 def one_channel_pruned(proto: ModelProto) -> None:
@@ -183,6 +223,12 @@ def reordered_input(how: str, proto: ModelProto) -> None:
         prepend(proto, nodes)
 
 
+def normalised_twice(proto: ModelProto) -> None:
+    """Normalised colours, normalised again."""
+    _affine(proto, "again", 1 / SPREAD, -MEAN / SPREAD)
+    prepend(proto, lambda before, after: _affine_nodes("again", before, after))
+
+
 def raw_image(proto: ModelProto) -> None:
     """Colours of 0..1 where the network takes normalised ones."""
     _affine(proto, "raw", SPREAD, MEAN)
@@ -197,7 +243,7 @@ def large_between(factor: float, proto: ModelProto) -> None:
 
 def small_weights(proto: ModelProto) -> None:
     """The middle layer's weights are tiny, and what it gives is multiplied up again."""
-    _scaled_layer(proto, 1e-6)
+    _scaled_layer(proto, 2e-5)  # 5e4 multiplies up again, which fp16 holds
 
 
 def weight_beyond_fp16(proto: ModelProto) -> None:

@@ -28,7 +28,10 @@ def tables(document: dict[str, Any]) -> str:
 
 def _rates(rows: list[Row]) -> str:
     halves = {"chosen on": CHOSEN, "reported": REPORTED}
-    head = ["gate", *(f"{half}: {what}" for half in halves for what in ("detected", "false alarms", "right code first"))]
+    head = [
+        "gate",
+        *(f"{half}: {what}" for half in halves for what in ("detected", "false alarms", "right code first")),
+    ]
     lines = [head, ["---"] * len(head)]
     for gate in (_GATE, *_peers(rows)):
         cells = [gate]
@@ -54,7 +57,9 @@ def _kinds(rows: list[Row]) -> str:
     for name in dict.fromkeys(row["name"] for row in rows if row["expected"]):
         of = [row for row in rows if row["expected"] and row["name"] == name]
         first = [row["codes"][0] if row["codes"] else row["verdict"] for row in of]
-        found = ", ".join(f"{code}{f' ({first.count(code)})' if len(set(first)) > 1 else ''}" for code in sorted(set(first)))
+        found = ", ".join(
+            f"{code}{f' ({first.count(code)})' if len(set(first)) > 1 else ''}" for code in sorted(set(first))
+        )
         expected = " ".join(dict.fromkeys(code for row in of for code in row["expected"]))
         lines.append([name, " ".join(f"{row['network']}:{row['precision']}" for row in of), expected, found])
     return _markdown(lines)
@@ -65,7 +70,9 @@ def _misses(rows: list[Row]) -> str:
     for row in rows:
         missed = row["expected"] and not is_right(row)
         if missed or (not row["expected"] and row["verdict"] != "passed"):
-            kind = "not detected" if row["verdict"] == "passed" else "another reason" if row["expected"] else "false alarm"
+            kind = (
+                "not detected" if row["verdict"] == "passed" else "another reason" if row["expected"] else "false alarm"
+            )
             found = " ".join(row["codes"]) or "nothing"
             lines.append([f"{kind}: {row['name']}", row["network"], row["precision"], row["verdict"], found])
     return _markdown(lines) if len(lines) > 2 else "Nothing was missed, and nothing alarmed."

@@ -65,7 +65,9 @@ TWINS = (
     ),
     *_twins("int8, the golden's inputs", ALL, "int8", _on_golden),
     *_twins("int8, a ranges file", ("resnet18", "encoder", "segmentation"), "int8", partial(by_ranges, dict)),
-    *_twins("int8, a calibration cache", ("digits", "detection"), "int8", partial(by_ranges, dict, file="ranges.cache")),
+    *_twins(
+        "int8, a calibration cache", ("digits", "detection"), "int8", partial(by_ranges, dict, file="ranges.cache")
+    ),
     *_twins("fp32, one thread", ALL, "fp32", threads=1),
     *_twins("int8, one thread", ALL, "int8", threads=1),
     *_twins("exported again, opset 13", CONVOLUTIONAL[1:], "fp32", partial(_exported_again, 13, True)),
@@ -74,5 +76,5 @@ TWINS = (
     *_twins("fp16 file", CONVOLUTIONAL, "model", partial(_typed, "fp16")),
     *_twins("int8 file", ALL, "model", partial(with_pairs, dict)),
     *_twins("onnxruntime's Q/DQ file", ALL, "model", by_onnxruntime),
-)  # fmt: skip
+)
 """Every healthy twin."""
