@@ -2,8 +2,8 @@
 
 Where a set of codes is expected, each of them says the same defect: a range that cuts off is saturated (105), one that
 is too wide is wide (106), and both keep their tensor badly (107). An output that is wrong is outside (302), and more
-clearly leans (304), is concentrated in a class or place (306) or changes its best class (303), as the network has it. Of
-a ranges file with half of the tensors it may be said that it is partial (103) or another model's (104).
+clearly leans (304), is concentrated in a class or place (306) or changes its best class (303), as the network has it.
+Of a ranges file with half of the tensors it may be said that it is partial (103) or another model's (104).
 """
 
 from __future__ import annotations

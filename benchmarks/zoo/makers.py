@@ -20,7 +20,7 @@ from torch.nn import functional
 from benchmarks.zoo.network import CHOSEN, MEAN, REPORTED, SPREAD, Network, example
 from pytest_trt.create import update
 
-__all__ = ["export", "make", "module_of"]
+__all__ = ["export", "make", "module_of", "with_batch_statistics"]
 
 GOLDEN, CALIBRATION = 32, 64
 
@@ -92,6 +92,29 @@ def coloured(gray: torch.Tensor, seed: int) -> torch.Tensor:
     paper = torch.tensor([0.8, 0.6, 0.3]).view(1, 3, 1, 1) + 0.15 * torch.rand(len(gray), 3, 1, 1, generator=draw)
     image = paper + gray * (ink - paper) + 0.03 * torch.randn(len(gray), 3, *gray.shape[2:], generator=draw)
     return (image.clamp(0, 1) - torch.tensor(MEAN)) / torch.tensor(SPREAD)
+
+
+class BatchStatistics(nn.Module):
+    """What a BatchNorm computes in training mode, in operators that every runtime has."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        spread = torch.sqrt((centred * centred).mean((0, 2, 3), keepdim=True) + self.norm.eps)
+        return centred / spread * self.norm.weight.view(1, -1, 1, 1) + self.norm.bias.view(1, -1, 1, 1)
+
+
+def with_batch_statistics(module: nn.Module) -> nn.Module:
+    """The module with every BatchNorm in training mode; its argument, changed."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, BatchStatistics(child))
+        else:
+            with_batch_statistics(child)
+    return module
 
 
 def _digits() -> tuple[torch.Tensor, torch.Tensor]:

@@ -256,14 +256,10 @@ def weight_beyond_fp16(proto: ModelProto) -> None:
 
 def batch_statistics(network: Network, folder: Path) -> Case:
     """BatchNorm left in training mode: its statistics are those of the batch."""
-    from benchmarks.zoo.makers import export, module_of
+    from benchmarks.zoo.makers import export, module_of, with_batch_statistics
 
     module, x = module_of(network)
-    for layer in module.modules():
-        if "BatchNorm" in type(layer).__name__:
-            layer.running_mean = layer.running_var = None  # type: ignore[assignment]
-            layer.track_running_stats = False  # type: ignore[assignment]
-    export(module, x, folder / "training.onnx", network.name)
+    export(with_batch_statistics(module), x, folder / "training.onnx", network.name)
     return network.deployed(onnx.load(folder / "training.onnx"), folder)
 
 
