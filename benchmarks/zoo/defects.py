@@ -261,7 +261,7 @@ _FILES = (
     ),
     *_planted(
         "Q/DQ of random calibration",
-        ("digits", "resnet18", "encoder"),
+        ("resnet18", "encoder", "detection"),
         "model",
         partial(by_onnxruntime, samples=_uniform),
         "TRT105",
