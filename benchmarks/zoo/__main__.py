@@ -11,6 +11,9 @@ import json
 import logging
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.zoo.table import tables
@@ -36,14 +39,14 @@ def main() -> None:
     from benchmarks.zoo.twins import TWINS
 
     make(told.folder)
+    specimens = [one for one in (*DEFECTS, *TWINS) if told.only in f"{one.network} {one.name}"]
     start, rows = time.perf_counter(), []
-    for specimen in (*DEFECTS, *TWINS):
-        if told.only in f"{specimen.network} {specimen.name}":
-            rows.append(measure(specimen, told.folder))
-            row = rows[-1]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for row in pool.map(measure, specimens, repeat(told.folder)):
             print(
                 row["network"], row["precision"], row["name"], row["expected"], row["verdict"], row["codes"], flush=True
             )
+            rows.append(row)
     document = {"environment": machine(), "seconds": round(time.perf_counter() - start), "rows": rows}
     if told.results:
         told.results.write_text(json.dumps(document, indent=1) + "\n")

@@ -176,7 +176,7 @@ _MAKERS: dict[str, Any] = {
         lambda: _vision("mobilenet_v2", width_mult=0.5, dropout=0.0),
         _photographs,
         _class_loss,
-        120,
+        250,
         "image",
         ["logits"],
     ),
