@@ -308,7 +308,7 @@ _STRUCTURE = (
         "flipped kernel",
         ("segmentation", "mobilenet_v2"),
         "fp16",
-        _edit(partial(plants.middle_changed, _flipped_kernel)),
+        _edit(partial(plants.kernel_changed, _flipped_kernel)),
         *WRONG,
     ),
     *_planted(
@@ -339,7 +339,7 @@ _STRUCTURE = (
         "transposed kernel",
         ("digits", "resnet18"),
         "fp16",
-        _edit(partial(plants.middle_changed, _transposed_kernel)),
+        _edit(partial(plants.kernel_changed, _transposed_kernel)),
         *WRONG,
     ),
     *_planted("one flipped bit", ("segmentation", "encoder"), "fp32", _edit(plants.flipped_bit), *WRONG, "TRT301"),

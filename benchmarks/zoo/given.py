@@ -16,7 +16,7 @@ from pytest_trt.precision import Precision
 from pytest_trt.ranges import Ranges, write_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import onnx
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["by_onnxruntime", "by_ranges", "by_samples", "ranges_of", "with_pairs"]
 
 
-def ranges_of(network: Network, method: str = "minmax") -> dict[str, float]:
-    """The healthy ranges of all tensors that int8 quantises, in the graph's order."""
+def ranges_of(network: Network, keep: Sequence[str] = ()) -> dict[str, float]:
+    """The healthy min-max ranges of all tensors that int8 quantises, in the graph's order."""
     model = at_opset(load(network.onnx), Precision.INT8)
-    tensors = quantised_activations(model.proto)
-    return dict(calibrate(model, tensors, [network.samples()], "zoo", 8, method).amax)
+    tensors = quantised_activations(model.proto, keep)
+    return dict(calibrate(model, tensors, [network.samples()], "zoo", 8).amax)
 
 
 def by_ranges(
@@ -58,7 +58,8 @@ def with_pairs(
 ) -> Case:
     """A Q/DQ file, made from changed ranges, and judged as it is."""
     model = at_opset(load(network.onnx), Precision.parse(precision))
-    lowered = lower(model, precision, Ranges(change(ranges_of(network))), keep=keep(model.proto))
+    kept = keep(model.proto)
+    lowered = lower(model, precision, Ranges(change(ranges_of(network, kept))), keep=kept)
     return network.deployed(lowered.proto, folder)
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "edited",
     "flipped_bit",
     "head_weights",
+    "kernel_changed",
     "label_off_by_one",
     "large_between",
     "middle_changed",
@@ -69,6 +70,11 @@ def edited(change: Callable[[ModelProto], None], network: Network, folder: Path)
 def middle_changed(change: Callable[[NDArray[Any]], NDArray[Any]], proto: ModelProto) -> None:
     """Change the weight in the middle of the network."""
     change_weight(proto, middle_weight(proto), change)
+
+
+def kernel_changed(change: Callable[[NDArray[Any]], NDArray[Any]], proto: ModelProto) -> None:
+    """Change the kernel in the middle of those of more than one pixel."""
+    change_weight(proto, middle_weight(proto, window=True), change)
 
 
 def head_weights(change: Callable[[NDArray[Any]], NDArray[Any]], proto: ModelProto) -> None:

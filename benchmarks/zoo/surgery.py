@@ -43,10 +43,12 @@ def change_weight(proto: ModelProto, name: str, change: Callable[[NDArray[Any]],
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
 
 
-def middle_weight(proto: ModelProto) -> str:
-    """The weight of the middle one of the nodes that multiply."""
-    nodes = matrix_nodes(proto)
-    return str(nodes[len(nodes) // 2].input[1])
+def middle_weight(proto: ModelProto, *, window: bool = False) -> str:
+    """The weight of the middle one of the nodes that multiply, or of those with a window of more than one pixel."""
+    held = _weights(proto)
+    names = [str(node.input[1]) for node in matrix_nodes(proto)]
+    chosen = [name for name in names if held[name].dims[-1] > 1 and len(held[name].dims) == 4] if window else names
+    return chosen[len(chosen) // 2]
 
 
 def set_attribute(node: NodeProto, name: str, value: Any) -> None:
