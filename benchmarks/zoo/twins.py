@@ -1,0 +1,80 @@
+"""Healthy twins: what is right, and must pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from benchmarks.zoo.defects import ALL, CONVOLUTIONAL
+from benchmarks.zoo.given import by_onnxruntime, by_ranges, with_pairs
+from benchmarks.zoo.specimen import Plant, Specimen
+from pytest_trt.lowering import lower
+from pytest_trt.model import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.zoo.network import Network
+    from pytest_trt.case import Case
+
+__all__ = ["TWINS"]
+
+TRAINED = tuple(name for name in ALL if name != "digits")
+
+
+def _as_it_is(network: Network, _: Path) -> Case:
+    return network.case
+
+
+def _by(method: str, network: Network, _: Path) -> Case:
+    return replace(network.case, calibration_method=method)
+
+
+def _on_golden(network: Network, _: Path) -> Case:
+    return replace(network.case, calibration="golden")
+
+
+def _exported_again(opset: int, folding: bool, network: Network, folder: Path) -> Case:
+    from benchmarks.zoo.makers import export, module_of
+
+    module, x = module_of(network)
+    told: dict[str, Any] = {"do_constant_folding": folding}
+    export(module, x, folder / "again.onnx", network.name, opset, **told)
+    return network.deployed(onnx.load(folder / "again.onnx"), folder)
+
+
+def _typed(precision: str, network: Network, folder: Path) -> Case:
+    return network.deployed(lower(load(network.onnx), precision, typed=True).proto, folder)
+
+
+def _twins(
+    name: str, networks: tuple[str, ...], precision: str, plant: Plant = _as_it_is, threads: int | None = None
+) -> tuple[Specimen, ...]:
+    return tuple(Specimen(name, network, precision, plant, threads=threads) for network in networks)
+
+
+TWINS = (
+    *(twin for precision in ("fp32", "tf32", "fp16", "bf16", "fp8") for twin in _twins(precision, ALL, precision)),
+    *(
+        twin
+        for method in ("minmax", "entropy", "percentile", "mse")
+        for twin in _twins(f"int8, {method}", ALL, "int8", partial(_by, method))
+    ),
+    *_twins("int8, the golden's inputs", ALL, "int8", _on_golden),
+    *_twins("int8, a ranges file", ("resnet18", "encoder", "segmentation"), "int8", partial(by_ranges, dict)),
+    *_twins(
+        "int8, a calibration cache", ("digits", "detection"), "int8", partial(by_ranges, dict, file="ranges.cache")
+    ),
+    *_twins("fp32, one thread", ALL, "fp32", threads=1),
+    *_twins("int8, one thread", ALL, "int8", threads=1),
+    *_twins("exported again, opset 13", CONVOLUTIONAL[1:], "fp32", partial(_exported_again, 13, True)),
+    *_twins("exported again, opset 18", TRAINED, "fp16", partial(_exported_again, 18, True)),
+    *_twins("exported again, not folded", TRAINED, "int8", partial(_exported_again, 17, False)),
+    *_twins("fp16 file", CONVOLUTIONAL, "model", partial(_typed, "fp16")),
+    *_twins("int8 file", ALL, "model", partial(with_pairs, dict)),
+    *_twins("onnxruntime's Q/DQ file", ALL, "model", by_onnxruntime),
+)
+"""Every healthy twin."""
