@@ -42,14 +42,6 @@ def test_samples_come_as_a_data_set_arrays_or_a_function_of_them(samples: Any, m
     assert ranges(samples, method=method).amax["x"] == pytest.approx(WHOLE, rel=1e-3)
 
 
-def test_tensors_of_torch_are_samples_and_those_that_want_a_gradient_are_told_how() -> None:
-    torch = pytest.importorskip("torch")
-
-    assert ranges([{"x": torch.from_numpy(X)}]).amax["x"] == pytest.approx(WHOLE)
-    with pytest.raises(DataError, match=r"detach\(\)\.numpy\(\)"):
-        ranges([{"x": torch.from_numpy(X).requires_grad_()}])
-
-
 @pytest.mark.parametrize("samples", [None, 3, "data.npz", Path("data.npz"), lambda _: None, lambda _: "data.npz"])
 def test_what_holds_no_samples_is_named_by_its_kind(samples: Any) -> None:
     with pytest.raises(DataError, match=r"data: the samples are (NoneType|int|str|\w*Path).*give arrays by input name"):
