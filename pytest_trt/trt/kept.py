@@ -64,7 +64,8 @@ def keep_layers(trt: ModuleType, network: tensorrt.INetworkDefinition, config: A
     proto = recipe.model.proto
     kept = kept_in_fp32(proto, recipe.precision, recipe.keep)
     types = element_types(proto)
-    layers = {layer.name: layer for layer in map(network.get_layer, range(network.num_layers))}
+    # of a release with weak typing, so that layers have a precision
+    layers: dict[str, Any] = {layer.name: layer for layer in map(network.get_layer, range(network.num_layers))}
     for node in proto.graph.node:
         if kept.isdisjoint(node.output) or types.get(node.output[0]) != TensorProto.FLOAT:
             continue

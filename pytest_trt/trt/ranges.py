@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import BackendError, DataError
 from pytest_trt.ranges.amax import LARGEST_FLOAT32, Ranges, collected
@@ -65,8 +65,8 @@ def ranges_of_network(network: tensorrt.INetworkDefinition, source: str) -> Rang
     return Ranges(amax, source, constants)
 
 
-def _tensors(network: tensorrt.INetworkDefinition) -> list[tensorrt.ITensor]:
-    """Inputs and what the layers make, each once."""
+def _tensors(network: tensorrt.INetworkDefinition) -> list[Any]:
+    """Inputs and what the layers make, each once; of a release whose tensors have dynamic ranges."""
     layers = [network.get_layer(number) for number in range(network.num_layers)]
     found = [network.get_input(number) for number in range(network.num_inputs)]
     found += [layer.get_output(number) for layer in layers for number in range(layer.num_outputs)]
