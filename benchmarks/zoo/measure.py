@@ -42,6 +42,7 @@ def measure(specimen: Specimen, networks: Path) -> dict[str, Any]:
         verdict = check(case, specimen.precision)
         seconds = time.perf_counter() - start
         findings = getattr(verdict, "findings", ())
+        reasons = [reason for judgement in verdict.judgements for reason in judgement.reasons]
         return {
             "name": specimen.name,
             "network": specimen.network,
@@ -50,11 +51,18 @@ def measure(specimen: Specimen, networks: Path) -> dict[str, Any]:
             "verdict": verdict.verdict,
             "codes": [f.code for f in findings],
             "severities": [f.severity.value for f in findings],
-            "said": verdict.message or [reason for judgement in verdict.judgements for reason in judgement.reasons],
-            "first": findings[0].message if findings else "",
+            "said": [_plain(reason, folder, networks) for reason in reasons or [verdict.message]],
+            "first": _plain(findings[0].message, folder, networks) if findings else "",
             "seconds": round(seconds, 2),
             "peers": _peers(case, specimen.precision),
         }
+
+
+def _plain(text: str, *folders: object) -> str:
+    """A message without the folders that this run happened to use."""
+    for folder in folders:
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def _peers(case: Case, precision: str) -> dict[str, bool]:
