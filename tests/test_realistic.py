@@ -304,22 +304,28 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]
     not hasattr(onnx, "mapping") and onnxruntime.__version__.startswith(("1.17", "1.18")),
     reason="the quantizer of this onnxruntime needs an older onnx",
 )
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, "passed"), (0.1, "failed")])
-@pytest.mark.parametrize("kind", [QuantFormat.QDQ, QuantFormat.QOperator])
+@pytest.mark.parametrize(("kind", "bias", "scale", "expected"), [
+    (QuantFormat.QDQ, False, 1.0, ("passed", "TRT205")),
+    (QuantFormat.QDQ, False, 0.1, ("failed", "TRT108")),
+    (QuantFormat.QDQ, True, 1.0, ("failed", "TRT109")),  # biases of int32 behind Q/DQ, which TensorRT refuses
+    (QuantFormat.QOperator, True, 1.0, ("failed", "TRT109")),
+])  # fmt: skip
 def test_a_file_of_onnxruntimes_quantizer_is_judged_by_its_calibration(
-    tmp_path: Path, scale: float, expected: str, kind: QuantFormat
+    tmp_path: Path, kind: QuantFormat, bias: bool, scale: float, expected: tuple[str, str]
 ) -> None:
     networks.save(networks.convolutional(), tmp_path / "net.onnx")
     quantize_static(
         tmp_path / "net.onnx", tmp_path / "q.onnx", Samples(scale), quant_format=kind, per_channel=True,
-        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, extra_options={"ActivationSymmetric": True},
+        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+        extra_options={"ActivationSymmetric": True, "QuantizeBias": bias},
     )  # fmt: skip
     case = Case(name="q", onnx="q.onnx", reference="net.onnx", base=tmp_path)
     update(case, tmp_path / "golden")
 
     verdict = judged(case, "model")
 
-    assert (verdict.verdict, verdict.held) == (expected, "int8")
+    assert verdict.held == "int8"
+    assert (verdict.verdict, verdict.findings[0].code) == expected
 
 
 # --- through pytest

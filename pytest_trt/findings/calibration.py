@@ -200,7 +200,7 @@ def _of_tensors(evidence: Evidence, code: str, kind: str, remedy: str) -> Iterat
     worst = min(bad, key=_quality)
     yield Finding(
         code,
-        Severity.ERROR,
+        Severity.ERROR if any(map(_is_bad, bad)) else Severity.WARNING,
         f"{_place(worst)} {_numbers(worst)}{_more(bad)}.",
         f"{remedy}; or keep {worst.consumer or 'its consumer'} in fp32 (`keep`).",
         {"tensors": [tensor.name for tensor in bad], **_figures(worst)},
@@ -230,6 +230,12 @@ def _fault(tensor: QuantisedTensor) -> str | None:
     if seen.clipped > 0.5:
         return "saturated"
     return "wide" if seen.utilisation > _WIDE else "lost"
+
+
+def _is_bad(tensor: QuantisedTensor) -> bool:
+    """Whether a fault fails the case: between 24 and 28 dB, clipping may be what a percentile was asked for."""
+    seen = tensor.statistics
+    return seen is not None and (seen.sqnr_db < _BAD_DB or seen.utilisation > _WIDE or seen.saturation > _SATURATED)
 
 
 def _is_hard(tensor: QuantisedTensor) -> bool:
