@@ -20,6 +20,7 @@ from pytest_trt.quantised import quantised_evidence
 from pytest_trt.recipe import ranges_of
 from pytest_trt.reference import reference_of
 from pytest_trt.repeated import Repeated, rebuilt, rerun
+from pytest_trt.stream import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,7 @@ def quantised_of(trial: Trial) -> Quantised | None:
         trial.case.batch,
         trial.case.keep,
         ops=trial.case.ops,
-        samples=samples(trial.case.batch) if samples else None,
+        samples=samples(trial.case.batch or PIECE) if samples else None,
         release=built.backend.version.split()[-1] if built and built.backend.builds_engines else None,
     )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model import Model
 
-__all__ = ["BATCH", "Samples", "Stream"]
+__all__ = ["BATCH", "PIECE", "Samples", "Stream"]
 
 Samples = Callable[[int | None], Iterable[Arrays]]
 """Opens calibration samples anew for each pass: given the most samples wanted at once along axis 0 (None: as they
@@ -30,7 +30,9 @@ come), yields arrays by input name."""
 BATCH = 4
 """Samples whose activations are in memory together, where the first axis is dynamic."""
 
-_PIECE = 2 * BATCH  # samples that are read together
+PIECE = 2 * BATCH
+"""Samples that are read together."""
+
 _LOOKED_AT = 8  # pieces that are looked at for samples that tell whether they are independent
 
 
@@ -84,7 +86,7 @@ class Stream:
 
         Pieces of one sample tell nothing, nor do silent ones: where none of the first tells, nothing is cut.
         """
-        self.known, self.most = True, _PIECE
+        self.known, self.most = True, PIECE
         found, first, cut = self._opened(), [], None
         for arrays in islice(found, _LOOKED_AT):
             first.append(arrays)
@@ -93,7 +95,7 @@ class Stream:
                 break
         if cut:
             self.at_once = BATCH
-        elif any(samples_in(part, self.model.inputs) == _PIECE for part in first) and not has_fixed_batch(self.model):
+        elif any(samples_in(part, self.model.inputs) == PIECE for part in first) and not has_fixed_batch(self.model):
             self.most = None  # the pieces may have been cut where nothing may be
             return self._reopened(first, found)
         return chain(first, found)
