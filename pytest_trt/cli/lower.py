@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.ranges import about
-from pytest_trt.cli.said import as_json, require_free, say, written
+from pytest_trt.cli.said import CALIBRATED, as_json, require_free, say, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _FILE = click.Path(path_type=Path)
-_CALIBRATED = ("int8", "fp8")
 
 
 @click.command(name="lower")
@@ -66,11 +65,11 @@ def command(
 
 
 def _require_fitting(precision: str, source: Path | None, typed: bool | None) -> None:
-    if precision in _CALIBRATED and source is None:
+    if precision in CALIBRATED and source is None:
         raise click.UsageError(
             f"{precision} needs ranges: name a file with --ranges; pytest-trt calibrate MODEL DATA -o FILE makes one."
         )
-    if precision not in _CALIBRATED and source is not None:
+    if precision not in CALIBRATED and source is not None:
         raise click.UsageError(f"{precision} takes no ranges: leave out --ranges.")
     if typed is not None and precision not in ("fp16", "bf16"):
         raise click.UsageError(f"--typed and --sandwich are for fp16 and bf16; {precision} has one form.")

@@ -76,11 +76,12 @@ def diff(ctx: click.Context, source: Path, made: Path, as_json: bool) -> None:
     common = [name for name in second.amax if name in first.amax]
     other = [name for name in common if not same_scale(first.amax[name], second.amax[name])]
     strange = [name for name in second.amax if name not in first.amax]
+    beyond = [name for name in first.amax if name not in second.amax]
     found = {
         "equal": len(common) - len(other),
         "different": {name: [first.amax[name], second.amax[name]] for name in other},
         "only_in_made": strange,
-        "only_in_source": [name for name in first.amax if name not in second.amax],
+        "only_in_source": beyond,
     }
     ratios = {name: second.amax[name] / first.amax[name] for name in other}
     worst = sorted(ratios, key=lambda name: -abs(math.log(ratios[name])))
@@ -89,9 +90,10 @@ def diff(ctx: click.Context, source: Path, made: Path, as_json: bool) -> None:
         for name in worst[:_MOST]
     ]
     lines += [f"{name}: not in {source}" for name in strange[:_MOST]]
-    lines += [f"{len(other)} differ, the furthest first" if other else ""][: bool(other)]
+    if other:
+        lines.append(f"{len(other)} differ, the furthest first")
     total = f"{found['equal']} of {len(second.amax)} tensors of {made} have the scale that they have in {source}"
-    more = f"; {len(found['only_in_source'])} more are only in {source}" if found["only_in_source"] else ""  # type: ignore[arg-type]
+    more = f"; {len(beyond)} more are only in {source}" if beyond else ""
     say([*lines, total + more], found, json_wanted=as_json)
     ctx.exit(1 if other or strange else 0)
 

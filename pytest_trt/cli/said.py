@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["as_json", "force_cache", "require_free", "require_header_heeded", "say", "watched", "written"]
+__all__ = ["CALIBRATED", "as_json", "force_cache", "require_free", "require_header_heeded", "say", "watched", "written"]
 
 _SECONDS_BETWEEN = 0.2
+
+CALIBRATED = ("int8", "fp8")
+"""The precisions that take ranges, by the names on the command line, which is told before anything is imported."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

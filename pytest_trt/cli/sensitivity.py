@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli.said import as_json, say, watched
+from pytest_trt.cli.said import CALIBRATED, as_json, say, watched, written
 
 if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _FILE = click.Path(path_type=Path)
-_CALIBRATED = ("int8", "fp8")
 _MOST_LINES = 10
 
 
@@ -65,7 +64,6 @@ def command(
 
     With a golden or a bound, find the fewest layers to keep for the model to be inside it.
     """
-    from pytest_trt.atomic import write_whole
     from pytest_trt.lowering import at_opset
     from pytest_trt.model import load
     from pytest_trt.precision import Precision
@@ -85,20 +83,20 @@ def command(
         exact=judged.outputs, bounds=judged.bounds, batch=batch, progress=watched(),
     )  # fmt: skip
     if output and found.keep is not None:
-        write_whole(output, "".join(f"{node}\n" for node in found.keep).encode())
-    written = [f"wrote {output}"] if output and found.keep is not None else []
-    say([*_lines(found), *written], asdict(found), json_wanted=as_json)
+        written(output, "".join(f"{node}\n" for node in found.keep).encode())
+    last = [f"wrote {output}"] if output and found.keep is not None else []
+    say([*_lines(found), *last], asdict(found), json_wanted=as_json)
     if found.bounded and found.keep is None:
         raise click.exceptions.Exit(1)
 
 
 def _require_fitting(precision: str, calibration: tuple[Any, Any], judged: tuple[Any, Any]) -> None:
     given = sum(one is not None for one in calibration)
-    if precision in _CALIBRATED and given != 1:
+    if precision in CALIBRATED and given != 1:
         raise click.UsageError(
             f"{precision} needs ranges: give --ranges FILE, or --data to take them from; one of them."
         )
-    if precision not in _CALIBRATED and given:
+    if precision not in CALIBRATED and given:
         raise click.UsageError(f"{precision} takes no ranges: leave out --ranges and --data.")
     if sum(one is not None for one in judged) != 1:
         raise click.UsageError("nothing says what to judge on: give --golden FILE or --inputs DATA; one of them.")
