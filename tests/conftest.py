@@ -14,6 +14,8 @@ import pytest_trt.parametrize
 import pytest_trt.report.record
 import pytest_trt.report.terminal
 import pytest_trt.run  # noqa: F401
+from pytest_trt.case import Case
+from pytest_trt.create import update
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,3 +42,13 @@ def golden(project: Path, pytester: pytest.Pytester) -> Path:
     """The same project with its golden made; the golden's path."""
     assert pytester.runpytest("--trt-update-golden").ret == 0
     return project / "golden" / "net.safetensors"
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """A case of net.onnx in its own folder, its golden made."""
+    networks.save(networks.convolutional(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "calibration.npz", x=networks.images(64, seed=2))
+    made = Case(onnx="net.onnx", calibration="calibration.npz", base=tmp_path, where="trt.toml")
+    update(made, tmp_path / "golden")
+    return made

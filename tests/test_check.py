@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 PRECISIONS = ["fp32", "tf32", "fp16", "bf16", "int8"]
 
 
-@pytest.fixture
-def case(tmp_path: Path) -> Case:
-    networks.save(networks.convolutional(), tmp_path / "net.onnx")
-    np.savez(tmp_path / "calibration.npz", x=networks.images(64, seed=2))
-    made = Case(onnx="net.onnx", calibration="calibration.npz", base=tmp_path, where="trt.toml")
-    update(made, tmp_path / "golden")
-    return made
-
-
 def judged(case: Case, precision: str = "fp32", **options: Any) -> Verdict:
     return check(case, precision, golden_dir=case.base / "golden", **options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networks
 import numpy as np
@@ -23,18 +23,6 @@ from pytest_trt.repeated import Again, Repeated, rebuilt
 from pytest_trt.report.record import record_of
 from pytest_trt.report.terminal import message
 from pytest_trt.trial import Scrutiny
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Case:
-    networks.save(networks.convolutional(), tmp_path / "net.onnx")
-    np.savez(tmp_path / "calibration.npz", x=networks.images(64, seed=2))
-    made = Case(onnx="net.onnx", calibration="calibration.npz", base=tmp_path, where="trt.toml")
-    update(made, tmp_path / "golden")
-    return made
 
 
 def judged(case: Case, precision: str = "fp32", **options: Any) -> Verdict:

@@ -58,20 +58,25 @@ def test_what_is_kept_errs_less(precision: str) -> None:
     assert 0 < error[1] < 0.9 * error[0]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_what_a_kept_node_makes_is_rounded_for_those_that_are_not_kept_alone(precision: str) -> None:
-    def rounded(array: np.ndarray) -> np.ndarray:
-        return array.astype(DTYPES[precision]).astype(np.float32)
-
+def products() -> onnx.ModelProto:
+    """a = first(x), of which second and third make b and c; each multiplies by 1.2345."""
     nodes = [
         onnx.helper.make_node("Mul", ["x", "k"], ["a"], "first"),
         onnx.helper.make_node("Mul", ["a", "k"], ["b"], "second"),
         onnx.helper.make_node("Mul", ["a", "k"], ["c"], "third"),
     ]
     shape = (networks.FLOAT, ["N"])
-    proto = networks.model(
+    return networks.model(
         nodes, {"x": shape}, {"a": shape, "b": shape, "c": shape}, {"k": np.array([1.2345], np.float32)}
     )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_what_a_kept_node_makes_is_rounded_for_those_that_are_not_kept_alone(precision: str) -> None:
+    def rounded(array: np.ndarray) -> np.ndarray:
+        return array.astype(DTYPES[precision]).astype(np.float32)
+
+    proto = products()
     x = np.random.default_rng(0).standard_normal(50).astype(np.float32)
     k = np.float32(1.2345)
 
@@ -84,15 +89,7 @@ def test_what_a_kept_node_makes_is_rounded_for_those_that_are_not_kept_alone(pre
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_the_typed_graph_keeps_a_node_in_fp32_from_its_inputs_to_the_graphs_outputs(precision: str) -> None:
-    nodes = [
-        onnx.helper.make_node("Mul", ["x", "k"], ["a"], "first"),
-        onnx.helper.make_node("Mul", ["a", "k"], ["b"], "second"),
-        onnx.helper.make_node("Mul", ["a", "k"], ["c"], "third"),
-    ]
-    shape = (networks.FLOAT, ["N"])
-    proto = networks.model(
-        nodes, {"x": shape}, {"a": shape, "b": shape, "c": shape}, {"k": np.array([1.2345], np.float32)}
-    )
+    proto = products()
     x = np.random.default_rng(0).standard_normal(50).astype(np.float32)
 
     typed = lower(proto, precision, typed=True, keep=["first", "second"])
