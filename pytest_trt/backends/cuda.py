@@ -26,7 +26,9 @@ __all__ = [
     "device_view",
     "download",
     "is_on_device",
+    "multiprocessors",
     "open_gpu",
+    "pci_bus_id",
     "synchronize",
     "upload",
     "using",
@@ -122,6 +124,29 @@ def open_gpu(index: int) -> Gpu:
     name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
     capability = (int(found.major), int(found.minor))
     return Gpu(index, name.strip("\0"), capability, int(found.totalGlobalMem), _version(driver), _version(runtime))
+
+
+def multiprocessors(index: int) -> int:
+    """How many streaming multiprocessors a GPU has.
+
+    Raises:
+        BackendError: it does not tell.
+    """
+    cudart = _cudart()
+    asked = cudart.cudaDeviceAttr.cudaDevAttrMultiProcessorCount
+    (number,) = _called(cudart.cudaDeviceGetAttribute(asked, index), f"GPU {index} tells nothing about itself")
+    return int(number)
+
+
+def pci_bus_id(index: int) -> str:
+    """Where a GPU is, as "0000:65:00.0", which NVML understands too.
+
+    Raises:
+        BackendError: it does not tell.
+    """
+    (told,) = _called(_cudart().cudaDeviceGetPCIBusId(32, index), f"GPU {index} does not tell its PCI bus id")
+    text = told.decode() if isinstance(told, bytes) else str(told)
+    return text.partition("\0")[0].lower()
 
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype) -> DeviceArray:
