@@ -1,11 +1,11 @@
 """The latency gate on a GPU: one plan against itself, and an engine that added layers make really slower by 4 to 6 %.
 
-    python benchmarks/gate_gpu.py MODEL.onnx --results FILE.json [--repeats 20] [--precision fp16] [--build KEY=VALUE ...]
+    python benchmarks/gate_gpu.py MODEL.onnx --results FILE.json [--repeats 20] [--build KEY=VALUE ...]
 
-MODEL is a ResNet of benchmarks/models.py. Layers (a Gemm and a Relu each) are put before its last one until the engine is
-slower by 4 to 6 %, as long side-by-side measurements say. Then the gate itself is asked, with its defaults, so many
-times each: the engine against its own plan (A/A), and the slower engine against that plan. ``--table FILE.json`` prints the
-table of earlier results.
+MODEL is a ResNet of benchmarks/models.py. Layers (a Gemm and a Relu each) are put before its last one until the engine
+is slower by 4 to 6 %, as long side-by-side measurements say. Then the gate itself is asked, with its defaults, so many
+times each: the engine against its own plan (A/A), and the slower engine against that plan. ``--table FILE.json`` prints
+the table of earlier results.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def with_layers(proto: onnx.ModelProto, count: int) -> onnx.ModelProto:
     return found
 
 
-def built(proto: onnx.ModelProto, name: str, precision: str, inputs: Arrays, options: BuildOptions, store: Path) -> Built:
+def built(
+    proto: onnx.ModelProto, name: str, precision: str, inputs: Arrays, options: BuildOptions, store: Path
+) -> Built:
     """The engine of a network."""
     backend = choose("tensorrt")
     recipe = Recipe(Model(proto, name), Precision.parse(precision), feeds=(inputs,), options=options, store=store)
@@ -166,7 +168,10 @@ def measured(model: Path, told: argparse.Namespace, store: Path) -> dict[str, An
 
 def table(found: dict[str, Any]) -> str:
     """Counts of states, and whether the bars are kept."""
-    rows = ["| engine against the baseline | ratio | repeats | slow | fast | same | ambiguous | bar | kept |", "|" + " --- |" * 9]
+    rows = [
+        "| engine against the baseline | ratio | repeats | slow | fast | same | ambiguous | bar | kept |",
+        "|" + " --- |" * 9,
+    ]
     for label, key, ratios in (
         ("its own plan (A/A)", "a_a", [row["ratio"] for row in found["a_a"] if row["ratio"]]),
         ("with more layers", "slower", [row["ratio"] for row in found["slower"] if row["ratio"]]),

@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from pytest_trt.latency.baseline import Identity
     from pytest_trt.latency.found import Latency
     from pytest_trt.latency.keeper import Keeper
-    from pytest_trt.latency.replay import ReplayClock
     from pytest_trt.precision import Precision
     from pytest_trt.trial import Built
     from pytest_trt.verdict import Verdict
 
-__all__ = ["begin", "complaints", "finish", "is_disabled", "keeper_of", "leave_unused", "prepare", "replayed", "time_by_hand", "with_latency"]
+__all__ = [
+    "LATE",
+    "SAVED",
+    "begin",
+    "complaints",
+    "finish",
+    "is_disabled",
+    "keeper_of",
+    "leave_unused",
+    "prepare",
+    "replayed",
+    "time_by_hand",
+    "with_latency",
+]
 
 LATE = "trt_late"
 """Name of the property of a report that tells anew what was told of an item before."""
@@ -30,7 +42,7 @@ LATE = "trt_late"
 SAVED = "trt"
 """Name under which pytest-benchmark keeps a run that was timed, where the user names none."""
 
-_clock = pytest.StashKey["ReplayClock"]()
+_clock = pytest.StashKey[Any]()
 _keeper = pytest.StashKey["Keeper"]()
 _found = pytest.StashKey[list[tuple[pytest.Item, "Latency"]]]()
 _hand = pytest.StashKey["Latency"]()
@@ -237,7 +249,9 @@ def _beside(verdict: Verdict) -> dict[str, Any]:
     worst = verdict.worst
     engine = verdict.provenance.get("engine") or {}
     return {
-        "verdict": "passed" if verdict.judgements and not any(j.reasons for j in verdict.judgements) else verdict.verdict,
+        "verdict": "passed"
+        if verdict.judgements and not any(j.reasons for j in verdict.judgements)
+        else verdict.verdict,
         "model_sha256": verdict.provenance.get("model_sha256"),
         "plan_sha256": engine.get("plan_sha256"),
         "rel_rms": worst.error if worst else None,

@@ -249,9 +249,7 @@ def trt_benchmark(
     """
     from pytest_trt.by_hand import time_engine
 
-    return lambda engine, inputs: _or_fail(
-        lambda: time_engine(request.node, trt_case, trt_precision, engine, inputs)
-    )
+    return lambda engine, inputs: _or_fail(lambda: time_engine(request.node, trt_case, trt_precision, engine, inputs))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Baseline: the latency that a case is compared with, promoted by a person from a run that was recorded.
 
-A file a case, precision and backend, in a folder a machine: ``baseline/<machine key>/<case>.<precision>.<backend>.json``. Nothing
-but ``pytest-trt baseline`` writes it, so that a slow run never becomes what the next one is measured by.
+A file a case, precision and backend, in a folder a machine: ``baseline/<machine>/<case>.<precision>.<backend>.json``.
+Nothing but ``pytest-trt baseline`` writes it, so that a slow run never becomes what the next one is measured by.
 """
 
 from __future__ import annotations
@@ -138,5 +138,9 @@ def _require_sound(baseline: Baseline, path: Path, remedy: str) -> None:
     p50, machine = baseline.p50_s, baseline.machine
     if isinstance(p50, bool) or not isinstance(p50, (int, float)) or not 0 < p50 < float("inf"):
         raise DataError(f"the baseline {path} holds the latency {p50!r}, which is none. {remedy}")
-    if not isinstance(machine, dict) or not isinstance(machine.get("hard"), dict) or machine.get("key") != path.parent.name:
+    if (
+        not isinstance(machine, dict)
+        or not isinstance(machine.get("hard"), dict)
+        or machine.get("key") != path.parent.name
+    ):
         raise DataError(f"the baseline {path} does not tell the machine of its folder {path.parent.name}. {remedy}")

@@ -1,6 +1,7 @@
 """Comparing: the ways to a baseline, the best one that can be gone here.
 
-Side by side with the kept plan; side by side with the kept model, built again; beside the runs since the baseline was promoted.
+Side by side with the kept plan; side by side with the kept model, built again; beside the runs since the baseline was
+promoted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pytest_trt.latency.state import State
 from pytest_trt.latency.timing import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.latency.baseline import Baseline, Identity
@@ -102,7 +103,7 @@ def answer(question: Question, stopwatch: Stopwatch, samples: Samples) -> Reply:
         return Reply(State.RECORDED, "Recorded, and compared with nothing.", past=past)
     baseline = question.own or question.foreign
     if baseline is None:
-        return replace(_without(question, samples), past=past)
+        return replace(_without(question), past=past)
     notes: list[str] = []
     reply = _beside(question, baseline, stopwatch, notes)
     if reply is None and question.own is not None:
@@ -116,7 +117,7 @@ def answer(question: Question, stopwatch: Stopwatch, samples: Samples) -> Reply:
     return replace(reply, past=past, notes=(*notes, *reply.notes, *_changed(question, baseline)))
 
 
-def _without(question: Question, samples: Samples) -> Reply:
+def _without(question: Question) -> Reply:
     """There is no baseline of that name: the model may have one by another."""
     sha256 = question.built.recipe.model.sha256
     of = question.identity
@@ -125,8 +126,8 @@ def _without(question: Question, samples: Samples) -> Reply:
         same = baseline.model_sha256 == sha256 and (known.precision, known.backend) == (of.precision, of.backend)
         if same and known not in question.keeper.collected:
             message = (
-                f"There is no baseline of {of.case!r}, and the same model has one as {known.case!r}, which is not run any"
-                f" more: rename it with `pytest-trt baseline rename {known.case} {of.case}`."
+                f"There is no baseline of {of.case!r}, and the same model has one as {known.case!r}, which is not run"
+                f" any more: rename it with `pytest-trt baseline rename {known.case} {of.case}`."
             )
             return Reply(State.RENAMED, message, baseline=baseline)
     return Reply(State.NO_BASELINE, f"There is no baseline of {of} in {question.keeper.folder}. {_PROMOTE}")
@@ -176,8 +177,9 @@ def _in_turns(question: Question, baseline: Baseline, other: Stopwatch, stopwatc
     more = min(needed, _MOST_PAIRS * design.pairs) - design.pairs
     if more > 0:
         further = interleave(other, stopwatch, replace(design, pairs=more), blocks.inferences)
-        sides = [np.concatenate(pair) for pair in zip(_sides(blocks), _sides(further), strict=True)]
-        compared = paired(*sides, keeper.rule)
+        before = np.concatenate([blocks.baseline, further.baseline])
+        after = np.concatenate([blocks.candidate, further.candidate])
+        compared = paired(before, after, keeper.rule)
     state, message = decide(compared, keeper.rule, rejected=keeper.suite.add(str(question.identity), compared))
     return Reply(state, message, compared, method, baseline, notes=_same_plan(question, baseline, method))
 
@@ -297,10 +299,6 @@ def _other_metric(baseline: Baseline, own: Mapping[str, Any]) -> str:
 
 def _how(stopwatch: Stopwatch) -> str:
     return f"by {stopwatch.clock}{' as a CUDA graph' if stopwatch.graph else ' without a CUDA graph'}"
-
-
-def _sides(blocks: Any) -> tuple[Any, Any]:
-    return blocks.baseline, blocks.candidate
 
 
 @contextmanager

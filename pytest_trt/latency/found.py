@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt.latency.percentiles import percentile
-from pytest_trt.latency.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_trt.latency.kept import Materials
     from pytest_trt.latency.machine import Machine
     from pytest_trt.latency.samples import Samples
+    from pytest_trt.latency.state import State
     from pytest_trt.latency.telemetry import Telemetry
 
 __all__ = ["Latency", "as_info", "as_record", "figures_of"]
@@ -154,7 +154,17 @@ def as_info(found: Latency, beside: Mapping[str, Any]) -> dict[str, Any]:
         "kept": {"plan": found.materials.plan, "onnx": found.materials.onnx} if found.materials else {},
         **beside,
     }
-    flat = ("precision", "backend", "simulated", "p90_s", "p95_s", "p99_s", "throughput_per_s", "plan_sha256", "rel_rms")
+    flat = (
+        "precision",
+        "backend",
+        "simulated",
+        "p90_s",
+        "p95_s",
+        "p99_s",
+        "throughput_per_s",
+        "plan_sha256",
+        "rel_rms",
+    )
     return {"trt": told, **{key: told[key] for key in flat if told.get(key) is not None}}
 
 

@@ -13,12 +13,12 @@ from pytest_trt.latency.baseline import Baseline, Identity, read_baselines
 from pytest_trt.latency.budgets import Budgets, held
 from pytest_trt.latency.comparing import Question, answer
 from pytest_trt.latency.found import Latency, figures_of
+from pytest_trt.latency.gate import Suite
 from pytest_trt.latency.kept import Materials, keep_materials
 from pytest_trt.latency.machine import machine_of
 from pytest_trt.latency.opening import stopwatch_of
 from pytest_trt.latency.speedup import speedup_over
 from pytest_trt.latency.state import State
-from pytest_trt.latency.gate import Suite
 from pytest_trt.latency.telemetry import disturbances, telemetry_of
 from pytest_trt.latency.timing import measure
 from pytest_trt.latency.words import gate_of, timing_of
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.compared import Rule
     from pytest_trt.latency.interleaved import Design
     from pytest_trt.latency.policy import Policy
-    from pytest_trt.latency.compared import Rule
     from pytest_trt.latency.samples import Samples, Timing
     from pytest_trt.latency.stopwatch import Stopwatch
     from pytest_trt.precision import Precision
@@ -151,7 +151,7 @@ def find_latency(keeper: Keeper, case: Case, precision: Precision, built: Built,
         after=after,
         disturbances=doubts,
         materials=_materials(keeper, built),
-        notes=(*reply.notes, *_told(keeper, built)),
+        notes=(*reply.notes, *_told(built)),
     )
 
 
@@ -236,7 +236,7 @@ def _materials(keeper: Keeper, built: Built) -> Materials:
         return Materials(why=str(error))
 
 
-def _told(keeper: Keeper, built: Built) -> tuple[str, ...]:
+def _told(built: Built) -> tuple[str, ...]:
     return ("simulated: this is the time of the simulation on the CPU, and says nothing of an engine.",) * (
         built.engine.simulated and not built.backend.builds_engines
     )

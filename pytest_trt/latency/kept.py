@@ -1,6 +1,6 @@
 """Kept: the plan and the ONNX model that a latency was measured of, so that it can be measured again beside another.
 
-They lie in the store's folder ``latency``, by their hash. A plan is code: the store reads back only what it wrote itself.
+They lie in the store's folder ``latency``, by their hash. A plan is code: the store reads back only what it wrote.
 """
 
 from __future__ import annotations

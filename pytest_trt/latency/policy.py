@@ -44,6 +44,6 @@ class Policy:
         return self.told.get(state.value, DEFAULTS[state])
 
     @staticmethod
-    def keys() -> list[str]:
+    def states() -> list[str]:
         """The states whose action a user may choose."""
         return [state.value for state in DEFAULTS if state not in (State.SAME, State.RECORDED)]

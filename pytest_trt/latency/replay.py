@@ -1,8 +1,8 @@
 """Replay: measured seconds into pytest-benchmark, by a clock that tells them again.
 
-pytest-benchmark has no door for what was measured elsewhere. Its pedantic mode reads the clock just before and just after each
-round; a clock that says 0 and then a sample makes that sample the round's time, to the bit. All of it is public: the
-marker's ``timer``, ``benchmark.pedantic`` and ``benchmark.extra_info``.
+pytest-benchmark has no door for what was measured elsewhere. Its pedantic mode reads the clock just before and just
+after each round; a clock that says 0 and then a sample makes that sample the round's time, to the bit. All of it is
+public: the marker's ``timer``, ``benchmark.pedantic`` and ``benchmark.extra_info``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Speed-up: how many times as fast an engine is as another backend, in the same process, on the same inputs, in turns."""
+"""Speed-up: how many times as fast an engine is as another backend: in one process, on the same inputs, in turns."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import SpecError, unknown
+from pytest_trt.latency.compared import Rule
 from pytest_trt.latency.interleaved import Design
 from pytest_trt.latency.policy import ACTIONS, Policy
-from pytest_trt.latency.compared import Rule
 from pytest_trt.latency.samples import Timing
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def gate_of(texts: Iterable[str]) -> tuple[Rule, Policy]:
             f"--trt-gate: threshold {rule.threshold:.3g} is below margin {rule.margin:.3g}: what is inside the margin"
             " is called noise and can't be called slow."
         )
-    return rule, Policy({key: value for key, value in told.items() if key in Policy.keys()})
+    return rule, Policy({key: value for key, value in told.items() if key in Policy.states()})
 
 
 def _names(kind: Any) -> set[str]:
@@ -152,6 +152,6 @@ _TIMING: Mapping[str, Callable[[str, str], Any]] = {
 }
 
 _GATE: Mapping[str, Callable[[str, str], Any]] = {
-    **{key: _share for key in ("margin", "threshold", "detectable", "alpha", "fdr", "power")},
-    **{key: _one_of(*ACTIONS) for key in Policy.keys()},
+    **dict.fromkeys(("margin", "threshold", "detectable", "alpha", "fdr", "power"), _share),
+    **{key: _one_of(*ACTIONS) for key in Policy.states()},
 }
