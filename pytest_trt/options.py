@@ -373,7 +373,7 @@ OPTIONS = (
     ),
     Option(
         "gate",
-        "What counts as slower: margin=1%, threshold=2.5%, and what a state does: ambiguous=warn, no-baseline=pass."
+        "What counts as slower: margin=0.01, threshold=0.025, and what a state does: ambiguous=warn, no-baseline=pass."
         " Repeatable.",
         "linelist",
         {"action": "append", "metavar": "KEY=VALUE", "type": _checked(known_gate_word)},
