@@ -2,10 +2,10 @@
 
     python benchmarks/gate.py --results FILE.json [--trials 2000] [--seed 0]
 
-No engine and no GPU: times are drawn. An iteration is log-normal (sigma), 1 % of them are 1.3 to 3 times as long; a run
-has a factor of its own (tau), blocks of one session drift by AR(0.9) of the same tau, and the two engines of one session
-differ by 0.3 % (a standard deviation) for no reason. What judges is pytest_trt.latency itself, and beside it are the
-rules of pytest-benchmark's ``--benchmark-compare-fail`` on the same times.
+No engine and no GPU: times are drawn. An iteration is log-normal (sigma), 1 % of them are 1.3 to 3 times as long; a
+run has a factor of its own (tau), blocks of one session drift by AR(0.9) of the same tau, and the two engines of one
+session differ by 0.3 % (a standard deviation) for no reason. What judges is pytest_trt.latency itself, and beside it
+are the rules of pytest-benchmark's ``--benchmark-compare-fail`` on the same times.
 ``--table FILE.json`` prints the tables of earlier results.
 """
 
@@ -97,14 +97,10 @@ def runs(random: np.random.Generator, noise: Noise, trials: int, count: int) -> 
     return iterations(random, (trials, count, SAMPLES), noise.sigma) + level[..., None].astype(np.float32)
 
 
-def told(compared: Compared, rule: Rule) -> State:
-    """The state of a case that nothing else of its suite supports."""
-    return decide(compared, rule, rejected=Suite(rule).add("case", compared))[0]
-
-
-def share(states: list[State], state: State = State.SLOW) -> float:
-    """In percent."""
-    return round(100 * sum(one is state for one in states) / len(states), 2)
+def slow(compared: list[Compared], rule: Rule) -> float:
+    """SLOW in percent, each a case that nothing else of its suite supports."""
+    states = [decide(one, rule, rejected=Suite(rule).add("case", one))[0] for one in compared]
+    return round(100 * sum(state is State.SLOW for state in states) / len(states), 2)
 
 
 def fixed(logs: np.ndarray, candidate: np.ndarray, effect: float) -> dict[str, float]:
@@ -133,14 +129,11 @@ def interleaved(noise: Noise, trials: int, seed: int) -> dict[str, Any]:
         candidate = candidate * (1 + effect)
         sides = list(zip(baseline, candidate, strict=True))
         for pairs in (10, 20):
-            alone = [told(paired(a[:pairs], b[:pairs], ALONE), ALONE) for a, b in sides]
-            among = [told(paired(a[:pairs], b[:pairs], AMONG), AMONG) for a, b in sides]
-            row[f"{what} {pairs}"], row[f"{what} {pairs} of {CASES}"] = share(alone), share(among)
-            row[f"{what} {pairs} ambiguous"] = share(alone, State.AMBIGUOUS)
+            compared = [paired(a[:pairs], b[:pairs], ALONE) for a, b in sides]
+            row[f"{what} {pairs}"], row[f"{what} {pairs} of {CASES}"] = slow(compared, ALONE), slow(compared, AMONG)
         for rule, name in ((ALONE, "growing"), (AMONG, f"growing of {CASES}")):
             grown = [grow(a, b, rule) for a, b in sides]
-            row[f"{what} {name}"] = share([told(compared, rule) for compared, _ in grown])
-            row[f"{what} {name} ambiguous"] = share([told(compared, rule) for compared, _ in grown], State.AMBIGUOUS)
+            row[f"{what} {name}"] = slow([compared for compared, _ in grown], rule)
             row[f"{what} {name} pairs"] = round(float(np.mean([pairs for _, pairs in grown])), 1)
         pooled = logs[:, :, :20].reshape(2, trials, -1)
         row[f"{what} pytest-benchmark"] = fixed(pooled[0], pooled[1], effect)
@@ -149,15 +142,15 @@ def interleaved(noise: Noise, trials: int, seed: int) -> dict[str, Any]:
 
 def suites(compared: Iterator[tuple[Compared, Compared]], count: int) -> dict[str, float]:
     """Suites of fifty with none slow that alarm, and the share of +5 % that is found where one of them is slow."""
-    slow, fast, found, others = 0, 0, 0, 0
+    alarms, fast, found, others = 0, 0, 0, 0
     for _ in range(count):
         cases = [next(compared) for _ in range(CASES)]
         states = judged([same for same, _ in cases])
-        slow, fast = slow + (State.SLOW in states), fast + (State.FAST in states)
+        alarms, fast = alarms + (State.SLOW in states), fast + (State.FAST in states)
         states = judged([cases[0][1], *(same for same, _ in cases[1:])])
         found, others = found + (states[0] is State.SLOW), others + (State.SLOW in states[1:])
     names = ("false slow", "false fast", "found", "false beside it")
-    return {name: round(100 * n / count, 2) for name, n in zip(names, (slow, fast, found, others), strict=True)}
+    return {name: round(100 * n / count, 2) for name, n in zip(names, (alarms, fast, found, others), strict=True)}
 
 
 def judged(compared: list[Compared]) -> list[State]:
@@ -198,7 +191,7 @@ def suites_history(noise: Noise, count: int, seed: int, *, shared: bool) -> dict
 
 
 def confirmed(values: np.ndarray, effect: float, rule: Rule) -> Compared:
-    """The last but one of the values beside those before, and the last as its second measurement where it is suspect."""
+    """The last but one of the values beside those before; the last is its second measurement where it is suspect."""
     first, again = values[-2:] * (1 + effect)
     compared = against_history(first, values[:-2], rule)
     return against_history(first, values[:-2], rule, again=again) if suspect(compared) else compared
@@ -212,11 +205,10 @@ def history(noise: Noise, trials: int, seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {"noise": noise.name}
     for what, effect in (("false", 0.0), ("power", SLOWER)):
         for earlier in (20, 5, 1):
-            part = values[:, 20 - earlier :]
-            once = [told(against_history(v[-2] * (1 + effect), v[:-2], ALONE), ALONE) for v in part]
-            row[f"{what} {earlier} runs"] = share(once)
-        for rule, name in ((ALONE, "confirmed"), (AMONG, f"confirmed of {CASES}")):
-            row[f"{what} {name}"] = share([told(confirmed(v, effect, rule), rule) for v in values])
+            once = [against_history(v[-2] * (1 + effect), v[20 - earlier : -2], ALONE) for v in values]
+            row[f"{what} {earlier} runs"] = slow(once, ALONE)
+        twice = [confirmed(v, effect, AMONG) for v in values]
+        row[f"{what} confirmed"], row[f"{what} confirmed of {CASES}"] = slow(twice, ALONE), slow(twice, AMONG)
         row[f"{what} pytest-benchmark"] = fixed(logs[:, -3], logs[:, -2], effect)
     return row
 
