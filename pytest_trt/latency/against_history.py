@@ -74,7 +74,7 @@ def _against_one(changes: NDArray[np.float64], rule: Rule, tau: float) -> Compar
 def _against_runs(changes: NDArray[np.float64], spread: Spread, rule: Rule) -> Compared:
     if spread.sd == 0:
         return _against_identical(changes, spread, rule)
-    notes = [] if not spread.left_out else [f"{spread.left_out} earlier runs are far from all others and are left out."]
+    notes = [] if not spread.left_out else [f"{spread.left_out} of the earlier runs far from all others: left out."]
     if spread.n < _FEW_RUNS:
         notes.append(f"{spread.n} earlier runs show little of the noise: the interval is wide.")
     return _judged(changes, spread, spread.n - 1, rule, rule.threshold, tuple(notes))

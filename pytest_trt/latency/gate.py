@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compared", "Rule", "Suite", "against_history", "decide", "paired", "pairs_needed", "suspect"]
 
-_UNITS: Final = {"interleaved": "pairs of blocks", "history": "earlier runs"}
+_UNITS: Final = {"interleaved": "block pair", "history": "earlier run"}
 
 
 def decide(compared: Compared, rule: Rule, *, rejected: bool) -> tuple[State, str]:
@@ -35,7 +35,7 @@ def decide(compared: Compared, rule: Rule, *, rejected: bool) -> tuple[State, st
         rejected: whether the suite counts the difference (``Suite.add``).
     """
     if compared.reasons:
-        return State.AMBIGUOUS, " ".join((*compared.reasons, *_seen(compared, rule)))
+        return State.AMBIGUOUS, " ".join((*compared.reasons, *_measured(compared)))
     state, head = _meant(compared, rule, rejected)
     return state, " ".join((head, *_seen(compared, rule), *compared.notes))
 
@@ -53,7 +53,7 @@ def _meant(compared: Compared, rule: Rule, rejected: bool) -> tuple[State, str]:
         return State.AMBIGUOUS, f"Too noisy to tell: a slowdown of {_percent(rule.must_see)} could have been missed."
     if compared.p <= rule.alpha:
         return State.SAME, f"{_change(compared)}, under the threshold of {_percent(compared.threshold)}."
-    return State.SAME, "As fast as the baseline."
+    return State.SAME, "No change found."
 
 
 def _change(compared: Compared) -> str:
@@ -65,14 +65,17 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def _measured(compared: Compared) -> tuple[str, ...]:
+    return (f"Ratio {compared.ratio:.3f}.",) if math.isfinite(compared.ratio) else ()
+
+
 def _seen(compared: Compared, rule: Rule) -> tuple[str, ...]:
     """The numbers: ratio, interval, and what could have been seen."""
-    if not math.isfinite(compared.ratio):
-        return ()
     if not math.isfinite(compared.high) or not math.isfinite(compared.mde):
-        return (f"Ratio {compared.ratio:.3f}.",)
+        return _measured(compared)
     interval = f"{100 * (1 - 2 * rule.alpha):g} % interval {compared.low:.3f} to {compared.high:.3f}"
+    unit = _UNITS[compared.method] + ("s" if compared.n != 1 else "")
     return (
-        f"Ratio {compared.ratio:.3f} ({interval}, {compared.n} {_UNITS[compared.method]});",
+        f"Ratio {compared.ratio:.3f} ({interval}, {compared.n} {unit});",
         f"a slowdown of {_percent(compared.mde)} is found with power {rule.power:g}.",
     )

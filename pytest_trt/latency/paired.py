@@ -21,6 +21,7 @@ METHOD = "interleaved"
 _CUT = 6.0  # a pair that is left out; at 3.5, as for a history, 10 quiet pairs alarm twice as often as they may
 _LEAST_TO_CUT = 10
 _FEW_VALUES = 3
+_MOST_PAIRS = 10_000
 
 
 def paired(baseline: ArrayLike, candidate: ArrayLike, rule: Rule) -> Compared:
@@ -111,13 +112,15 @@ def _coarse(a: NDArray[np.float64], b: NDArray[np.float64], rule: Rule) -> str |
 
 
 def pairs_needed(compared: Compared, rule: Rule) -> int | None:
-    """How many pairs of blocks would find the rule's ``detectable`` at this spread; None where that can't be told.
+    """How many pairs of blocks, those measured included, would find the rule's ``must_see``; None where nothing tells.
 
     To measure on until there are so many is no peeking: it asks how noisy the session is, and not which side is slower.
+    The degrees of freedom stay those of the first pairs, as in the two stages of Stein (1945).
     """
-    if not compared.spread >= 0 or rule.must_see <= rule.threshold:
+    if not compared.spread >= 0 or compared.n < 2 or rule.must_see <= rule.threshold:
         return None
-    for pairs in range(max(rule.least_blocks, 2), 10_000):
-        if effect(rule, compared.spread / math.sqrt(pairs), pairs - 1, rule.margin, rule.threshold) <= rule.must_see:
+    for pairs in range(max(rule.least_blocks, compared.n), _MOST_PAIRS):
+        error = compared.spread / math.sqrt(pairs)
+        if effect(rule, error, compared.n - 1, rule.margin, rule.threshold) <= rule.must_see:
             return pairs
     return None
