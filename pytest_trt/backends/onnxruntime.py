@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
 from pytest_trt.backends import on_host_only
+from pytest_trt.backends.onnxruntime_timing import session_stopwatch
 from pytest_trt.feeds import conform, split
-from pytest_trt.latency.host import HostStopwatch, batch_of, shapes_of
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.held import held_precision
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.host import HostStopwatch
     from pytest_trt.latency.samples import Timing
     from pytest_trt.layer import Layer
     from pytest_trt.precision import Precision
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend"]
 
 _NAME = "onnxruntime"
-
-_COPIES = (
-    "what is timed is session.run by the host's clock: copying inputs to the GPU and outputs back is part of it, and so"
-    " is onnxruntime's own work."
-)
 
 
 @dataclass(frozen=True)
@@ -65,19 +60,12 @@ class OnnxruntimeEngine:
         found = run(self.session, self.model, fitting, self.batch)
         return dict(zip(self.outputs, found.values(), strict=True))
 
-    def stopwatch(self, inputs: Arrays, timing: Timing) -> HostStopwatch:  # noqa: ARG002 - the host has one way
-        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: of ``session.run`` alone, on feeds that fit."""
+    def stopwatch(self, inputs: Arrays, timing: Timing) -> HostStopwatch:
+        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: of the session alone, on feeds that fit."""
         fitting = conform(inputs, self.model.inputs, self.model.source)
         feeds = next(split(fitting, self.model.inputs, self.batch))
-        run(self.session, self.model, feeds, self.batch)
-        names = [output.name for output in self.session.get_outputs()]
-        return HostStopwatch(
-            infer=partial(self.session.run, names, feeds),
-            what=f"{self.model.source}: onnxruntime",
-            batch=batch_of(feeds),
-            shapes=shapes_of(feeds),
-            notes=() if self.simulated else (_COPIES,),
-        )
+        device = self.facts["provider_options"]["device_id"] if "provider_options" in self.facts else None
+        return session_stopwatch(self.session, feeds, f"{self.model.source}: onnxruntime", timing, device)
 
 
 @dataclass(frozen=True)

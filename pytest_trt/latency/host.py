@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from pytest_trt.latency.samples import Lap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from pytest_trt.backends import Engine
     from pytest_trt.feeds import Arrays
@@ -27,6 +29,7 @@ class HostStopwatch:
     Attributes:
         infer: one inference, over when it returns.
         what: what messages call the engine.
+        around: entered for each lap.
         now: the clock, seconds.
     """
 
@@ -36,6 +39,7 @@ class HostStopwatch:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     memory: int | None = None
     notes: tuple[str, ...] = ()
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
     now: Callable[[], float] = perf_counter
     clock: Literal["perf_counter"] = "perf_counter"
     graph: bool = False
@@ -46,8 +50,9 @@ class HostStopwatch:
         """See :meth:`pytest_trt.latency.stopwatch.Stopwatch.lap`."""
         took = np.empty(samples)
         try:
-            for number in range(samples):
-                took[number] = self._once(inferences)
+            with self.around():
+                for number in range(samples):
+                    took[number] = self._once(inferences)
         except PytestTrtError:
             raise
         except Exception as error:  # whatever runs the engine raises what it likes
