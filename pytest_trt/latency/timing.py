@@ -57,7 +57,7 @@ def measure(
     inferences = inferences or choose_inferences(stopwatch, timing.sample_s, seconds)
     per_block = samples_lasting(stopwatch, timing.least_s / _BLOCKS, inferences, seconds, clock)
     warmed = clock()
-    laps, settled = _sampled(stopwatch, timing, inferences, per_block, clock)
+    laps, settled = _sampled(stopwatch, timing, inferences, min(per_block, timing.most), clock)
     whole = _joined(laps)
     lap = _thinned(whole, timing.most)
     return Samples(
