@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pytest_trt import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
@@ -29,7 +30,6 @@ __all__ = [
     "finish",
     "is_disabled",
     "keeper_of",
-    "leave_unused",
     "prepare",
     "replayed",
     "time_by_hand",
@@ -44,7 +44,7 @@ SAVED = "trt"
 
 _clock = pytest.StashKey[Any]()
 _keeper = pytest.StashKey["Keeper"]()
-_found = pytest.StashKey[list[tuple[pytest.Item, "Latency"]]]()
+_found = pytest.StashKey[list[tuple[pytest.Item, "Latency", dict[str, Any]]]]()
 _hand = pytest.StashKey["Latency"]()
 
 
@@ -66,27 +66,55 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--trt-latency={mode} times engines, and --benchmark-skip skips that: drop one.")
     if getattr(option, "trt_build_only", False):
         raise pytest.UsageError(f"--trt-latency={mode} times engines, and --trt-build-only runs none: drop one.")
+    _require_sound_words(config)
     if hasattr(option, "benchmark_save_data"):
         option.benchmark_save_data = True
         if not (option.benchmark_save or option.benchmark_autosave):
             option.benchmark_save = SAVED
+            config.pluginmanager.register(_Saving(), "trt-saving")
+
+
+def _require_sound_words(config: pytest.Config) -> None:
+    """Words that are known one by one may contradict each other."""
+    from pytest_trt.errors import SpecError
+    from pytest_trt.latency.words import gate_of, timing_of
+
+    try:
+        timing_of(settings.latency_words(config, "timing"))
+        gate_of(settings.latency_words(config, "gate"))
+    except SpecError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+class _Saving:
+    """Saving was our word, not the user's: that there is nothing to save is no warning then."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, Any, Any]:
+        """Around pytest-benchmark, which saves here."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Not saving anything, no benchmarks have been run")
+            return (yield)
 
 
 def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test that is timed a clock of its own, as the timer of its ``benchmark``."""
     from pytest_trt.latency.replay import ReplayClock
 
-    feeds_benchmark = config.pluginmanager.hasplugin("benchmark") and not getattr(config.option, "codspeed", False)
-    for item in items:
-        if not _is_timed(item) or not feeds_benchmark:
-            continue
-        clock = item.stash.setdefault(_clock, ReplayClock())
+    if not config.pluginmanager.hasplugin("benchmark"):
+        return
+    for item in filter(_is_timed, items):
         fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
         if "benchmark" not in fixtures:
             fixtures.append("benchmark")
+        if getattr(config.option, "codspeed", False):
+            continue  # that plugin's own `benchmark` keeps the test selected, and takes no clock
+        clock = item.stash.setdefault(_clock, ReplayClock())
         told = item.get_closest_marker("benchmark")
         # only the closest marker counts for pytest-benchmark
         item.add_marker(pytest.mark.benchmark(**{**(told.kwargs if told else {}), "timer": clock}))
+        # what is wrong is not timed, and that is no fixture that somebody forgot to use
+        item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all"))
 
 
 def keeper_of(item: pytest.Item) -> Keeper | None:
@@ -104,8 +132,7 @@ def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Bui
     keeper = _keeper_for(item, settings.latency_mode(item.config) or "record")
     found = find_latency(keeper, case, precision, built, inputs)
     item.stash[_hand] = found
-    _replay(item, found, {})
-    _remember(item, found)
+    _remember(item, found, _replay(item, found, {}))
     return found
 
 
@@ -125,20 +152,11 @@ def is_disabled(item: pytest.Item) -> bool:
     return settings.latency_mode(item.config) is None and bool(getattr(benchmark, "disabled", False))
 
 
-def leave_unused(item: pytest.Item) -> None:
-    """Tell pytest-benchmark that nothing is measured, so that it does not warn of a fixture that was forgotten."""
-    benchmark = getattr(item, "funcargs", {}).get("benchmark")
-    if benchmark is not None and hasattr(benchmark, "stats"):
-        benchmark.pedantic(_nothing) if benchmark.disabled else _unused(benchmark)
-
-
 def replayed(item: pytest.Item, verdict: Verdict) -> None:
-    """Hand what was measured to pytest-benchmark; tell it where there was nothing to measure."""
+    """Hand what was measured to pytest-benchmark, if anything was."""
     if verdict.latency is None:
-        leave_unused(item)
         return
-    _replay(item, verdict.latency, _beside(verdict))
-    _remember(item, verdict.latency)
+    _remember(item, verdict.latency, _replay(item, verdict.latency, _beside(verdict)))
 
 
 def finish(session: pytest.Session) -> None:
@@ -147,10 +165,10 @@ def finish(session: pytest.Session) -> None:
     found = session.config.stash.get(_found, [])
     if keeper is None or keeper.mode != "gate":
         return
-    slow = set(keeper.suite.finish())
-    for item, latency in found:
+    slow = {case for case, compared in keeper.suite.finish().items() if compared.ratio > 1}
+    for item, latency, info in found:
         if str(latency.identity) in slow:
-            _fail_late(item, latency)
+            _fail_late(item, latency, info)
 
 
 def complaints(session: pytest.Session) -> Iterator[str]:
@@ -160,7 +178,7 @@ def complaints(session: pytest.Session) -> Iterator[str]:
     config = session.config
     if settings.latency_mode(config) != "gate" or config.option.collectonly:
         return
-    found = [latency for _, latency in config.stash.get(_found, [])]
+    found = [latency for _, latency, _ in config.stash.get(_found, [])]
     if not found:
         yield "--trt-latency=gate asks for a latency, and no case was timed."
     if found and _is_whole(config):
@@ -221,7 +239,8 @@ def _is_whole(config: pytest.Config) -> bool:
     return not (config.args_source is pytest.Config.ArgsSource.ARGS or chosen or settings.models(config))
 
 
-def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> None:
+def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[str, Any]:
+    """Hand samples to the item's ``benchmark``; returns what was put into its ``extra_info``."""
     from pytest_trt.latency.found import as_info
     from pytest_trt.latency.replay import replay
 
@@ -229,19 +248,13 @@ def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> None:
     if benchmark is not None and clock is not None:
         seconds: list[float] = found.samples.lap.latency.tolist()
         replay(benchmark, clock, seconds, found.samples.metric.clock, as_info(found, beside))
+        told: dict[str, Any] = benchmark.extra_info
+        return told
+    return {}
 
 
-def _nothing() -> None:
-    """What is run where nothing is measured."""
-
-
-def _unused(benchmark: Any) -> None:
-    """A case that was not right was not timed: its fixture is not one that somebody forgot to use."""
-    benchmark.skipped = True
-
-
-def _remember(item: pytest.Item, found: Latency) -> None:
-    item.config.stash.setdefault(_found, []).append((item, found))
+def _remember(item: pytest.Item, found: Latency, info: dict[str, Any]) -> None:
+    item.config.stash.setdefault(_found, []).append((item, found, info))
 
 
 def _beside(verdict: Verdict) -> dict[str, Any]:
@@ -260,7 +273,7 @@ def _beside(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _fail_late(item: pytest.Item, latency: Latency) -> None:
+def _fail_late(item: pytest.Item, latency: Latency, info: dict[str, Any]) -> None:
     """Report an error of a test that was over: xdist, JUnit, --lf and the exit status know it like any other."""
     from pytest_trt.judging import RECORD
 
@@ -274,7 +287,6 @@ def _fail_late(item: pytest.Item, latency: Latency) -> None:
     report = pytest.TestReport(
         item.nodeid, item.location, {}, "failed", message, "teardown", user_properties=properties
     )
-    info = getattr(getattr(item, "funcargs", {}).get("benchmark"), "extra_info", {})
     if "trt" in info:
         info["trt"]["state"] = "slow"
     item.ihook.pytest_runtest_logreport(report=report)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.errors import PytestTrtError
+from pytest_trt.errors import DataError, PytestTrtError
 from pytest_trt.latency.gate import against_history, decide, paired, pairs_needed, suspect
 from pytest_trt.latency.history import read_history
 from pytest_trt.latency.interleaved import interleave
@@ -23,7 +24,7 @@ from pytest_trt.latency.state import State
 from pytest_trt.latency.timing import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.latency.baseline import Baseline, Identity
@@ -39,6 +40,7 @@ __all__ = ["Question", "Reply", "answer"]
 
 _MOST_PAIRS = 4  # times the design's: how far a noisy session is measured on
 _PROMOTE = "Record a run (--trt-latency=record) and promote it: pytest-trt baseline promote RUN."
+_SHOWN = 50
 _NO_STATES = ("slow", "ambiguous", "fast")
 
 
@@ -98,7 +100,7 @@ class Reply:
 def answer(question: Question, stopwatch: Stopwatch, samples: Samples) -> Reply:
     """Whether the engine became slower, found by the best way there is here."""
     entries = _history(question, samples)
-    past = tuple(_shown(entry, question) for entry in entries)
+    past = tuple(_shown(entry, question) for entry in entries[-_SHOWN:])
     if question.keeper.mode != "gate":
         return Reply(State.RECORDED, "Recorded, and compared with nothing.", past=past)
     baseline = question.own or question.foreign
@@ -185,7 +187,7 @@ def _in_turns(question: Question, baseline: Baseline, other: Stopwatch, stopwatc
 
 
 def _after(
-    question: Question, baseline: Baseline, entries: list[Entry], stopwatch: Stopwatch, samples: Samples
+    question: Question, baseline: Baseline, entries: Sequence[Entry], stopwatch: Stopwatch, samples: Samples
 ) -> Reply:
     """Beside the runs since the baseline was promoted; what looks slower is measured once more."""
     rule, own = question.keeper.rule, _metric(samples)
@@ -200,7 +202,7 @@ def _after(
 def _environment(
     question: Question,
     baseline: Baseline,
-    entries: list[Entry],
+    entries: Sequence[Entry],
     stopwatch: Stopwatch,
     samples: Samples,
     reply: Reply,
@@ -232,28 +234,33 @@ def _against(history: list[float], stopwatch: Stopwatch, samples: Samples, quest
     return against_history(p50, history, rule, again=float(np.median(again.lap.latency)))
 
 
-def _history(question: Question, samples: Samples) -> list[Entry]:
+def _history(question: Question, samples: Samples) -> tuple[Entry, ...]:
     """Earlier runs of the same case on the same machine in the same metric, the oldest first."""
-    found, _ = read_history(question.keeper.history)
-    of, own = question.identity, _metric(samples)
-    return [
-        entry
-        for entry in found
-        if (entry.case, entry.precision, entry.backend) == (of.case, of.precision, of.backend)
-        and entry.machine_key == question.machine.key
-        and _plain_metric(entry.metric) == own
-    ]
+    of = question.identity
+    try:
+        found = read_history(question.keeper.history)
+    except DataError:  # nothing was saved yet
+        return ()
+    return found.of(
+        case=of.case,
+        precision=of.precision,
+        backend=of.backend,
+        machine=question.machine.key,
+        metric=_metric(samples),
+    )
 
 
-def _epoch(entries: list[Entry], baseline: Baseline) -> list[float]:
+def _epoch(entries: Sequence[Entry], baseline: Baseline) -> list[float]:
     """Medians of the promoted run and of those after it that were found neither slower, faster nor doubtful."""
-    later = [e.p50_s for e in entries if e.when > baseline.recorded and e.state not in _NO_STATES]
+    since = datetime.fromisoformat(baseline.recorded)
+    later = [e.p50_s for e in entries if e.when > since and e.state not in _NO_STATES and not e.disturbances]
     return [baseline.p50_s, *later]
 
 
 def _shown(entry: Entry, question: Question) -> dict[str, Any]:
-    promoted = question.own is not None and entry.when == question.own.recorded
-    return {"run": entry.run, "when": entry.when, "p50_s": entry.p50_s, "state": entry.state, "baseline": promoted}
+    when = entry.when.isoformat()
+    promoted = question.own is not None and when == question.own.recorded
+    return {"run": entry.run, "when": when, "p50_s": entry.p50_s, "state": entry.state, "baseline": promoted}
 
 
 def _interval(history: list[float], compared: Compared) -> tuple[float, float] | None:

@@ -95,13 +95,19 @@ def kept_recipe(folder: Path | None, sha256: str | None, recipe: Recipe) -> Reci
     return replace(recipe, model=model, calibration=calibration, plan=None)
 
 
-def promote_materials(folder: Path | None, *hashes: str | None) -> None:
-    """Keep them for good: they are a baseline's."""
-    for kind in ("plan", "onnx"):
-        for sha256 in hashes:
-            path = folder and sha256 and _path(folder / "latency", kind, sha256)
-            if path and path.is_file():
-                path.with_suffix(".promoted").touch(mode=0o600)
+def promote_materials(folder: Path | None, plan: str | None, onnx: str | None) -> bool:
+    """Keep them for good: they are a baseline's.
+
+    Returns:
+        Whether anything of it is there.
+    """
+    found = False
+    for kind, sha256 in (("plan", plan), ("onnx", onnx)):
+        path = folder and sha256 and _path(folder / "latency", kind, sha256)
+        if path and path.is_file():
+            path.with_suffix(".promoted").touch(mode=0o600)
+            found = True
+    return found
 
 
 def prune(folder: Path, most: int) -> int:
