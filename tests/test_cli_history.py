@@ -178,3 +178,21 @@ def test_what_is_no_terminal_gets_plain_text(folder):
     found = ran("net").stdout
     assert "\x1b" not in found
     assert "▁" not in found
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_terminal_that_wants_plain_text_gets_it(monkeypatch, name, value):
+    import io
+
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert history._coloured()
+    monkeypatch.setenv(name, value)
+    assert not history._coloured()

@@ -130,7 +130,8 @@ def _case(key: Key) -> tuple[str, str, str]:
 def _head(one: _Series, machines: int, limit: int) -> list[str]:
     key = one.key
     where = f"machine {key.machine}" if key.machine else "an unknown machine"
-    lines = [click.style(f"{key.case} at {key.precision} on {key.backend}, {where}", bold=_coloured())]
+    title = f"{key.case} at {key.precision} on {key.backend}, {where}"
+    lines = [click.style(title, bold=True) if _coloured() else title]
     if machines > 1:
         lines.append(f"  measured on {machines} machines, which can't be compared: each is listed apart")
     lines.append(f"  {_metric(key)}")
@@ -171,9 +172,14 @@ def _when(run: Entry) -> str:
 
 
 def _state(run: Entry, baseline: str | None) -> str:
-    words = [click.style(run.state, fg=_COLOURS.get(run.state)) if _coloured() else run.state] if run.state else []
+    words = [_shown(run.state, _COLOURS.get(run.state))] if run.state else []
     words += ["baseline"] if run.run == baseline else []
-    return ", ".join([*words, *(["disturbed: " + " ".join(run.disturbances)] if run.disturbances else [])])
+    words += [f"disturbed: {' '.join(run.disturbances)}"] if run.disturbances else []
+    return ", ".join(words)
+
+
+def _shown(text: str, colour: str | None) -> str:
+    return click.style(text, fg=colour) if colour and _coloured() else text
 
 
 def _environment(before: Entry, run: Entry) -> list[str]:
@@ -186,8 +192,7 @@ def _environment(before: Entry, run: Entry) -> list[str]:
 
 def _step(step: Change) -> str:
     share = f"{100 * abs(step.ratio - 1):.1f} % {'slower' if step.ratio > 1 else 'faster'}"
-    text = f">> a step: {share} from here on (p = {step.p:.1g})"
-    return click.style(text, fg="red" if step.ratio > 1 else "green") if _coloured() else text
+    return _shown(f">> a step: {share} from here on (p = {step.p:.1g})", "red" if step.ratio > 1 else "green")
 
 
 def _steps(one: _Series) -> list[str]:
@@ -209,8 +214,10 @@ def _sparkline(values: Sequence[float]) -> str:
 
 
 def _coloured() -> bool:
-    """Whether a terminal shows it that was not told to show plain text."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether a terminal shows it that can, and was not told to show plain text."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def _facts(one: _Series, baseline: str | None, limit: int) -> dict[str, Any]:
