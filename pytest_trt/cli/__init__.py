@@ -12,6 +12,7 @@ from pytest_trt.errors import PytestTrtError
 __all__ = ["main"]
 
 _COMMANDS = {
+    "baseline": "baseline",
     "calibrate": "calibrate",
     "history": "history",
     "lower": "lower",
