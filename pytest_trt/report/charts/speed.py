@@ -1,0 +1,120 @@
+"""Charts of latency: how samples are spread, what earlier runs took, and the ratio to a baseline with its interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import svg
+
+from pytest_trt.report.charts.drawing import HEIGHT, WIDTH, Drawing, dots, label, line, rect
+from pytest_trt.report.charts.figure import Figure, rows_of
+from pytest_trt.report.charts.scale import Scale, span
+from pytest_trt.report.told import count, finite, number, ratio, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["compared", "distribution", "history"]
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 12.0, 22.0, HEIGHT - 36.0
+
+
+def distribution(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
+    """The samples' histogram, with median and percentiles where there are enough samples for them."""
+    histogram = latency.get("histogram") or {}
+    edges = [edge for edge in map(finite, histogram.get("edges") or ()) if edge is not None]
+    counts = [int(finite(found) or 0) for found in histogram.get("counts") or ()]
+    if not counts or len(edges) != len(counts) + 1 or not edges[0] < edges[-1]:
+        return None
+    across, up = Scale(edges[0], edges[-1], _LEFT, _RIGHT), Scale(0, max(*counts, 1), _BOTTOM, _TOP)
+    drawing = Drawing()
+    drawing.y_axis(up, _LEFT, _RIGHT, lambda tick: count(tick) if tick == int(tick) else "", most=4)
+    for low, high, found in zip(edges, edges[1:], counts, strict=False):
+        drawing.add(rect("bar", (across(low), up(found)), (max(across(high) - 0.8, 0), _BOTTOM)))
+    drawing.x_axis(across, _BOTTOM, seconds, "seconds an inference", most=4)
+    marks = [(key[:-2], finite(latency.get(key))) for key in ("p50_s", "p90_s", "p99_s")]
+    for row, (key, found_at) in enumerate((key, place) for key, place in marks if place is not None):
+        drawing.add(line("limit", (across(found_at), _TOP - 4), (across(found_at), _BOTTOM)))
+        drawing.add(label(across(found_at), _TOP - 8 if row % 2 == 0 else _TOP + 4, key, "said"))
+    told = f"{count(latency.get('samples'))} samples: {', '.join(f'{key} {seconds(s)}' for key, s in marks)}."
+    cells = [
+        (f"{seconds(low)} to {seconds(high)}", count(found))
+        for low, high, found in zip(edges, edges[1:], counts, strict=False)
+    ]
+    rows = rows_of(("latency", "samples"), cells)
+    return Figure("Latency distribution", drawing.svg("Latency distribution", told, names), told, rows=rows)
+
+
+def history(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
+    """Medians of earlier runs and of this one, and the gate's interval, inside which a run is no news."""
+    runs = [run for run in latency.get("history") or () if finite(run.get("p50_s"))]
+    now = finite(latency.get("p50_s"))
+    if not runs or now is None:
+        return None
+    interval = latency.get("interval") or {}
+    ends = [end for end in (finite(interval.get("low_s")), finite(interval.get("high_s"))) if end is not None]
+    medians = [run["p50_s"] for run in runs]
+    low, high = span([*medians, now, *ends])
+    across, up = Scale(-0.5, len(runs) + 0.5, _LEFT, _RIGHT), Scale(low, high, _BOTTOM, _TOP)
+    drawing = Drawing()
+    if len(ends) == 2:
+        drawing.add(rect("interval", (_LEFT, up(ends[1])), (_RIGHT, up(ends[0]))))
+    drawing.y_axis(up, _LEFT, _RIGHT, seconds, most=4)
+    _runs(drawing, across, up, runs, now)
+    told = f"{len(runs)} earlier runs; this run {seconds(now)}{_told_of_interval(ends)}."
+    cells = [(str(r.get("run", "")), str(r.get("when", "")), seconds(r["p50_s"]), _is_baseline(r)) for r in runs]
+    table = rows_of(("run", "when", "median", "baseline"), [*cells, ("this run", "", seconds(now), "")], words=2)
+    legend = (
+        ("run-points", "median of a run"),
+        ("local", "baseline"),
+        ("now", "this run"),
+        ("interval", "gate's interval"),
+    )
+    return Figure("Latency history", drawing.svg("Latency history", told, names), told, legend, rows=table)
+
+
+def compared(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
+    """The ratio to the baseline with its confidence interval, between the threshold's two sides."""
+    comparison = latency.get("comparison") or {}
+    found, low, high = (finite(comparison.get(key)) for key in ("ratio", "low", "high"))
+    if found is None or low is None or high is None:
+        return None
+    threshold = finite(comparison.get("threshold")) or 0.0
+    across = Scale(*span([low, high, found, 1 - 2 * threshold, 1 + 2 * threshold]), 16.0, WIDTH - 16.0)
+    drawing = Drawing(WIDTH, 92)
+    drawing.add(rect("interval", (across(1 - threshold), 12), (across(1 + threshold), 54)))
+    drawing.add(line("equal", (across(1), 8), (across(1), 54)))
+    drawing.add(line("run", (across(low), 33), (across(high), 33)))
+    drawing.add(*[line("run", (across(end), 27), (across(end), 39)) for end in (low, high)])
+    drawing.add(svg.Circle(cx=across(found), cy=33, r=5, class_=["now"]))
+    drawing.x_axis(across, 54, ratio, "latency against the baseline", most=4)
+    told = f"{ratio(found)} against {comparison.get('baseline')}, between {ratio(low)} and {ratio(high)}."
+    cells = [
+        (key, number(value) if not isinstance(value, list) else "; ".join(map(str, value)))
+        for key, value in comparison.items()
+    ]
+    legend = (("now", "ratio with its interval"), ("interval", f"within the threshold of {number(100 * threshold)} %"))
+    drawn = drawing.svg("Latency against the baseline", told, names)
+    return Figure("Against the baseline", drawn, told, legend, rows=rows_of(("figure", "value"), cells))
+
+
+def _runs(drawing: Drawing, across: Scale, up: Scale, runs: Sequence[Mapping[str, Any]], now: float) -> None:
+    places = [(across(place), up(run["p50_s"])) for place, run in enumerate(runs)]
+    drawing.add(line("axis", (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)))
+    drawing.add(svg.Polyline(points=[*places, (across(len(runs)), up(now))], class_=["thin"]))
+    drawing.add(dots("run-points", [place for place, run in zip(places, runs, strict=True) if not run.get("baseline")]))
+    for (x, y), run in zip(places, runs, strict=True):
+        if run.get("baseline"):
+            drawing.add(svg.Rect(x=x - 4, y=y - 4, width=8, height=8, class_=["local"]))
+    drawing.add(svg.Circle(cx=across(len(runs)), cy=up(now), r=5, class_=["now"]))
+    drawing.add(
+        label(_LEFT, _BOTTOM + 16, "oldest", "tick", "start"), label(_RIGHT, _BOTTOM + 16, "this run", "tick", "end")
+    )
+
+
+def _told_of_interval(ends: Sequence[float]) -> str:
+    return f"; the gate's interval is {seconds(ends[0])} to {seconds(ends[1])}" if len(ends) == 2 else ""
+
+
+def _is_baseline(run: Mapping[str, Any]) -> str:
+    return "yes" if run.get("baseline") else ""

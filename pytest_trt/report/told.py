@@ -1,0 +1,96 @@
+"""Told: the record's numbers as people read them; None and what is missing is a dash, "nan" and "inf" stay words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["amount", "count", "finite", "number", "percent", "ratio", "seconds", "size", "value"]
+
+NOTHING = "–"
+
+_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+
+
+def finite(value: Any) -> float | None:
+    """A number that can be drawn, else None: the record's "nan" and "inf" can't."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number to so many digits; words stay as they are.
+
+    >>> number(0.0384383), number("inf"), number(None), number(3600)
+    ('0.0384', 'inf', '–', '3600')
+    """
+    if value is None:
+        return NOTHING
+    found = finite(value)
+    if found is None:
+        return str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands apart (by a thin space)."""
+    found = finite(value)
+    return number(value) if found is None else f"{int(found):,}".replace(",", "\u202f")
+
+
+def percent(value: Any, digits: int = 3) -> str:
+    """A share of 1 in percent."""
+    found = finite(value)
+    return number(value) if found is None else f"{100 * found:.{digits}g} %"
+
+
+def ratio(value: Any) -> str:
+    """How much more or less than 1, in percent with its sign.
+
+    >>> ratio(1.042), ratio(0.9)
+    ('+4.2 %', '-10 %')
+    """
+    found = finite(value)
+    return number(value) if found is None else f"{100 * (found - 1):+.2g} %"
+
+
+def seconds(value: Any) -> str:
+    """Seconds in the unit that fits.
+
+    >>> seconds(0.00123), seconds(4.2e-6)
+    ('1.23 ms', '4.2 µs')
+    """
+    return _in_units(value, _UNITS, 4)
+
+
+def size(value: Any) -> str:
+    """Bytes in the unit that fits."""
+    return _in_units(value, _SIZES, 3)
+
+
+def amount(value: Any, unit: str) -> str:
+    """A number with its unit; what is none goes without."""
+    return number(value) if finite(value) is None else f"{number(float(value))} {unit}"
+
+
+def value(value: Any) -> str:
+    """Anything of the record that is no table or list, as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == "":
+        return NOTHING
+    return number(value, 6) if isinstance(value, float) else str(value)
+
+
+def _in_units(value: Any, units: tuple[tuple[float, str], ...], digits: int) -> str:
+    found = finite(value)
+    if found is None:
+        return number(value)
+    size, unit = next((each for each in units if abs(found) >= each[0]), units[-1])
+    return f"{found / size:.{digits}g} {unit}" if found else f"0 {units[0][1]}"
