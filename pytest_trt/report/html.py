@@ -1,9 +1,10 @@
-"""The record as one HTML file: no network, no script needed to read it; it renders what was found and judges nothing."""
+"""The record as one HTML file: no network, no script needed to read it; it shows what was found and judges nothing."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import jinja2
+    from markupsafe import Markup
 
     from pytest_trt.report.charts import Figure
 
 __all__ = ["render", "require"]
 
-_ROWS = 6000  # of each kind of table in a page of many cases, so that 200 of 100 tensors stay under 15 MB
+_ROWS = {"passed": 1500, "built": 1500}  # of each kind of table in the page: browsers take a second for 100 000 cells
+_OTHER_ROWS = 6000  # of cases that want to be looked at
 _LEAST_ROWS = 12
 _OPEN = 3  # cases that did not pass are open from the start, as many
 
@@ -78,8 +81,10 @@ def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
     names = numbers()
     results = document.get("results") or []
     opened = _opened(results)
-    rows = max(_LEAST_ROWS, _ROWS // max(len(results), 1))
-    cases = [_case(place, result, place in opened, rows, names) for place, result in enumerate(results)]
+    cases = [
+        _case(place, result, place in opened, _rows(result, len(results)), names)
+        for place, result in enumerate(results)
+    ]
     page = _environment(links.base_of(docs)).get_template("page.html")
     style, script = _asset("style.css"), _asset("page.js")
     text = page.render(
@@ -98,20 +103,20 @@ def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
 
 def _case(place: int, result: Mapping[str, Any], opened: bool, rows: int, names: Iterator[int]) -> Case:
     side = "simulated" if result.get("simulated") else "engine"
-    outputs = _of_outputs(result, side, names)
+    outputs = _of_outputs(result, side, rows, names)
     figures = _of_case(result, rows, names)
     left = _left_out(result, outputs, figures)
     return Case(f"case-{place + 1}", result, side, opened, outputs, figures, left)
 
 
-def _of_outputs(result: Mapping[str, Any], side: str, names: Iterator[int]) -> dict[str, list[Figure]]:
+def _of_outputs(result: Mapping[str, Any], side: str, rows: int, names: Iterator[int]) -> dict[str, list[Figure]]:
     from pytest_trt.report import charts
 
     drawn: Mapping[str, Any] = (result.get("figures") or {}).get("outputs") or {}
     found = {}
     for output, figures in drawn.items():
         both = (
-            charts.errors(output, figures.get("errors") or {}, side, names),
+            charts.errors(output, figures.get("errors") or {}, side, names, rows),
             charts.scatter(output, figures.get("scatter") or {}, side, names),
         )
         found[output] = [figure for figure in both if figure]
@@ -130,7 +135,7 @@ def _of_case(result: Mapping[str, Any], rows: int, names: Iterator[int]) -> dict
         "ranges": charts.ranges(figures.get("ranges") or (), names, rows),
         "compared": charts.compared(latency, names),
         "history": charts.history(latency, names),
-        "distribution": charts.distribution(latency, names),
+        "distribution": charts.distribution(latency, names, rows),
     }
     return {name: figure for name, figure in found.items() if figure}
 
@@ -148,7 +153,7 @@ def _left_out(
         ("hops", "measured where a case fails, or with --trt-localise", "hops" in figures),
         (
             "SQNR along the network",
-            why or "tensors are compared where a case fails, or with --trt-localise",
+            why or "no tensor differs from fp32, or none was compared (--trt-localise)",
             "sqnr" in figures,
         ),
         ("ranges", why or "the precision has none, or nobody knows them", "ranges" in figures),
@@ -160,6 +165,11 @@ def _left_out(
 
 def _no_layers(result: Mapping[str, Any]) -> str:
     return "simulated: there is no engine" if result.get("simulated") else "the backend does not tell"
+
+
+def _rows(result: Mapping[str, Any], size: int) -> int:
+    """How many rows a case's tables may have in a page of so many cases."""
+    return max(_LEAST_ROWS, _ROWS.get(str(result.get("verdict")), _OTHER_ROWS) // size)
 
 
 def _opened(results: Sequence[Mapping[str, Any]]) -> set[int]:
@@ -182,8 +192,16 @@ def _environment(docs: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update({name: getattr(told, name) for name in told.__all__})
+    made.filters.update(prose=_prose, extract=lambda name, found: found[name])
     made.globals.update(meter=meter, codes=CODES, address=links.address, page_of=lambda code: links.page_of(code, docs))
     return made
+
+
+def _prose(text: Any) -> Markup:
+    """A message, its words in backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _asset(name: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["amount", "count", "finite", "number", "percent", "ratio", "seconds", "size", "value"]
+__all__ = ["amount", "count", "finite", "number", "percent", "ratio", "seconds", "size", "value", "when"]
 
 NOTHING = "–"
 
@@ -86,6 +87,19 @@ def value(value: Any) -> str:
     if value is None or value == "":
         return NOTHING
     return number(value, 6) if isinstance(value, float) else str(value)
+
+
+def when(value: Any) -> str:
+    """A moment of ISO 8601 to the minute; anything else as it is.
+
+    >>> when("2026-11-25T22:10:56.211+00:00")
+    '2026-11-25 22:10 UTC'
+    """
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return str(value)
+    return f"{moment:%Y-%m-%d %H:%M} {'UTC' if moment.utcoffset() == timedelta(0) else f'{moment:%z}'}".strip()
 
 
 def _in_units(value: Any, units: tuple[tuple[float, str], ...], digits: int) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-__all__ = ["Figure", "Rows", "rows_of"]
+__all__ = ["Figure", "Rows", "bins_of", "rows_of"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,8 @@ def rows_of(
     """A table of at most so many rows; those that are left out are counted."""
     shown = tuple(tuple(row) for row in cells[:most])
     return Rows(tuple(head), shown, len(cells), words, order)
+
+
+def bins_of(head: Sequence[str], cells: Sequence[Sequence[str]], most: int) -> Rows | None:
+    """A table of a histogram's bins, which is whole or not there: a part of them says nothing."""
+    return rows_of(head, cells) if len(cells) <= most else None

@@ -33,4 +33,4 @@ def meter(error: Any, bound: Any) -> Markup | None:
         extra={"aria-hidden": "true"},
         elements=[*elements, line("limit", (_BOUND, 0), (_BOUND, 8))],
     )
-    return Markup(whole.as_str())  # noqa: S704
+    return Markup(whole.as_str())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.report.charts.drawing import HEIGHT, WIDTH, Drawing, dots, label, line, rect
-from pytest_trt.report.charts.figure import Figure, rows_of
+from pytest_trt.report.charts.drawing import HEIGHT, WIDTH, Drawing, boxes, dots, line
+from pytest_trt.report.charts.figure import Figure, bins_of
 from pytest_trt.report.charts.scale import Scale, span
 from pytest_trt.report.told import count, finite, number
 
@@ -19,7 +19,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, WIDTH - 10.0, 10.0, HEIGHT - 36.0
 _SQUARE = 280.0
 
 
-def errors(output: str, histogram: Mapping[str, Any], side: str, names: Iterator[int]) -> Figure | None:
+def errors(output: str, histogram: Mapping[str, Any], side: str, names: Iterator[int], most: int) -> Figure | None:
     """The error histogram; counts by decades, so that a single far element is seen beside thousands of near ones.
 
     Args:
@@ -27,6 +27,7 @@ def errors(output: str, histogram: Mapping[str, Any], side: str, names: Iterator
         histogram: ``edges`` (n + 1) and ``counts`` (n).
         side: what was compared with the golden: "engine", "simulated", ...
         names: numbers for charts.
+        most: rows of the table, which is left out where there are more bins.
     """
     edges = [finite(edge) for edge in histogram.get("edges") or ()]
     counts = [int(finite(found) or 0) for found in histogram.get("counts") or ()]
@@ -41,7 +42,7 @@ def errors(output: str, histogram: Mapping[str, Any], side: str, names: Iterator
         for low, high, found in zip(places, places[1:], counts, strict=False)
         if found
     ]
-    rows = rows_of(("error", "elements"), cells)
+    rows = bins_of(("error", "elements"), cells, most)
     return Figure("Error histogram", drawing.svg(f"Error histogram of {output}", told, names), told, rows=rows)
 
 
@@ -73,14 +74,15 @@ def _bars(drawing: Drawing, edges: list[float], counts: list[int], name: str) ->
     across = Scale(edges[0], edges[-1], _LEFT, _RIGHT)
     top = max(counts)
     up = Scale(0.0, math.log10(1 + top) or 1.0, _BOTTOM, _TOP)
-    marks = [10**power for power in range(0, 16) if 10**power <= top]
-    for tick in marks[:: max(1, math.ceil(len(marks) / 5))]:
-        place = up(math.log10(1 + tick))
-        drawing.add(line("grid", (_LEFT, place), (_RIGHT, place)))
-        drawing.add(label(_LEFT - 5, place + 4, _short(tick), anchor="end"))
-    for low, high, found in zip(edges, edges[1:], counts, strict=False):
-        if found:
-            drawing.add(rect("bar", (across(low), up(math.log10(1 + found))), (max(across(high) - 0.8, 0), _BOTTOM)))
+    marks = [10**power for power in range(16) if 10**power <= top]
+    shown = marks[:: max(1, math.ceil(len(marks) / 5))]
+    drawing.grid([(up(math.log10(1 + tick)), _short(tick)) for tick in shown], _LEFT, _RIGHT)
+    bars = [
+        ((across(low), up(math.log10(1 + found))), (max(across(high) - 0.8, across(low) + 0.4), _BOTTOM))
+        for low, high, found in zip(edges, edges[1:], counts, strict=False)
+        if found
+    ]
+    drawing.add(boxes("bar", bars))
     drawing.x_axis(across, _BOTTOM, number, name)
     if edges[0] < 0 < edges[-1]:
         drawing.add(line("zero", (across(0), _TOP), (across(0), _BOTTOM)))

@@ -34,15 +34,16 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of a value, to a tenth; beyond an end it is that end."""
-        share = (self._warped(value) - self._warped(self.low)) / (self._warped(self.high) - self._warped(self.low))
-        return round(self.start + min(max(share, 0.0), 1.0) * (self.end - self.start), 1)
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = math.log10(value) if value > 0 else -math.inf, math.log10(low), math.log10(high)
+        # halved, since both ends may be near the largest float
+        share = min(max((value / 2 - low / 2) / (high / 2 - low / 2), 0.0), 1.0)
+        return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self, most: int = 5) -> list[float]:
         """Round values inside the ends, at most about so many."""
         return self._decades(most) if self.log else self._steps(most)
-
-    def _warped(self, value: float) -> float:
-        return math.log10(max(value, self.low * 1e-3)) if self.log else value
 
     def _steps(self, most: int) -> list[float]:
         # a tenth of the width is first halved: both ends may be near the largest float

@@ -6,8 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import svg
 
-from pytest_trt.report.charts.drawing import HEIGHT, WIDTH, Drawing, dots, label, line, rect
-from pytest_trt.report.charts.figure import Figure, rows_of
+from pytest_trt.report.charts.drawing import (
+    HEIGHT,
+    WIDTH,
+    Drawing,
+    around,
+    boxes,
+    dots,
+    label,
+    line,
+    lines,
+    path,
+    rect,
+)
+from pytest_trt.report.charts.figure import Figure, bins_of, rows_of
 from pytest_trt.report.charts.scale import Scale, span
 from pytest_trt.report.told import count, finite, number, ratio, seconds
 
@@ -19,7 +31,7 @@ __all__ = ["compared", "distribution", "history"]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 12.0, 22.0, HEIGHT - 36.0
 
 
-def distribution(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
+def distribution(latency: Mapping[str, Any], names: Iterator[int], most: int) -> Figure | None:
     """The samples' histogram, with median and percentiles where there are enough samples for them."""
     histogram = latency.get("histogram") or {}
     edges = [edge for edge in map(finite, histogram.get("edges") or ()) if edge is not None]
@@ -29,19 +41,16 @@ def distribution(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | N
     across, up = Scale(edges[0], edges[-1], _LEFT, _RIGHT), Scale(0, max(*counts, 1), _BOTTOM, _TOP)
     drawing = Drawing()
     drawing.y_axis(up, _LEFT, _RIGHT, lambda tick: count(tick) if tick == int(tick) else "", most=4)
-    for low, high, found in zip(edges, edges[1:], counts, strict=False):
-        drawing.add(rect("bar", (across(low), up(found)), (max(across(high) - 0.8, 0), _BOTTOM)))
+    bins = list(zip(edges, edges[1:], counts, strict=False))
+    drawing.add(boxes("bar", [((across(a), up(found)), (across(b) - 0.8, _BOTTOM)) for a, b, found in bins]))
     drawing.x_axis(across, _BOTTOM, seconds, "seconds an inference", most=4)
     marks = [(key[:-2], finite(latency.get(key))) for key in ("p50_s", "p90_s", "p99_s")]
     for row, (key, found_at) in enumerate((key, place) for key, place in marks if place is not None):
         drawing.add(line("limit", (across(found_at), _TOP - 4), (across(found_at), _BOTTOM)))
         drawing.add(label(across(found_at), _TOP - 8 if row % 2 == 0 else _TOP + 4, key, "said"))
     told = f"{count(latency.get('samples'))} samples: {', '.join(f'{key} {seconds(s)}' for key, s in marks)}."
-    cells = [
-        (f"{seconds(low)} to {seconds(high)}", count(found))
-        for low, high, found in zip(edges, edges[1:], counts, strict=False)
-    ]
-    rows = rows_of(("latency", "samples"), cells)
+    cells = [(f"{seconds(low)} to {seconds(high)}", count(found)) for low, high, found in bins]
+    rows = bins_of(("latency", "samples"), cells, most)
     return Figure("Latency distribution", drawing.svg("Latency distribution", told, names), told, rows=rows)
 
 
@@ -84,8 +93,8 @@ def compared(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
     drawing = Drawing(WIDTH, 92)
     drawing.add(rect("interval", (across(1 - threshold), 12), (across(1 + threshold), 54)))
     drawing.add(line("equal", (across(1), 8), (across(1), 54)))
-    drawing.add(line("run", (across(low), 33), (across(high), 33)))
-    drawing.add(*[line("run", (across(end), 27), (across(end), 39)) for end in (low, high)])
+    ends = [((across(end), 27), (across(end), 39)) for end in (low, high)]
+    drawing.add(lines("run", [((across(low), 33), (across(high), 33)), *ends]))
     drawing.add(svg.Circle(cx=across(found), cy=33, r=5, class_=["now"]))
     drawing.x_axis(across, 54, ratio, "latency against the baseline", most=4)
     told = f"{ratio(found)} against {comparison.get('baseline')}, between {ratio(low)} and {ratio(high)}."
@@ -101,11 +110,10 @@ def compared(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
 def _runs(drawing: Drawing, across: Scale, up: Scale, runs: Sequence[Mapping[str, Any]], now: float) -> None:
     places = [(across(place), up(run["p50_s"])) for place, run in enumerate(runs)]
     drawing.add(line("axis", (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)))
-    drawing.add(svg.Polyline(points=[*places, (across(len(runs)), up(now))], class_=["thin"]))
+    drawing.add(path("thin", [*places, (across(len(runs)), up(now))]))
     drawing.add(dots("run-points", [place for place, run in zip(places, runs, strict=True) if not run.get("baseline")]))
-    for (x, y), run in zip(places, runs, strict=True):
-        if run.get("baseline"):
-            drawing.add(svg.Rect(x=x - 4, y=y - 4, width=8, height=8, class_=["local"]))
+    kept = [place for place, run in zip(places, runs, strict=True) if run.get("baseline")]
+    drawing.add(boxes("local", [around(x, y, 4) for x, y in kept]))
     drawing.add(svg.Circle(cx=across(len(runs)), cy=up(now), r=5, class_=["now"]))
     drawing.add(
         label(_LEFT, _BOTTOM + 16, "oldest", "tick", "start"), label(_RIGHT, _BOTTOM + 16, "this run", "tick", "end")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.report.charts.drawing import WIDTH, Drawing, label, line, rect
+from pytest_trt.report.charts.drawing import WIDTH, Drawing, label, line, lines, rect
 from pytest_trt.report.charts.figure import Figure, rows_of
 from pytest_trt.report.charts.scale import Scale, decades
 from pytest_trt.report.told import NOTHING, finite, number
@@ -16,6 +16,7 @@ __all__ = ["hops", "layers"]
 
 _LEFT, _RIGHT, _STEP = 8.0, WIDTH - 12.0, 40.0
 _PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "unknown")
+_DRAWN = 12  # hops of a case with many outputs; its table has all
 _NO_LAYERS = "no layers that compute"
 
 
@@ -29,21 +30,11 @@ def hops(steps: Sequence[Mapping[str, Any]], blame: str | None, names: Iterator[
     """
     if not steps:
         return None
-    sizes = [size for step in steps for size in (finite(step["rel_rms"]), finite(step["limit"])) if size]
-    low, high = decades(sizes, least=1e-9)
-    drawing = Drawing(WIDTH, _STEP * len(steps) + 38)
-    across = Scale(low / 10, high, _LEFT, _RIGHT, log=True)
-    bottom = _STEP * len(steps) + 2
-    for tick in across.ticks():
-        drawing.add(line("grid", (across(tick), 4), (across(tick), bottom)))
-    for row, step in enumerate(steps):
-        _hop(drawing, across, row, step, blamed=_name(step) == blame)
-    drawing.x_axis(across, bottom, lambda tick: f"{tick:.0e}".replace("e-0", "e-"), "relative RMS error")
-    told = f"{blame} is to blame." if blame else "No step is over its limit."
-    cells = [(_name(s), s["output"], number(s["rel_rms"]), number(s["limit"])) for s in steps]
+    told = f"{_arrow(blame)} is to blame." if blame else "No step is over its limit."
+    cells = [(_arrow(_name(s)), s["output"], number(s["rel_rms"]), number(s["limit"])) for s in steps]
     table = rows_of(("hop", "output", "relative RMS", "limit"), cells, words=2)
     legend = (("bar", "inside its limit"), ("bad", "over its limit"), ("limit", "limit"))
-    return Figure("Hops", drawing.svg("Error of each hop", told, names), told, legend, rows=table)
+    return Figure("Hops", _draw(steps[:_DRAWN], blame).svg("Error of each hop", told, names), told, legend, rows=table)
 
 
 def layers(achieved: Mapping[str, Any], names: Iterator[int], most: int) -> Figure | None:
@@ -68,12 +59,29 @@ def layers(achieved: Mapping[str, Any], names: Iterator[int], most: int) -> Figu
     return Figure(name, drawing.svg(name, f"{told} {_listed(counts)}", names), told, legend, rows=table)
 
 
-def _hop(drawing: Drawing, across: Scale, row: int, step: Mapping[str, Any], *, blamed: bool) -> None:
+def _draw(steps: Sequence[Mapping[str, Any]], blame: str | None) -> Drawing:
+    sizes = [size for step in steps for size in (finite(step["rel_rms"]), finite(step["limit"])) if size]
+    low, high = decades(sizes, least=1e-9)
+    bottom = _STEP * len(steps) + 2
+    drawing = Drawing(WIDTH, bottom + 34)
+    across = Scale(low / 10, high, _LEFT, _RIGHT, log=True)
+    drawing.add(lines("grid", [((place, 4), (place, bottom)) for place in map(across, across.ticks())]))
+    several = len({step["output"] for step in steps}) > 1
+    for row, step in enumerate(steps):
+        output = f" ({_short(step['output'])})" if several else ""
+        _hop(drawing, across, row, step, f"{_arrow(_name(step))}{output}", blame)
+    drawing.x_axis(across, bottom, number, "relative RMS error")
+    return drawing
+
+
+def _hop(drawing: Drawing, across: Scale, row: int, step: Mapping[str, Any], name: str, blame: str | None) -> None:
     top = _STEP * row + 22
     error, limit = finite(step["rel_rms"]), finite(step["limit"])
     over = limit is not None and not (error is not None and error <= limit)
-    said = f"{_name(step)}   {number(step['rel_rms'])}{'  — to blame' if blamed else ''}"
-    drawing.add(label(_LEFT, top - 7, said, "strong" if blamed else "said", "start"))
+    blamed = over and _name(step) == blame
+    kind = "strong" if blamed else "said"
+    drawing.add(label(_LEFT, top - 7, f"{name}{' — to blame' if blamed else ''}", kind, "start"))
+    drawing.add(label(_RIGHT, top - 7, number(step["rel_rms"]), kind, "end"))
     if error is None:  # NaN and infinity are as large as can be
         drawing.add(rect("bad", (_LEFT, top), (_RIGHT, top + 12)))
     elif error:
@@ -130,6 +138,14 @@ def _known(name: str) -> str:
 
 def _listed(counts: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{found} in {name}" for name, found in counts) + "." if counts else ""
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _arrow(step: str) -> str:
+    return step.replace(" -> ", " → ")
 
 
 def _name(step: Mapping[str, Any]) -> str:
