@@ -28,15 +28,17 @@ def finite(value: Any) -> float | None:
 def number(value: Any, digits: int = 3) -> str:
     """A number to so many digits; words stay as they are.
 
-    >>> number(0.0384383), number("inf"), number(None), number(3600)
-    ('0.0384', 'inf', '–', '3600')
+    >>> number(0.0384383), number("inf"), number(None), number(6504.2)
+    ('0.0384', 'inf', '–', '6504')
     """
     if value is None:
         return NOTHING
     found = finite(value)
     if found is None:
         return str(value)
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if 10**digits <= abs(found) < 1e6 else f"{value:.{digits}g}"
 
 
 def count(value: Any) -> str:
@@ -58,7 +60,10 @@ def ratio(value: Any) -> str:
     ('+4.2 %', '-10 %')
     """
     found = finite(value)
-    return number(value) if found is None else f"{100 * (found - 1):+.2g} %"
+    if found is None:
+        return number(value)
+    more = 100 * (found - 1)
+    return f"{more:+.2g} %" if abs(more) > 1e-9 else "0 %"
 
 
 def seconds(value: Any) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["LEFT", "NAMED", "RIGHT", "TOP", "WIDTH", "beside", "order_axis"]
 
 WIDTH = 600.0
-LEFT, RIGHT, TOP = 46.0, WIDTH - 12.0, 14.0
+LEFT, RIGHT, TOP = 46.0, WIDTH - 12.0, 22.0
 NAMED = 5
 """How many of the worst tensors are numbered in the chart and named below it."""
 

@@ -28,6 +28,7 @@ def meter(error: Any, bound: Any) -> Markup | None:
     kind = "bar" if share <= 1 else "bad"
     elements: list[svg.Element] = [rect("track", (0, 2), (_WIDTH, 6)), rect(kind, (0, 1), (end, 7))]
     whole = svg.SVG(
+        xmlns=None,
         viewBox=svg.ViewBoxSpec(0, 0, _WIDTH, 8),
         class_=["meter"],
         extra={"aria-hidden": "true"},

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.report.charts.along import LEFT, NAMED, RIGHT, TOP, WIDTH, beside, order_axis
-from pytest_trt.report.charts.drawing import Drawing, around, boxes, dots, path
+from pytest_trt.report.charts.drawing import Drawing, around, boxes, dots, label, path
 from pytest_trt.report.charts.figure import Figure, rows_of
 from pytest_trt.report.charts.scale import Scale
 from pytest_trt.report.told import NOTHING, amount, finite, number
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["sqnr"]
 
 _NAME = "SQNR along the network"
-_BOTTOM = 170.0
+_BOTTOM = 176.0
 _LEGEND = (("local", "local: what rounding this tensor alone leaves"), ("run", "cumulative: what the whole run has"))
 _HEAD = ("tensor", "node", "operator", "position", "local", "cumulative")
 
@@ -60,7 +60,8 @@ def _draw(local: Points, run: Points, worst: Points, size: int) -> Drawing:
     across = Scale(-0.5, size - 0.5, LEFT, RIGHT)
     up = Scale(*_tens([found for _, found in [*local, *run]]), _BOTTOM, TOP)
     drawing = Drawing(WIDTH, _BOTTOM + 24)
-    drawing.y_axis(up, LEFT, RIGHT, lambda tick: f"{tick:g} dB")
+    drawing.y_axis(up, LEFT, RIGHT, lambda tick: f"{tick:g}")
+    drawing.add(label(RIGHT, TOP - 8, "SQNR in dB", "name", "end"))
     places = [(across(x), up(y)) for x, y in run]
     drawing.add(path("run", places), dots("run-points", places))
     drawing.add(boxes("local", [around(across(x), up(y)) for x, y in local]))

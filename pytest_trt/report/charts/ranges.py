@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ranges"]
 
 _NAME = "Ranges against activations"
-_MIDDLE, _BOTTOM = 152.0, 206.0
+_MIDDLE, _BOTTOM = 158.0, 212.0
 _MANY = 5e-3  # a share beyond the range that gets a colour; what is a fault, the findings say
 _LEGEND = (
     ("run-points", "range ÷ largest |x|: below 1× it clips, far above it is coarse"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compared", "distribution", "history"]
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 12.0, 22.0, HEIGHT - 36.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 12.0, 32.0, HEIGHT - 36.0
 
 
 def distribution(latency: Mapping[str, Any], names: Iterator[int], most: int) -> Figure | None:
@@ -43,11 +43,9 @@ def distribution(latency: Mapping[str, Any], names: Iterator[int], most: int) ->
     drawing.y_axis(up, _LEFT, _RIGHT, lambda tick: count(tick) if tick == int(tick) else "", most=4)
     bins = list(zip(edges, edges[1:], counts, strict=False))
     drawing.add(boxes("bar", [((across(a), up(found)), (across(b) - 0.8, _BOTTOM)) for a, b, found in bins]))
-    drawing.x_axis(across, _BOTTOM, seconds, "seconds an inference", most=4)
+    drawing.x_axis(across, _BOTTOM, seconds, "latency of an inference", most=4)
     marks = [(key[:-2], finite(latency.get(key))) for key in ("p50_s", "p90_s", "p99_s")]
-    for row, (key, found_at) in enumerate((key, place) for key, place in marks if place is not None):
-        drawing.add(line("limit", (across(found_at), _TOP - 4), (across(found_at), _BOTTOM)))
-        drawing.add(label(across(found_at), _TOP - 8 if row % 2 == 0 else _TOP + 4, key, "said"))
+    _percentiles(drawing, [(key, across(place)) for key, place in marks if place is not None])
     told = f"{count(latency.get('samples'))} samples: {', '.join(f'{key} {seconds(s)}' for key, s in marks)}."
     cells = [(f"{seconds(low)} to {seconds(high)}", count(found)) for low, high, found in bins]
     rows = bins_of(("latency", "samples"), cells, most)
@@ -64,6 +62,7 @@ def history(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
     ends = [end for end in (finite(interval.get("low_s")), finite(interval.get("high_s"))) if end is not None]
     medians = [run["p50_s"] for run in runs]
     low, high = span([*medians, now, *ends])
+    low, high = low - (high - low) / 12, high + (high - low) / 12
     across, up = Scale(-0.5, len(runs) + 0.5, _LEFT, _RIGHT), Scale(low, high, _BOTTOM, _TOP)
     drawing = Drawing()
     if len(ends) == 2:
@@ -105,6 +104,16 @@ def compared(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
     legend = (("now", "ratio with its interval"), ("interval", f"within the threshold of {number(100 * threshold)} %"))
     drawn = drawing.svg("Latency against the baseline", told, names)
     return Figure("Against the baseline", drawn, told, legend, rows=rows_of(("figure", "value"), cells))
+
+
+def _percentiles(drawing: Drawing, marks: Sequence[tuple[str, float]]) -> None:
+    """Strokes with their names above the plot, a line higher where the one before is too near."""
+    before, height = -99.0, 0.0
+    for name, place in marks:
+        height = 13.0 if place - before < 28 and not height else 0.0
+        drawing.add(line("limit", (place, _TOP - 2 - height), (place, _BOTTOM)))
+        drawing.add(label(place, _TOP - 6 - height, name, "said"))
+        before = place
 
 
 def _runs(drawing: Drawing, across: Scale, up: Scale, runs: Sequence[Mapping[str, Any]], now: float) -> None:
