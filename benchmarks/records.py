@@ -19,7 +19,18 @@ def document(cases: int, tensors: int, seed: int = 0, **changes: Any) -> dict[st
         "schema": 1,
         "partial": False,
         "exit_status": 1,
-        "environment": {"python": "synthetic", "platform": "synthetic: no machine ran this", "packages": {}},
+        "environment": {
+            "python": "synthetic",
+            "platform": "synthetic: no machine ran this",
+            "machine": "synthetic",
+            "packages": {},
+            "source": {"service": None, "commit": None, "branch": None, "run": None},
+            "options": [],
+            "gpus": [],
+            "started": "2026-01-01T00:00:00.000+00:00",
+            "finished": "2026-01-01T00:01:00.000+00:00",
+            "duration_s": 60.0,
+        },
         "results": [_numbered(draw, number, tensors) for number in range(cases)],
         **changes,
     }
@@ -62,7 +73,7 @@ def case(
             "ranges": [_range(draw, tensor, failed) for tensor in names],
         },
         "layers": {} if simulated else _layers(draw, precision, names),
-        "latency": None if simulated else latency(draw),
+        "latency": None if simulated else latency(draw, slow=failed),
     }
 
 
@@ -74,7 +85,7 @@ def broken(name: str, precision: str) -> dict[str, Any]:
     return {**head, "kind": "MissingGolden", "message": said, "findings": [finding]}
 
 
-def latency(draw: random.Random | None = None) -> dict[str, Any]:
+def latency(draw: random.Random | None = None, *, slow: bool = True) -> dict[str, Any]:
     """Latency against a baseline and its history."""
     draw = draw or random.Random(0)
     samples = [1.23e-3 * draw.lognormvariate(0, 0.02) for _ in range(700)]
@@ -85,10 +96,19 @@ def latency(draw: random.Random | None = None) -> dict[str, Any]:
     runs = [{"run": f"{n:04}", "when": f"2026-01-{n + 1:02}", "p50_s": 1.2e-3 * draw.gauss(1, 0.01)} for n in range(12)]
     return {
         "mode": "gate",
-        "state": "slow",
-        "fails": True,
-        "message": "2.5 % slower than its baseline, which is more than noise",
-        "metric": {"name": "gpu_time", "clock": "CUDA events"},
+        "state": "slow" if slow else "same",
+        "action": "fail" if slow else "pass",
+        "fails": slow,
+        "message": f"{'4.5 % slower than' if slow else 'as fast as'} its baseline (synthetic)",
+        "metric": {
+            "clock": "cuda_event",
+            "graph": True,
+            "spin": True,
+            "transfers": False,
+            "inferences": 8,
+            "batch": 8,
+            "shapes": {"image": [8, 3, 224, 224]},
+        },
         "samples": len(samples),
         "batch": 8,
         "min_s": low,
@@ -102,27 +122,28 @@ def latency(draw: random.Random | None = None) -> dict[str, Any]:
         "p99_s": 1.289e-3,
         "throughput_per_s": 6504.0,
         "memory_bytes": 73400320,
-        "parts": {"h2d_s": 4.1e-5, "d2h_s": 8e-6, "enqueue_s": 2.2e-4},
+        "parts": {"compute_s": 1.18e-3, "h2d_s": 4.1e-5, "d2h_s": 8e-6, "enqueue_s": 2.2e-4},
         "histogram": {"edges": edges, "counts": counts},
         "stopped": "stable",
         "notes": [],
         "comparison": {
             "method": "history",
             "baseline": "0011",
-            "ratio": 1.025,
-            "low": 1.013,
-            "high": 1.037,
-            "margin": 0.01,
+            "ratio": 1.045 if slow else 1.005,
+            "low": 1.033 if slow else 0.993,
+            "high": 1.057 if slow else 1.017,
             "threshold": 0.025,
             "mde": 0.012,
-            "blocks": 20,
+            "n": 12,
+            "spread": 0.006,
             "p_slow": 1e-4,
             "p_fast": 0.99,
             "reasons": [],
+            "notes": [],
         },
-        "history": [{**run, "baseline": n == 11} for n, run in enumerate(runs)],
-        "interval": {"low_s": 1.175e-3, "high_s": 1.226e-3},
-        "budgets": [{"budget": "p50_ms", "limit": 1.3, "actual": 1.23, "met": True}],
+        "history": [{**run, "state": "same", "baseline": n == 11} for n, run in enumerate(runs)],
+        "interval": {"low_s": 1.175e-3, "high_s": 1.226e-3 if slow else 1.24e-3},
+        "budgets": [{"budget": "p50_ms", "limit": 1.3, "actual": 1.23, "met": True, "message": ""}],
         "machine": {"key": "0123456789abcdef", "hard": {"gpu": "synthetic"}, "soft": {}, "record": {}},
         "telemetry": {"before": {}, "after": {}, "disturbances": []},
     }
@@ -131,6 +152,8 @@ def latency(draw: random.Random | None = None) -> dict[str, Any]:
 def _head(name: str, precision: str, verdict: str, simulated: bool) -> dict[str, Any]:
     return {
         "nodeid": f"trt.toml::{name}[{precision}]",
+        "file": "trt.toml",
+        "line": 1,
         "case": name,
         "precision": precision,
         "held": None,
@@ -207,7 +230,8 @@ def _findings(tensors: list[str], failed: bool) -> list[dict[str, Any]]:
 def _located(tensor: str, place: int) -> dict[str, Any]:
     node = tensor.removesuffix("_output_0")
     figures = {"local_db": 11.0 + place, "cumulative_db": 9.0, "added_db": "inf"}
-    return {"tensor": tensor, "node": node, "op": "Relu", "readers": [f"{node}/next"], "place": place, **figures}
+    bad = {"nonfinite": False, "nonfinite_in_fp32": False, "went_bad": False}
+    return {"tensor": tensor, "node": node, "op": "Relu", "readers": [f"{node}/next"], "place": place, **figures, **bad}
 
 
 def _drawn(draw: random.Random, error: float) -> dict[str, Any]:

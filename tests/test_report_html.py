@@ -151,7 +151,7 @@ def test_the_worst_tensors_are_named() -> None:
     found = page(result)
 
     assert "the lowest local SQNR is 1.5 dB, of spoiled" in found.text
-    assert "47 % of clipped lie beyond, the most" in found.text
+    assert "47 % of clipped lies beyond its own, the most" in found.text
 
 
 def test_a_record_without_figures_leaves_the_charts_out_with_a_word() -> None:
@@ -213,6 +213,30 @@ def test_numbers_that_are_none_are_told_and_not_drawn() -> None:
     assert "3 are not finite and not drawn" in text
     assert ">nan<" in text
     assert not [d for d in re.findall(r' d="(.*?)"', text) if re.search("nan|inf", d)]
+
+
+def test_an_interval_without_an_end_goes_on_to_the_edge() -> None:
+    result = records.case(simulated=False)
+    result["latency"]["comparison"] |= {"ratio": 0.98, "low": 0.97, "high": None, "baseline": None, "threshold": None}
+
+    text = render(records.document(0, 0, results=[result]))
+
+    assert "-2 % against the baseline (history), between -3 % and no end." in Page(text).text
+    assert re.search(r'class="run" d="M[\d.]+ 33L360 33', text)
+
+
+def test_a_ratio_that_can_not_be_told_is_not_drawn() -> None:
+    result = records.case(simulated=False)
+    result["latency"]["comparison"] |= {"ratio": None, "low": None, "high": None}
+
+    assert "Against the baseline" not in page(result).text
+
+
+def test_what_disturbed_a_measurement_is_told() -> None:
+    result = records.case(simulated=False)
+    result["latency"]["telemetry"]["disturbances"] = ["the GPU throttled"]
+
+    assert "the GPU throttled" in page(result).text
 
 
 def test_many_rows_are_cut_and_counted() -> None:
@@ -289,9 +313,10 @@ def test_every_finding_links_to_a_place_that_is_there() -> None:
 def test_the_documentation_may_lie_elsewhere() -> None:
     record = records.document(0, 0, results=[records.case()])
 
-    assert 'href="https://docs.example/trt/findings/TRT2xx.md#trt205"' in render(record, "https://docs.example/trt")
-    with pytest.raises(SpecError, match="can't lie at 'javascript:alert"):
-        render(record, "javascript:alert(1)//")
+    assert 'href="https://trt.example/TRT2xx/#trt205"' in render(record, "https://trt.example/{family}/#{code}")
+    for docs in ("javascript:alert(1)//{code}", "//other.example/{code}", ""):
+        with pytest.raises(SpecError, match="give a path or an https:// address"):
+            render(record, docs)
 
 
 @pytest.mark.parametrize("package", ["jinja2", "svg"])
@@ -351,7 +376,7 @@ def test_numbers_are_told_as_people_read_them() -> None:
         "–",
         "True",
     ]
-    assert [told.seconds(v) for v in (0.00123, 4.2e-5, 0, None)] == ["1.23 ms", "42 µs", "0 s", "–"]
-    assert [told.ratio(v) for v in (1.042, 0.9, 1.0)] == ["+4.2 %", "-10 %", "0 %"]
-    assert told.size(73400320) == "70 MiB"
+    assert [told.seconds(v) for v in (0.00123, 4.2e-5, 0, None)] == ["1.23\u00a0ms", "42\u00a0µs", "0\u00a0s", "–"]
+    assert [told.ratio(v) for v in (1.042, 0.9, 1.0)] == ["+4.2\u00a0%", "-10\u00a0%", "0\u00a0%"]
+    assert told.size(73400320) == "70\u00a0MiB"
     assert told.when("2026-11-25T22:10:56.211+00:00") == "2026-11-25 22:10 UTC"

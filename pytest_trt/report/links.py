@@ -8,37 +8,42 @@ from urllib.parse import urlsplit
 
 from pytest_trt.errors import SpecError
 
-__all__ = ["DOCS", "address", "base_of", "page_of"]
+__all__ = ["DOCS", "address", "checked", "page_of"]
 
-DOCS = "docs/"
-"""Where the documentation lies: relative to the report, as in this repository, or an address that begins with https://."""
+DOCS = "docs/findings/{family}.md#{code}"
+"""Where findings are documented: relative to the report, as in this repository, until an address is known.
+
+``{family}`` is TRT1xx, ``{code}`` trt105: a site of mkdocs has ``https://.../findings/{family}/#{code}``.
+"""
 
 _CODE = re.compile(r"TRT\d{3}")
 _SCHEMES = ("http", "https")
 
 
 def page_of(code: str, docs: str = DOCS) -> str | None:
-    """The page and place that a finding's code is explained at; None for what is no code.
+    """The place that a finding's code is explained at; None for what is no code.
 
     >>> page_of("TRT105")
     'docs/findings/TRT1xx.md#trt105'
     """
     if not _CODE.fullmatch(code):
         return None
-    return f"{docs}findings/{code[:4]}xx.md#{code.lower()}"
+    return docs.replace("{family}", f"{code[:4]}xx").replace("{code}", code.lower())
 
 
-def base_of(docs: str) -> str:
-    """The documentation's folder or address, with its slash.
+def checked(docs: str) -> str:
+    """The pattern of the documentation's places, looked at.
 
     Raises:
-        SpecError: it is an address that is not of the web.
+        SpecError: it leads to no file and no address of the web.
     """
-    if urlsplit(docs).scheme.lower() not in ("", *_SCHEMES) or docs.startswith("//"):
+    scheme = docs.partition(":")[0] if ":" in docs else ""
+    if scheme.lower() not in ("", *_SCHEMES) or docs.startswith(("//", "\\")) or not docs:
         raise SpecError(
-            f"the documentation can't lie at {docs!r}: give a folder, or an address that begins with https://"
+            f"findings can't be documented at {docs!r}: give a path or an https:// address with "
+            f"{{family}} and {{code}}, as {DOCS!r}"
         )
-    return docs if docs.endswith("/") or not docs else f"{docs}/"
+    return docs
 
 
 def address(value: Any) -> str | None:

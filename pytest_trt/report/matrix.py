@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Matrix", "matrix_of", "tally"]
 
 _PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "model")
-_VERDICTS = ("error", "failed", "passed", "built")
+_VERDICTS = ("error", "failed", "passed", "timed", "built")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ __all__ = ["amount", "count", "finite", "number", "percent", "ratio", "seconds",
 
 NOTHING = "–"
 
+_GAP = "\u00a0"  # a number and its unit stay on one line
+
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 
@@ -50,27 +52,27 @@ def count(value: Any) -> str:
 def percent(value: Any, digits: int = 3) -> str:
     """A share of 1 in percent."""
     found = finite(value)
-    return number(value) if found is None else f"{100 * found:.{digits}g} %"
+    return number(value) if found is None else f"{100 * found:.{digits}g}{_GAP}%"
 
 
 def ratio(value: Any) -> str:
-    """How much more or less than 1, in percent with its sign.
+    r"""How much more or less than 1, in percent with its sign.
 
     >>> ratio(1.042), ratio(0.9)
-    ('+4.2 %', '-10 %')
+    ('+4.2\xa0%', '-10\xa0%')
     """
     found = finite(value)
     if found is None:
         return number(value)
     more = 100 * (found - 1)
-    return f"{more:+.2g} %" if abs(more) > 1e-9 else "0 %"
+    return f"{more:+.2g}{_GAP}%" if abs(more) > 1e-9 else f"0{_GAP}%"
 
 
 def seconds(value: Any) -> str:
-    """Seconds in the unit that fits.
+    r"""Seconds in the unit that fits.
 
     >>> seconds(0.00123), seconds(4.2e-6)
-    ('1.23 ms', '4.2 µs')
+    ('1.23\xa0ms', '4.2\xa0µs')
     """
     return _in_units(value, _UNITS, 4)
 
@@ -82,7 +84,7 @@ def size(value: Any) -> str:
 
 def amount(value: Any, unit: str) -> str:
     """A number with its unit; what is none goes without."""
-    return number(value) if finite(value) is None else f"{number(float(value))} {unit}"
+    return number(value) if finite(value) is None else f"{number(float(value))}{_GAP}{unit}"
 
 
 def value(value: Any) -> str:
@@ -112,4 +114,4 @@ def _in_units(value: Any, units: tuple[tuple[float, str], ...], digits: int) -> 
     if found is None:
         return number(value)
     size, unit = next((each for each in units if abs(found) >= each[0]), units[-1])
-    return f"{found / size:.{digits}g} {unit}" if found else f"0 {units[0][1]}"
+    return f"{found / size:.{digits}g}{_GAP}{unit}" if found else f"0{_GAP}{units[0][1]}"

@@ -112,7 +112,9 @@ def _told(found: Sequence[Range]) -> str:
     worst = max(found, key=lambda one: finite(one.get("saturated")) or 0.0)
     share = finite(worst.get("saturated")) or 0.0
     spread = f" of {number(min(known))} to {number(max(known))} times the largest |x|" if known else ""
-    most = f"{percent(share)} of {worst['tensor']} lie beyond, the most" if share else "nothing lies beyond them"
+    most = (
+        f"{percent(share)} of {worst['tensor']} lies beyond its own, the most" if share else "nothing lies beyond them"
+    )
     return f"{len(found)} ranges{spread}; {most}."
 
 

@@ -21,7 +21,7 @@ from pytest_trt.report.charts.drawing import (
 )
 from pytest_trt.report.charts.figure import Figure, bins_of, rows_of
 from pytest_trt.report.charts.scale import Scale, span
-from pytest_trt.report.told import count, finite, number, ratio, seconds
+from pytest_trt.report.told import NOTHING, count, finite, number, percent, ratio, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,8 +70,8 @@ def history(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
     drawing.y_axis(up, _LEFT, _RIGHT, seconds, most=4)
     _runs(drawing, across, up, runs, now)
     told = f"{len(runs)} earlier runs; this run {seconds(now)}{_told_of_interval(ends)}."
-    cells = [(str(r.get("run", "")), str(r.get("when", "")), seconds(r["p50_s"]), _is_baseline(r)) for r in runs]
-    table = rows_of(("run", "when", "median", "baseline"), [*cells, ("this run", "", seconds(now), "")], words=2)
+    cells = [(str(r.get("run", "")), str(r.get("when", "")), _state(r), seconds(r["p50_s"])) for r in runs]
+    table = rows_of(("run", "when", "state", "median"), [*cells, ("this run", "", "", seconds(now))], words=3)
     legend = (
         ("run-points", "median of a run"),
         ("local", "baseline"),
@@ -82,28 +82,53 @@ def history(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
 
 
 def compared(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
-    """The ratio to the baseline with its confidence interval, between the threshold's two sides."""
+    """The ratio to the baseline with its confidence interval, between the threshold's two sides.
+
+    An end of the interval that is None is without end: the line goes on to the drawing's edge.
+    """
     comparison = latency.get("comparison") or {}
     found, low, high = (finite(comparison.get(key)) for key in ("ratio", "low", "high"))
-    if found is None or low is None or high is None:
+    if found is None:
         return None
-    threshold = finite(comparison.get("threshold")) or 0.0
-    across = Scale(*span([low, high, found, 1 - 2 * threshold, 1 + 2 * threshold]), 16.0, WIDTH - 16.0)
+    threshold = finite(comparison.get("threshold"))
+    drawing = _ratio(found, low, high, threshold)
+    ends = f"between {_end(low)} and {_end(high)}"
+    told = f"{ratio(found)} against {_baseline(comparison)}, {ends}."
+    cells = [(str(key), _cell(value)) for key, value in comparison.items()]
+    legend = [("now", "ratio with its interval")]
+    if threshold is not None:
+        legend.append(("interval", f"within the threshold of {percent(threshold)}"))
+    drawn = drawing.svg("Latency against the baseline", told, names)
+    return Figure("Against the baseline", drawn, told, tuple(legend), rows=rows_of(("figure", "value"), cells))
+
+
+def _ratio(found: float, low: float | None, high: float | None, threshold: float | None) -> Drawing:
+    known = [found, *[end for end in (low, high) if end is not None]]
+    most = threshold or 0.01
+    low_end, high_end = span([*known, 1 - 2 * most, 1 + 2 * most])
+    across = Scale(low_end, high_end, 16.0, WIDTH - 16.0)
     drawing = Drawing(WIDTH, 92)
-    drawing.add(rect("interval", (across(1 - threshold), 12), (across(1 + threshold), 54)))
+    if threshold is not None:
+        drawing.add(rect("interval", (across(1 - threshold), 12), (across(1 + threshold), 54)))
     drawing.add(line("equal", (across(1), 8), (across(1), 54)))
-    ends = [((across(end), 27), (across(end), 39)) for end in (low, high)]
-    drawing.add(lines("run", [((across(low), 33), (across(high), 33)), *ends]))
+    start, stop = (0.0 if low is None else across(low)), (float(WIDTH) if high is None else across(high))
+    closed = [((across(end), 27.0), (across(end), 39.0)) for end in (low, high) if end is not None]
+    drawing.add(lines("run", [((start, 33.0), (stop, 33.0)), *closed]))
     drawing.add(svg.Circle(cx=across(found), cy=33, r=5, class_=["now"]))
     drawing.x_axis(across, 54, ratio, "latency against the baseline", most=4)
-    told = f"{ratio(found)} against {comparison.get('baseline')}, between {ratio(low)} and {ratio(high)}."
-    cells = [
-        (key, number(value) if not isinstance(value, list) else "; ".join(map(str, value)))
-        for key, value in comparison.items()
-    ]
-    legend = (("now", "ratio with its interval"), ("interval", f"within the threshold of {number(100 * threshold)} %"))
-    drawn = drawing.svg("Latency against the baseline", told, names)
-    return Figure("Against the baseline", drawn, told, legend, rows=rows_of(("figure", "value"), cells))
+    return drawing
+
+
+def _end(value: float | None) -> str:
+    return "no end" if value is None else ratio(value)
+
+
+def _baseline(comparison: Mapping[str, Any]) -> str:
+    return str(comparison.get("baseline") or f"the baseline ({comparison.get('method')})")
+
+
+def _cell(value: Any) -> str:
+    return "; ".join(map(str, value)) or NOTHING if isinstance(value, list) else number(value)
 
 
 def _percentiles(drawing: Drawing, marks: Sequence[tuple[str, float]]) -> None:
@@ -133,5 +158,5 @@ def _told_of_interval(ends: Sequence[float]) -> str:
     return f"; the gate's interval is {seconds(ends[0])} to {seconds(ends[1])}" if len(ends) == 2 else ""
 
 
-def _is_baseline(run: Mapping[str, Any]) -> str:
-    return "yes" if run.get("baseline") else ""
+def _state(run: Mapping[str, Any]) -> str:
+    return ", ".join(filter(None, (str(run.get("state") or ""), "the baseline" if run.get("baseline") else "")))
