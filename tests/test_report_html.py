@@ -380,3 +380,13 @@ def test_numbers_are_told_as_people_read_them() -> None:
     assert [told.ratio(v) for v in (1.042, 0.9, 1.0)] == ["+4.2\u00a0%", "-10\u00a0%", "0\u00a0%"]
     assert told.size(73400320) == "70\u00a0MiB"
     assert told.when("2026-11-25T22:10:56.211+00:00") == "2026-11-25 22:10 UTC"
+
+
+def test_the_pages_python_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.json").write_text(json.dumps(records.document(2, 2)), encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reports-html.md").read_text(), re.DOTALL)
+
+    exec(code, {})
+
+    assert "https://example.org/trt/findings/TRT2xx/#trt205" in Path("report.html").read_text(encoding="utf-8")
