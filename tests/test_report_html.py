@@ -268,6 +268,37 @@ def test_every_drawing_is_well_formed_whatever_names_it_bears() -> None:
             ET.fromstring(drawing)
 
 
+def spoiled(value: Any, draw: random.Random) -> Any:
+    """The same with one in ten numbers made an extreme one, a word or nothing."""
+    if isinstance(value, dict):
+        return {key: spoiled(found, draw) for key, found in value.items()}
+    if isinstance(value, list):
+        return [spoiled(found, draw) for found in value]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or draw.random() > 0.1:
+        return value
+    return draw.choice((0, 0.0, -1.0, 1.7e308, -1.7e308, 5e-324, 10**400, "nan", "inf", "-inf", None))
+
+
+def test_any_numbers_make_drawings_of_finite_places() -> None:
+    draw = random.Random(0)
+    for _ in range(40):
+        result = records.case(simulated=False, failed=True, tensors=4)
+        for key in ("outputs", "hops", "located", "figures", "layers", "latency"):
+            result[key] = spoiled(result[key], draw)
+
+        text = render(records.document(0, 0, results=[result]))
+
+        for drawing in re.findall(r"<svg viewBox.*?</svg>", text, re.DOTALL):
+            places = [found for element in ET.fromstring(drawing).iter() for found in element.attrib.items()]
+            assert not [found for found in places if re.search(r"\bnan\b|\binf\b|e\+\d{2}", found[1])]
+
+
+def test_what_is_no_engine_has_its_own_name() -> None:
+    found = page(records.case(simulated=False) | {"backend": "torch-compile"})
+
+    assert "Golden against torch-compile" in found.text
+
+
 def test_only_addresses_of_the_web_are_links() -> None:
     assert links.address("https://ci.example/run/1") == "https://ci.example/run/1"
     for text in (

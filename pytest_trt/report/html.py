@@ -106,11 +106,17 @@ def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
 
 
 def _case(place: int, result: Mapping[str, Any], opened: bool, rows: int, names: Iterator[int]) -> Case:
-    side = "simulated" if result.get("simulated") else "engine"
+    side = _side(result)
     outputs = _of_outputs(result, side, rows, names)
     figures = _of_case(result, rows, names)
     left = _left_out(result, outputs, figures)
     return Case(f"case-{place + 1}", result, side, opened, outputs, figures, left)
+
+
+def _side(result: Mapping[str, Any]) -> str:
+    """What stands against the golden; what runs a graph or a module and builds no engine has its own name."""
+    backend = str(result.get("backend"))
+    return "simulated" if result.get("simulated") else "engine" if "tensorrt" in backend else backend
 
 
 def _of_outputs(result: Mapping[str, Any], side: str, rows: int, names: Iterator[int]) -> dict[str, list[Figure]]:

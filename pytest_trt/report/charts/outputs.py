@@ -30,7 +30,7 @@ def errors(output: str, histogram: Mapping[str, Any], side: str, names: Iterator
         most: rows of the table, which is left out where there are more bins.
     """
     edges = [finite(edge) for edge in histogram.get("edges") or ()]
-    counts = [int(finite(found) or 0) for found in histogram.get("counts") or ()]
+    counts = [max(int(finite(found) or 0), 0) for found in histogram.get("counts") or ()]
     places = [edge for edge in edges if edge is not None]
     if not counts or len(places) != len(edges) or len(edges) != len(counts) + 1 or not places[0] < places[-1]:
         return None

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Scale", "decades", "span"]
 
+_FAR, _NEAR = 1e300, 1e-300  # what lies beyond is drawn there: sums and quotients stay inside float64
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -46,7 +47,6 @@ class Scale:
         return self._decades(most) if self.log else self._steps(most)
 
     def _steps(self, most: int) -> list[float]:
-        # a tenth of the width is first halved: both ends may be near the largest float
         rough = (self.high / most) - (self.low / most)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * factor for factor in _STEPS if power * factor >= rough * 0.999)
@@ -59,13 +59,13 @@ class Scale:
         return [10.0**power for power in range(first, last + 1, every)]
 
 
-def span(values: Iterable[float], *, with_zero: bool = False) -> tuple[float, float]:
+def span(values: Iterable[float]) -> tuple[float, float]:
     """The ends of a straight axis for these values, never the same: of one value, what is around it."""
-    found = [*values, *([0.0] if with_zero else [])] or [0.0, 1.0]
+    found = [min(max(value, -_FAR), _FAR) for value in values] or [0.0, 1.0]
     low, high = min(found), max(found)
-    if low < high and math.isfinite(high - low):
+    if high - low > 1e-12 * max(abs(low), abs(high), _NEAR):
         return low, high
-    middle = max(abs(low), abs(high)) or 1.0
+    middle = max(abs(low), abs(high), _NEAR)
     return (0.0 if low == 0 else low - middle / 2), high + middle / 2
 
 

@@ -35,7 +35,7 @@ def distribution(latency: Mapping[str, Any], names: Iterator[int], most: int) ->
     """The samples' histogram, with median and percentiles where there are enough samples for them."""
     histogram = latency.get("histogram") or {}
     edges = [edge for edge in map(finite, histogram.get("edges") or ()) if edge is not None]
-    counts = [int(finite(found) or 0) for found in histogram.get("counts") or ()]
+    counts = [max(int(finite(found) or 0), 0) for found in histogram.get("counts") or ()]
     if not counts or len(edges) != len(counts) + 1 or not edges[0] < edges[-1]:
         return None
     across, up = Scale(edges[0], edges[-1], _LEFT, _RIGHT), Scale(0, max(*counts, 1), _BOTTOM, _TOP)

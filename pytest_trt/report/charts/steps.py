@@ -31,7 +31,9 @@ def hops(steps: Sequence[Mapping[str, Any]], blame: str | None, names: Iterator[
     if not steps:
         return None
     told = f"{_arrow(blame)} is to blame." if blame else "No step is over its limit."
-    cells = [(_arrow(_name(s)), s["output"], number(s["rel_rms"]), number(s["limit"])) for s in steps]
+    if len(steps) > _DRAWN:
+        told += f" The first {_DRAWN} of {len(steps)} are drawn."
+    cells = [(_arrow(_name(s)), str(s["output"]), number(s["rel_rms"]), number(s["limit"])) for s in steps]
     table = rows_of(("hop", "output", "relative RMS", "limit"), cells, words=2)
     legend = (("bar", "inside its limit"), ("bad", "over its limit"), ("limit", "limit"))
     return Figure("Hops", _draw(steps[:_DRAWN], blame).svg("Error of each hop", told, names), told, legend, rows=table)
@@ -97,7 +99,7 @@ def _stack(drawing: Drawing, counts: Sequence[tuple[str, int]]) -> None:
         return
     place = _LEFT
     for name, found in counts:
-        end = place + (_RIGHT - _LEFT) * found / whole
+        end = place + (_RIGHT - _LEFT) * (found / whole)
         drawing.add(rect(f"p-{_known(name)}", (round(place, 1), 10), (max(end - 1.5, place + 1), 40)))
         if end - place > 40:
             drawing.add(label(round((place + end) / 2, 1), 57, f"{name} {found}", "said"))
@@ -128,7 +130,7 @@ def _rank(layer: Mapping[str, Any], asked: str) -> tuple[bool, bool]:
 
 def _in_order(counts: Mapping[str, Any]) -> list[tuple[str, int]]:
     rank = {name: place for place, name in enumerate(_PRECISIONS)}
-    found = [(name, int(size)) for name, size in counts.items() if finite(size)]
+    found = [(name, int(size)) for name, size in counts.items() if (finite(size) or 0) > 0]
     return sorted(found, key=lambda each: (rank.get(each[0], len(rank)), each[0]))
 
 

@@ -29,7 +29,7 @@
   }
 
   function reveal() {
-    const one = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const one = document.getElementById(location.hash.slice(1));
     if (!one || !one.matches("details.case")) return;
     one.open = true;
     one.scrollIntoView();
