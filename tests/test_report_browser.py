@@ -241,6 +241,15 @@ def test_a_phone_needs_no_scrolling_to_the_side(show: Shown) -> None:
     assert beyond == []
 
 
+@pytest.mark.parametrize("width", [720, 900, 1280])
+def test_seven_precisions_fit_a_window(show: Shown, width: int) -> None:
+    results = [records.case("efficientnet_lite0", p) for p in ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "model")]
+
+    page = show(records.document(0, 0, results=results), viewport={"width": width, "height": 900})
+
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_texts_of_charts_are_large_enough_on_a_phone(show: Shown) -> None:
     page = show(run(), viewport={"width": 360, "height": 740})
     open_all(page)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import SpecError
@@ -189,6 +190,7 @@ def _opened(results: Sequence[Mapping[str, Any]]) -> set[int]:
     return set(bad[:_OPEN])
 
 
+@cache
 def _environment(docs: str) -> jinja2.Environment:
     import jinja2
 
