@@ -26,6 +26,7 @@ from pytest_trt.report.charts.scale import Scale, decades, span
 from pytest_trt.report.html import render
 
 ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "pytest_trt" / "report" / "record.schema.json"
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -362,6 +363,13 @@ def test_a_record_read_from_json_renders_as_the_one_in_memory() -> None:
     record = records.document(3, 4)
 
     assert render(json.loads(json.dumps(record))) == render(record)
+
+
+@pytest.mark.skipif(not SCHEMA.exists(), reason="the record has no schema here")
+def test_the_synthetic_records_are_records() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+
+    jsonschema.validate(json.loads(json.dumps(records.document(60, 4))), json.loads(SCHEMA.read_text("utf-8")))
 
 
 def test_two_hundred_cases_of_a_hundred_tensors_stay_small_and_quick() -> None:
