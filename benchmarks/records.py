@@ -19,6 +19,7 @@ def document(cases: int, tensors: int, seed: int = 0, **changes: Any) -> dict[st
         "schema": 1,
         "partial": False,
         "exit_status": 1,
+        "complaints": [],
         "environment": {
             "python": "synthetic",
             "platform": "synthetic: no machine ran this",

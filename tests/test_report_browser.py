@@ -85,7 +85,7 @@ def run() -> dict[str, Any]:
         records.case("resnet", "fp16", simulated=False),
         records.broken("bert", "int8"),
     ]
-    return records.document(0, 0, results=results, partial=True, exit_status=None)
+    return records.document(0, 0, results=results, partial=True, exit_status=None, complaints=["judged nowhere"])
 
 
 def visible(page: Page, selector: str) -> list[str]:

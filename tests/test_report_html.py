@@ -79,6 +79,7 @@ def hostile(name: str) -> dict[str, Any]:
     results = [records.case(simulated=False, failed=True), records.broken("a", "int8")]
     record: dict[str, Any] = renamed(records.document(0, 0, results=results), name)
     record["environment"]["packages"] = {name: name}
+    record["complaints"] = [name]
     for result in record["results"]:
         result["outputs"] = dict(zip([name], result["outputs"].values(), strict=False))
         result["figures"]["outputs"] = dict(zip([name], result["figures"]["outputs"].values(), strict=False))
@@ -187,6 +188,13 @@ def test_simulated_stands_with_each_simulated_result_and_no_other() -> None:
 def test_a_partial_run_says_so() -> None:
     assert "A partial run." in page(records.case(), partial=True, exit_status=None).text
     assert "A partial run." not in page(records.case()).text
+
+
+def test_why_a_run_is_not_green_beside_its_cases_is_told() -> None:
+    found = page(records.case(), complaints=["int8 was asked for, and judged nowhere", "<b>`x`</b>"])
+
+    assert "Not green: int8 was asked for, and judged nowhere" in found.text
+    assert "Not green: <b> x </b>" in found.text
 
 
 def test_an_empty_run_is_a_page_too() -> None:
