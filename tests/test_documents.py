@@ -13,9 +13,9 @@ import onnx
 import pytest
 from test_examples import DIGITS, ROOT
 
-from pytest_trt.arguments import parse
 from pytest_trt.build_options import BuildOptions
 from pytest_trt.case import Case, known_keys
+from pytest_trt.case_file import parse
 from pytest_trt.findings import CODES
 from pytest_trt.options import OPTIONS
 
