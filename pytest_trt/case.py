@@ -102,6 +102,10 @@ class Case:
                 f"{self.where}: the name {self.name!r} can't be a golden's file name: leave out control"
                 ' characters, < > : " / \\ | ? * [ ] and outer dots and spaces, and keep it under 200 characters.'
             )
+        if self.name.endswith(".candidate"):
+            raise CaseError(
+                f"{self.where}: the name {self.name!r} is that of another golden's candidate: leave out .candidate."
+            )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], base: Path, where: str, command: str = "") -> Case:

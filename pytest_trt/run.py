@@ -158,7 +158,11 @@ class Results:
         whole = whole and not getattr(self.config.option, "lf", False)
         if not whole or not used or self.config.stash.get(unreadable, False):
             return []
-        found = sorted(settings.golden_dir(self.config).glob("*.safetensors"))
+        found = [
+            path
+            for path in sorted(settings.golden_dir(self.config).glob("*.safetensors"))
+            if not path.name.endswith(".candidate.safetensors")
+        ]
         return [
             f"unused golden: {path} belongs to no collected case" for path in found if str(path.resolve()) not in used
         ]

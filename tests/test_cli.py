@@ -287,7 +287,7 @@ def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.Mon
     found = calibrated()
 
     assert found.exit_code == 130
-    assert "interrupted, nothing was written" in found.output
+    assert "interrupted, nothing was left half-written" in found.output
     assert not (folder / "ranges.txt").exists()
 
 

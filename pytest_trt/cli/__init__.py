@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
@@ -11,7 +12,14 @@ from pytest_trt.errors import PytestTrtError
 
 __all__ = ["main"]
 
-_COMMANDS = {"calibrate": "calibrate", "lower": "lower", "ranges": "ranges", "sensitivity": "sensitivity"}
+# a line each: the command's word, and its module in this folder
+_COMMANDS = {
+    "calibrate": "calibrate",
+    "golden": "golden",
+    "lower": "lower",
+    "ranges": "ranges",
+    "sensitivity": "sensitivity",
+}
 
 
 class _Refused(click.ClickException):
@@ -34,6 +42,13 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's, on streams that show a sign they have no byte for as its escape (cp1252 on Windows)."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -42,7 +57,7 @@ class _Commands(click.Group):
         except OSError as error:
             raise _Refused(f"{error.filename or 'a file'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
-            click.echo("pytest-trt: interrupted, nothing was written", err=True)
+            click.echo("pytest-trt: interrupted, nothing was left half-written", err=True)
             ctx.exit(130)
 
 
