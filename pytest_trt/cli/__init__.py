@@ -16,6 +16,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "calibrate": "calibrate",
     "golden": "golden",
+    "inspect": "inspect",
     "lower": "lower",
     "ranges": "ranges",
     "sensitivity": "sensitivity",
