@@ -15,6 +15,7 @@ __all__ = ["main"]
 # a line each: the command's word, and its module in this folder
 _COMMANDS = {
     "calibrate": "calibrate",
+    "doctor": "doctor",
     "golden": "golden",
     "inspect": "inspect",
     "lower": "lower",
