@@ -15,11 +15,14 @@ __all__ = ["main"]
 # a line each: the command's word, and its module in this folder
 _COMMANDS = {
     "calibrate": "calibrate",
+    "compare": "compare",
+    "completion": "completion",
     "doctor": "doctor",
     "golden": "golden",
     "inspect": "inspect",
     "lower": "lower",
     "ranges": "ranges",
+    "report": "report",
     "sensitivity": "sensitivity",
 }
 

@@ -21,6 +21,7 @@ __all__ = [
     "as_json",
     "comma_lists",
     "force_cache",
+    "json_text",
     "require_free",
     "require_header_heeded",
     "say",
@@ -57,11 +58,16 @@ def require_header_heeded(header: str | None, output: Path) -> None:
 def say(parts: Iterable[Part], facts: Mapping[str, Any], *, json_wanted: bool) -> None:
     """Print facts for a program, or lines and tables for a person."""
     if json_wanted:
-        click.echo(json.dumps(_plain(facts), indent=1, allow_nan=False))
+        click.echo(json_text(facts))
         return
     from pytest_trt.cli.shown import show
 
     show(parts)
+
+
+def json_text(facts: Mapping[str, Any]) -> str:
+    """Facts as JSON."""
+    return json.dumps(_plain(facts), indent=1, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
