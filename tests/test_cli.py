@@ -340,3 +340,38 @@ def test_an_output_that_would_lose_something_is_refused(folder: Path, words: tup
     assert found.exit_code == 2
     assert told in " ".join(found.output.split())
     assert (folder / "net.onnx").read_bytes() == before
+
+
+def test_nodes_to_keep_and_kinds_come_as_comma_lists_or_repeated(folder: Path) -> None:
+    calibrated()
+    first, second = (node.name for node in onnx.load(folder / "net.onnx").graph.node if node.op_type == "Conv")
+    words = ("int8", "--ranges", "ranges.txt", "--json")
+
+    listed = json.loads(lowered(*words, "--keep", f"{first},{second}", "--ops", "Conv,Gemm").output)
+    repeated = json.loads(lowered(*words, "--keep", first, "--keep", second, "--ops", "Conv", "--ops", "Gemm").output)
+
+    assert listed == repeated
+    assert listed["keep"] == [first, second]
+
+
+def test_a_node_whose_name_holds_a_comma_is_kept_by_its_whole_name(folder: Path) -> None:
+    model = onnx.load(folder / "net.onnx")
+    next(node for node in model.graph.node if node.op_type == "Conv").name = "block,conv"
+    onnx.save(model, folder / "net.onnx")
+    calibrated()
+
+    found = json.loads(lowered("int8", "--ranges", "ranges.txt", "--keep", "block,conv", "--json").output)
+
+    assert found["keep"] == ["block,conv"]
+
+
+def test_calibration_tells_the_share_of_the_samples_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float | None]] = []
+    monkeypatch.setattr("pytest_trt.cli.calibrate.watched", lambda: lambda *phase: told.append(phase))
+
+    calibrated("--method", "percentile")
+
+    shares = {phase: [share for name, share in told if name == phase] for phase, _ in told if phase}
+    assert len(shares) == 2
+    assert all(of[0] == 0.0 and of == sorted(of) and 0.5 < of[-1] < 1 for of in shares.values())
+    assert told[-1] == ("", None)

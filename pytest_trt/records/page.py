@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_html", "as_markdown"]
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]#!|~$])")
 
 _HTML = """<!doctype html>
 <html lang="en">
