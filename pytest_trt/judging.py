@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,7 +141,7 @@ def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
 def golden_path(case: Case, config: pytest.Config) -> str:
     """Where a case's golden is kept, or would be."""
     own = case.base / case.golden if case.golden else settings.golden_dir(config) / f"{case.name}.safetensors"
-    return str(own.resolve())
+    return os.path.normcase(own.resolve())
 
 
 def _about(item: pytest.Item) -> Case | Exception | None:

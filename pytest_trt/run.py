@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -164,5 +165,7 @@ class Results:
             if not path.name.endswith(".candidate.safetensors")
         ]
         return [
-            f"unused golden: {path} belongs to no collected case" for path in found if str(path.resolve()) not in used
+            f"unused golden: {path} belongs to no collected case"
+            for path in found
+            if os.path.normcase(path.resolve()) not in used
         ]

@@ -77,7 +77,7 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it() ->
     symptom = only(packages.required(FakePlatform(versions=versions)), "broken")
 
     assert "numpy" in symptom.said
-    assert symptom.remedy == "pip install 'numpy>=1.24'."
+    assert symptom.remedy == 'pip install "numpy>=1.24".'
 
 
 def test_a_package_of_a_python_that_is_not_this_one_is_not_needed() -> None:
@@ -95,7 +95,7 @@ def test_what_an_extra_brings_matters_for_that_extra_alone() -> None:
     absent = [one for one in packages.required(FakePlatform()) if one.state == "absent"]
 
     assert [one.needed_by for one in absent] == [("tensorrt",), ("torch", "torch-compile")]
-    assert absent[0].remedy == "pip install 'pytest-trt[tensorrt]'."
+    assert absent[0].remedy == 'pip install "pytest-trt[tensorrt]".'
 
 
 def test_sources_that_are_not_installed_are_told() -> None:
@@ -108,7 +108,7 @@ def test_two_onnxruntimes_are_broken_and_one_is_to_be_kept() -> None:
     symptom = only(packages.one_onnxruntime(FakePlatform(versions=both)), "broken")
 
     assert "each wrote over files of the other" in symptom.said
-    assert symptom.remedy.startswith("pip uninstall -y onnxruntime onnxruntime-gpu; then pip install 'pytest-trt[gpu]'")
+    assert symptom.remedy.startswith('pip uninstall -y onnxruntime onnxruntime-gpu; then pip install "pytest-trt[gpu]"')
     assert "onnxruntime" in symptom.needed_by
 
 
@@ -396,7 +396,7 @@ def test_tensorrt_whose_dll_is_missing_on_windows_names_path_and_what_is_there()
 
 
 @pytest.mark.parametrize(("machine", "remedy"), [
-    (FakePlatform(), "pip install 'pytest-trt[tensorrt]'"),
+    (FakePlatform(), 'pip install "pytest-trt[tensorrt]"'),
     (FakePlatform(machine="aarch64", folders={"/etc": ("nv_tegra_release",)}), "--system-site-packages"),
 ])  # fmt: skip
 def test_tensorrt_that_is_not_installed_says_how_to_install_it(machine: FakePlatform, remedy: str) -> None:

@@ -44,6 +44,7 @@ class Check:
 
 CHECKS = (
     Check("python", python.python, (ALWAYS,)),
+    Check("python", python.long_paths),
     Check("packages", packages.required, (ALWAYS,)),
     Check("packages", packages.one_onnxruntime, ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")),
     Check("packages", packages.tensorrt_of_one_kind, NVIDIA[:2]),

@@ -69,7 +69,7 @@ def onnxruntime(platform: Platform) -> Iterator[Symptom]:
         return  # that it is not installed is said of the packages
     found, why = answer(platform, _ONNXRUNTIME)
     if found is None:
-        remedy = "pip install --force-reinstall 'pytest-trt[cpu]'"
+        remedy = 'pip install --force-reinstall "pytest-trt[cpu]"'
         remedy += (
             "; on Windows, install Microsoft's Visual C++ redistributable." if platform.system == "Windows" else "."
         )
@@ -94,7 +94,7 @@ def torch(platform: Platform) -> Iterator[Symptom]:
         return
     found, why = answer(platform, _TORCH)
     if found is None:
-        remedy = "pip install --force-reinstall 'pytest-trt[torch]'."
+        remedy = 'pip install --force-reinstall "pytest-trt[torch]".'
         yield Symptom("torch", "broken", f"torch can't be imported: {why}", remedy, ("torch", "torch-compile"))
         return
     build = f"for CUDA {found['cuda']}" if found["cuda"] else "for the CPU alone"

@@ -70,15 +70,15 @@ def one_onnxruntime(platform: Platform) -> Iterator[Symptom]:
     found = {name: version for name in _ONNXRUNTIMES if (version := platform.version(name))}
     told = " and ".join(f"{name} {version}" for name, version in found.items())
     if not found:
-        remedy = "pip install 'pytest-trt[cpu]', or 'pytest-trt[gpu]' for its CUDA and TensorRT providers."
+        remedy = 'pip install "pytest-trt[cpu]", or "pytest-trt[gpu]" for its CUDA and TensorRT providers.'
         yield Symptom("onnxruntime", "absent", "onnxruntime is not installed", remedy, ("onnxruntime", *_PROVIDERS))
     elif len(found) > 1:
         kept = "gpu" if set(found) & set(_WITH_CUDA) else "cpu"
-        remedy = f"pip uninstall -y {' '.join(found)}; then pip install 'pytest-trt[{kept}]'."
+        remedy = f'pip uninstall -y {" ".join(found)}; then pip install "pytest-trt[{kept}]".'
         said = f"{told} are both installed: each wrote over files of the other"
         yield Symptom("onnxruntime", "broken", said, remedy, ("onnxruntime", *_PROVIDERS))
     elif not set(found) & set(_WITH_CUDA):
-        remedy = f"pip uninstall -y {' '.join(found)}; then pip install 'pytest-trt[gpu]'."
+        remedy = f'pip uninstall -y {" ".join(found)}; then pip install "pytest-trt[gpu]".'
         yield Symptom("onnxruntime", "absent", f"{told} runs on the CPU alone", remedy, _PROVIDERS)
     else:
         yield Symptom("onnxruntime", "good", told)
@@ -93,7 +93,7 @@ def tensorrt_of_one_kind(platform: Platform) -> Iterator[Symptom]:
         found = {name: version for name in _family(family) if (version := platform.version(name))}
         kinds = sorted({kind for kind in _KINDS if any(f"-{kind}-" in f"{name}-" for name in found)})
         told = ", ".join(f"{name} {version}" for name, version in found.items())
-        again = f"pip uninstall -y {' '.join(found)}; then pip install 'pytest-trt[{family}]'."
+        again = f'pip uninstall -y {" ".join(found)}; then pip install "pytest-trt[{family}]".'
         if len(kinds) > 1:
             said = f"{told}: for {' and '.join(kinds)}, and both bring the same Python module"
             yield Symptom("packages", "broken", said, again, (family,))
@@ -111,7 +111,7 @@ def numpy_of_tensorrt(platform: Platform) -> Iterator[Symptom]:
     said = f"TensorRT {tensorrt} with numpy {numpy}"
     if _numbers(numpy) >= (2, 0):
         what = f"{said}: its Python module was compiled before NumPy 2"
-        yield Symptom("packages", "doubt", what, "pip install 'numpy<2', which it was measured with.", ())
+        yield Symptom("packages", "doubt", what, 'pip install "numpy<2", which it was measured with.', ())
     elif _numbers(numpy) >= (1, 24):
         what = f"{said}: tensorrt.nptype(tensorrt.bool) may fail, for which pytest-trt has its own table"
         yield Symptom("packages", "good", what)
@@ -128,7 +128,7 @@ def between(platform: Platform) -> Iterator[Symptom]:
             if not extra and other and not needed.specifier.contains(other, prereleases=True):
                 said = f"{name} {found} wants {needed.name}{needed.specifier}, and {other} is installed"
                 yield Symptom(
-                    "packages", "doubt", said, f"pip install '{needed.name}{needed.specifier}', or another {name}."
+                    "packages", "doubt", said, f'pip install "{needed.name}{needed.specifier}", or another {name}.'
                 )
 
 
@@ -162,16 +162,16 @@ def _environment(platform: Platform) -> dict[str, str]:
 
 def _unfit(needed: Requirement, found: str, extra: str) -> Symptom:
     said = f"{needed.name} {found} does not fit: pytest-trt needs {needed.specifier}"
-    remedy = f"pip install '{needed.name}{needed.specifier}'."
+    remedy = f'pip install "{needed.name}{needed.specifier}".'
     return Symptom("packages", "broken", said, remedy, _EXTRAS.get(extra, (ALWAYS,)))
 
 
 def _missing(needed: list[Requirement], extra: str) -> Symptom:
     said = f"not installed: {', '.join(one.name for one in needed)}"
     if not extra:
-        words = " ".join(f"'{one.name}{one.specifier}'" for one in needed)
+        words = " ".join(f'"{one.name}{one.specifier}"' for one in needed)
         return Symptom("packages", "broken", said, f"pip install {words}.", (ALWAYS,))
-    return Symptom("packages", "absent", said, f"pip install 'pytest-trt[{extra}]'.", _EXTRAS[extra])
+    return Symptom("packages", "absent", said, f'pip install "pytest-trt[{extra}]".', _EXTRAS[extra])
 
 
 def _family(family: str) -> list[str]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.doctor.platform import Platform
 
-__all__ = ["NVIDIA", "python"]
+__all__ = ["NVIDIA", "long_paths", "python"]
 
 NVIDIA = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
 """The backends that run on an NVIDIA GPU and on nothing else."""
@@ -42,3 +42,16 @@ def python(platform: Platform) -> Iterator[Symptom]:
         yield Symptom("python", "absent", "macOS has no CUDA: no TensorRT engine runs here", remedy, NVIDIA)
     if "microsoft" in platform.release.lower():
         yield Symptom("python", "good", "WSL: the driver is that of Windows, and /usr/lib/wsl/lib has its libraries")
+
+
+def long_paths(platform: Platform) -> Iterator[Symptom]:
+    """Whether Windows takes paths of more than 260 characters, which goldens in deep folders may have."""
+    if platform.system != "Windows":
+        return
+    key = r"HKLM\SYSTEM\CurrentControlSet\Control\FileSystem"
+    ran = platform.runs("reg", "query", key, "/v", "LongPathsEnabled")
+    if ran.code == 0 and ran.out.split()[-1:] == ["0x1"]:
+        yield Symptom("python", "good", "paths of more than 260 characters are on")
+    else:
+        remedy = f"As administrator: reg add {key} /v LongPathsEnabled /t REG_DWORD /d 1 /f; or keep folders short."
+        yield Symptom("python", "doubt", "paths of more than 260 characters are off, or it can't be told", remedy)

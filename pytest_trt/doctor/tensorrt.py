@@ -76,7 +76,7 @@ def _install(platform: Platform, backend: str) -> str:
             "JetPack brings it for the system's Python: sudo apt-get install python3-libnvinfer, and make the"
             " environment with python3 -m venv --system-site-packages."
         )
-    return f"pip install 'pytest-trt[{backend}]', which brings its libraries too; no archive has to be unpacked."
+    return f'pip install "pytest-trt[{backend}]", which brings its libraries too; no archive has to be unpacked.'
 
 
 def _remedy(platform: Platform, backend: str, error: str) -> str:
@@ -93,11 +93,11 @@ def _remedy(platform: Platform, backend: str, error: str) -> str:
         seen = f" Found are: {', '.join(copy.path for copy in copies)}." if copies else ""
         return (
             f"Its module and its libraries must be of one version, and the libraries' folder on {variable} before"
-            f" Python starts.{seen} Or install both anew: pip install --force-reinstall 'pytest-trt[{backend}]'."
+            f' Python starts.{seen} Or install both anew: pip install --force-reinstall "pytest-trt[{backend}]".'
         )
     if "numpy" in lowered:
-        return "pip install 'numpy<2', or a TensorRT of this year."
-    return f"pip install --force-reinstall 'pytest-trt[{backend}]', in an environment of its own."
+        return 'pip install "numpy<2", or a TensorRT of this year.'
+    return f'pip install --force-reinstall "pytest-trt[{backend}]", in an environment of its own.'
 
 
 def _is_jetson(platform: Platform) -> bool:
