@@ -14,11 +14,13 @@ __all__ = ["main"]
 
 # a line each: the command's word, and its module in this folder
 _COMMANDS = {
+    "baseline": "baseline",
     "calibrate": "calibrate",
     "compare": "compare",
     "completion": "completion",
     "doctor": "doctor",
     "golden": "golden",
+    "history": "history",
     "inspect": "inspect",
     "lower": "lower",
     "ranges": "ranges",
@@ -69,7 +71,8 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pytest-trt")
 def main() -> None:
-    """Calibrate, convert and lower models for TensorRT.
+    """Look after models for TensorRT: this machine, goldens, ranges, records and latencies.
 
-    Exit codes: 0 done, 1 a comparison found a difference, 2 a word or file that can't be used, 130 interrupted.
+    Exit codes: 0 done, 1 what was looked at is not as it should be, 2 a word or file that can't be used, 130
+    interrupted.
     """
