@@ -293,7 +293,8 @@ def _moved(before: NDArray[Any] | None, after: NDArray[Any]) -> str:
 
 def _bounds(golden: Golden, old: Golden | None) -> list[str]:
     lines = []
-    for precision, entries in golden.envelope.items():
+    order = Precision.labels()
+    for precision, entries in sorted(golden.envelope.items(), key=lambda entry: order.index(entry[0])):
         for name, entry in entries.items():
             before = (old.envelope if old else {}).get(precision, {}).get(name)
             old_bound = f"{before['bound']:.2e}" if before else ""

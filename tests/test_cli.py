@@ -6,11 +6,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import click
 import networks
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from test_examples import ROOT
 
 from pytest_trt.cli import main
 from pytest_trt.lowering.held import held_precision
@@ -375,3 +377,21 @@ def test_calibration_tells_the_share_of_the_samples_that_are_done(monkeypatch: p
     assert len(shares) == 2
     assert all(of[0] == 0.0 and of == sorted(of) and 0.5 < of[-1] < 1 for of in shares.values())
     assert told[-1] == ("", None)
+
+
+def test_the_page_on_the_command_line_names_every_command() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+    for name in main.list_commands(click.Context(main)):
+        assert f"`{name}" in page, name
+        assert f"`pytest-trt {name}" in reference or name == "sensitivity", name
+
+
+def test_every_command_prints_json_where_that_is_asked() -> None:
+    for name in main.list_commands(click.Context(main)):
+        command = main.get_command(click.Context(main), name)
+        below = command.commands.values() if isinstance(command, click.Group) else [command]
+        for one in below:
+            assert one is not None
+            assert name == "completion" or any(option.name == "as_json" for option in one.params), one.name

@@ -90,9 +90,9 @@ def as_html(found: RunDifference, reasons: Sequence[str], *, everything: bool) -
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
-        raise DataError("an .html comparison needs jinja2: pip install jinja2, or write .md.") from error
+        raise DataError("an .html comparison needs jinja2: pip install jinja2; or write .md.") from error
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_HTML)
-    return page.render(
+    text: str = page.render(
         found=found,
         reasons=reasons,
         rows=rows_of(found, everything=everything),
@@ -101,6 +101,7 @@ def as_html(found: RunDifference, reasons: Sequence[str], *, everything: bool) -
         environment=environment_of(found),
         latency=LATENCY,
     )
+    return text
 
 
 def _row(cells: Sequence[str]) -> str:
