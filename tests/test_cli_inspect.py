@@ -109,17 +109,28 @@ def test_a_plan_tells_the_release_that_built_it_without_tensorrt(folder: Path) -
 
     facts = told("net.engine")
 
-    assert facts["tensorrt"] == "10.3.0.26"
+    assert (facts["product"], facts["release"]) == ("TensorRT", "10.3.0.26")
     assert len(facts["sha256"]) == 64
     assert "layers: --load" in ran("net.engine").output
+
+
+def test_a_plan_of_tensorrt_rtx_has_a_tag_of_its_own(folder: Path) -> None:
+    # as TensorRT-RTX 1.7.1.116 writes it
+    head = "76747274 00000000 02000000 00000000 84d60600 00000000 01070174 76747274 08000000"
+    (folder / "net.plan").write_bytes(bytes.fromhex(head))
+
+    facts = told("net.plan")
+
+    assert (facts["product"], facts["release"]) == ("TensorRT-RTX", "1.7.1.116")
+    assert "net.plan: TensorRT-RTX plan" in ran("net.plan").output
 
 
 @pytest.mark.parametrize("header", [plan_header(0, 0, 0, 0), b"ftrt", b"ftrt" + struct.pack("<I", 7) + bytes(30)])
 def test_a_plan_whose_header_tells_no_release_is_said_to_tell_none(folder: Path, header: bytes) -> None:
     (folder / "net.plan").write_bytes(header)
 
-    assert told("net.plan")["tensorrt"] is None
-    assert "a release that its header does not tell" in ran("net.plan").output
+    assert told("net.plan")["release"] is None
+    assert "TensorRT of a release that its header does not tell" in ran("net.plan").output
 
 
 def test_a_plan_is_loaded_for_its_layers_where_that_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +140,7 @@ def test_a_plan_is_loaded_for_its_layers_where_that_is_asked(folder: Path, monke
     recipe = Recipe(model, Precision.FP16, sampled(model, lambda _: [feeds], "samples"), feeds=(feeds,))
     (folder / "net.plan").write_bytes(choose("tensorrt").plan(recipe).data)
 
-    facts = told("net.plan", "--load")
+    facts = told("net.plan", "--load")["loaded"]
 
     assert facts["release"].startswith("TensorRT 10")
     assert [one["precision"] for one in facts["layers"] if one["computes"]] == ["fp16"] * 3

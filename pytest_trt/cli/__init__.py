@@ -64,6 +64,8 @@ class _Commands(click.Group):
         except OSError as error:
             raise _Refused(f"{error.filename or 'a file'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo("\r\x1b[2K", nl=False, err=True)  # what the progress left there
             click.echo("pytest-trt: interrupted, nothing was left half-written", err=True)
             ctx.exit(130)
 

@@ -27,7 +27,7 @@ _WIDTH = max(map(len, _WORDS.values()))
     "asked",
     multiple=True,
     metavar="BACKEND",
-    help="What the machine is to be fit for: a backend, pycuda or modelopt; a comma list, or repeated.",
+    help="What the machine is to be fit for: a backend, pycuda, modelopt, latency or html; a comma list.",
 )
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds a probe may take."

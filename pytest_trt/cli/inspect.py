@@ -24,15 +24,8 @@ _STYLES = {"passed": "good", "built": "doubt", "failed": "bad", "error": "bad"}
 @click.command(name="inspect")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--load", is_flag=True, help="A plan: load it for its layers. A plan is code: only one that you trust.")
-@click.option(
-    "--backend",
-    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
-    default="tensorrt",
-    show_default=True,
-    help="What loads it.",
-)
 @as_json
-def command(file: Path, load: bool, backend: str, as_json: bool) -> None:
+def command(file: Path, load: bool, as_json: bool) -> None:
     """Print what FILE holds: an ONNX model, a TensorRT plan, a golden, or a record of --trt-report.
 
     Which of them it is, is told by its content. Nothing is run, and a plan is not loaded unless you say so.
@@ -42,26 +35,26 @@ def command(file: Path, load: bool, backend: str, as_json: bool) -> None:
     kind = kind_of(file)
     if load and kind != "plan":
         raise click.UsageError(f"--load is for plans, and {file} is of the kind {kind}.")
-    parts, facts = _plan(file, load, backend) if kind == "plan" else _TOLD[kind](file)
+    parts, facts = _plan(file, load) if kind == "plan" else _TOLD[kind](file)
     say(parts, facts, json_wanted=as_json)
 
 
-def _plan(file: Path, load: bool, backend: str) -> tuple[list[Part], dict[str, Any]]:
+def _plan(file: Path, load: bool) -> tuple[list[Part], dict[str, Any]]:
     from pytest_trt.inspection.plan import plan_facts
 
     facts = plan_facts(file)
-    built = f"TensorRT {facts['tensorrt']}" if facts["tensorrt"] else "a release that its header does not tell"
+    built = f"{facts['product']} {facts['release'] or 'of a release that its header does not tell'}"
     parts: list[Part] = [
-        Line(f"{file}: TensorRT plan, {facts['bytes']} bytes", "head"),
+        Line(f"{file}: {facts['product']} plan, {facts['bytes']} bytes", "head"),
         f"  SHA-256 {facts['sha256']}",
         f"  built with {built}; serialization {facts['serialization']}",
     ]
     if not load:
-        return [*parts, "  layers: --load, on a machine with TensorRT and the GPU that it was built for"], facts
+        return [*parts, f"  layers: --load, on a machine with {facts['product']} and the GPU it was built for"], facts
     from pytest_trt.trt.look import look_into
 
-    told = look_into(file, backend)
-    return [*parts, *_loaded(told)], {**facts, **told}
+    told = look_into(file, facts["product"].lower())
+    return [*parts, *_loaded(told)], {**facts, "loaded": told}
 
 
 def _loaded(told: Mapping[str, Any]) -> list[Part]:

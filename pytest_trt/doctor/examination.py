@@ -21,7 +21,7 @@ BACKENDS = (
 )  # fmt: skip
 """What can be asked for: each backend of the project."""
 
-OTHERS = ("pycuda", "modelopt")
+OTHERS = ("pycuda", "modelopt", "latency", "html")
 """What can be asked for besides."""
 
 _NEEDED = ("onnxruntime",)  # goldens are made by it, and every engine is compared with its simulation

@@ -24,6 +24,8 @@ _EXTRAS = {
     "torch": ("torch", "torch-compile"),
     "pycuda": ("pycuda",),
     "modelopt": ("modelopt",),
+    "latency": ("latency",),
+    "html": ("html",),
 }
 _BY_MODULE = ("tensorrt",)  # also installed from archives, of which package metadata know nothing
 
@@ -125,7 +127,12 @@ def between(platform: Platform) -> Iterator[Symptom]:
             continue
         for needed, extra in _needs(platform, platform.requires(name)):
             other = platform.version(needed.name)
-            if not extra and other and not needed.specifier.contains(other, prereleases=True):
+            if (
+                not extra
+                and other
+                and needed.name in _LOOKED_AT
+                and not needed.specifier.contains(other, prereleases=True)
+            ):
                 said = f"{name} {found} wants {needed.name}{needed.specifier}, and {other} is installed"
                 yield Symptom(
                     "packages", "doubt", said, f'pip install "{needed.name}{needed.specifier}", or another {name}.'

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import DataError
-from pytest_trt.inspection.plan import TAG
+from pytest_trt.inspection.plan import TAGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def kind_of(path: Path) -> str:
     for magic, what in _OTHERS:
         if head.startswith(magic):
             raise DataError(f"{path} is {what}.")
-    if head.startswith(TAG):
+    if head[:4] in TAGS:
         return "plan"
     if _is_safetensors(head):
         return "golden"
