@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pytest_trt.verdict import Verdict
 
 __all__ = [
-    "RECORD",
     "WRITTEN",
     "collected",
     "gather",
@@ -24,13 +23,14 @@ __all__ = [
     "note",
     "note_error",
     "prepare",
+    "ship",
 ]
-
-RECORD = "trt_record"
-"""Name of the item's property that holds the record as JSON text."""
 
 WRITTEN = "trt_golden_written"
 """Name of the item's property that tells what a golden's update changed."""
+
+_records = pytest.StashKey[list[str]]()
+"""Records of an item as JSON text, until a report takes them along."""
 
 _updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
 
@@ -213,8 +213,15 @@ def _update_once(item: pytest.Item, case: Case) -> None:
         raise error_of
 
 
+def ship(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Put the item's records on its last report: as an attribute, which crosses xdist and stays out of JUnit's XML."""
+    if report.when == "teardown":
+        vars(report)["trt_records"] = item.stash.get(_records, [])
+
+
 def _put(item: pytest.Item, record: dict[str, Any]) -> None:
     worst = record["outputs"].get(record["worst_output"], {})
+    latency = record["latency"] or {}
     properties = {
         "trt_case": record["case"],
         "trt_precision": record["precision"],
@@ -223,6 +230,10 @@ def _put(item: pytest.Item, record: dict[str, Any]) -> None:
         "trt_verdict": record["verdict"],
         "trt_rel_rms": worst.get("rel_rms"),
         "trt_bound": worst.get("bound"),
-        RECORD: json.dumps(record, allow_nan=False),
+        "trt_findings": ",".join(dict.fromkeys(finding["code"] for finding in record["findings"])) or None,
+        "trt_latency_state": latency.get("state"),
+        **{f"trt_latency_{name}": latency.get(name) for name in ("p50_s", "p90_s", "p99_s")},
+        "trt_latency_ratio": (latency.get("comparison") or {}).get("ratio"),
     }
     item.user_properties.extend((name, value) for name, value in properties.items() if value is not None)
+    item.stash.setdefault(_records, []).append(json.dumps(record, allow_nan=False))

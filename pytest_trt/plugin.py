@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,15 +37,21 @@ class _Listener:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        self.started = datetime.now(timezone.utc)
         self.finished = 0
         self.crashed = False
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Put a record in place that says that nothing is done yet, where one was asked for."""
+        if self.config.stash[_given] and not self._in_worker():
+            _results_of(self.config).begin(self.started)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take verdicts and written goldens; the teardown report comes last and carries all."""
-        if report.when != "teardown":
-            return
-        self.finished += 1
-        if any(name.startswith("trt_") for name, _ in report.user_properties):
+        self.finished += report.when == "teardown"
+        if any(name.startswith("trt_") for name, _ in report.user_properties) and not self._in_worker():
             _results_of(self.config).take(report)
 
     @pytest.hookimpl(optionalhook=True)
@@ -58,7 +65,7 @@ class _Listener:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
-        if not hasattr(self.config, "workerinput") and self._anything():
+        if not self._in_worker() and self._anything():
             results = _results_of(self.config)
             results.finished, results.crashed = self.finished, self.crashed
             results.finish(session)
@@ -67,6 +74,10 @@ class _Listener:
         """Show the table."""
         if self._anything():
             _results_of(self.config).show(terminalreporter)
+
+    def _in_worker(self) -> bool:
+        """Whether this is one of xdist's workers, whose reports the controller hears too."""
+        return hasattr(self.config, "workerinput")
 
     def _anything(self) -> bool:
         return _results in self.config.stash or self.config.stash[_given]
@@ -144,8 +155,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """A test that asks for the gate and never runs it does not pass."""
+    """A test that asks for the gate and never runs it does not pass; the last report takes the item's records along."""
     report = yield
+    if call.when == "teardown" and any(name.startswith("trt_") for name, _ in item.user_properties):
+        from pytest_trt.judging import ship
+
+        ship(item, report)
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
         if fixtures is not None and item.get_closest_marker("trt") is not None:

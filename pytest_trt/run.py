@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,9 @@ from pytest_trt import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
+
+    from pytest_trt.reports import Reports
 
 __all__ = ["Results", "header"]
 
@@ -23,13 +27,13 @@ _COLOURS = {"passed": {"green": True}, "built": {"yellow": True}, "failed": {"re
 def header(config: pytest.Config) -> str:
     """What the run was asked for, in a line; looks at package metadata only."""
     from pytest_trt.backends import packages_of
-    from pytest_trt.report.record import environment
+    from pytest_trt.report.environment import packages
 
-    packages = environment()["packages"]
+    installed = packages()
     own = f"{', '.join(settings.precisions_for(config, None))} or each case's own"
     asked = ", ".join(settings.precisions_asked(config)) or own
     backend = settings.backend_for(config, None)
-    version = next((packages[name] for name in packages_of(backend) if name in packages), "not installed")
+    version = next((installed[name] for name in packages_of(backend) if name in installed), "not installed")
     kind = ", simulated on the CPU" if backend == "onnxruntime" else ""
     kind += ", built only and not judged" if settings.build_only(config) else ""
     return f"trt: precision {asked}; backend {backend} {version}{kind}; goldens in {settings.golden_dir(config)}"
@@ -46,16 +50,29 @@ class Results:
         self.usage: list[str] = []
         self.finished = 0
         self.crashed = False
+        self.reports: Reports | None = None
+
+    def begin(self, started: datetime) -> None:
+        """Put partial records in place, if reports were asked for."""
+        paths = settings.report_files(self.config)
+        if paths and not self.config.option.collectonly:
+            from pytest_trt.reports import Reports
+
+            self.reports = Reports(paths, self.config.rootpath, settings.words(self.config), started)
+            self.reports.keep(self.records)
 
     def take(self, report: pytest.TestReport) -> None:
         """Take the records and the golden's changes that an item left."""
-        from pytest_trt.judging import RECORD, WRITTEN
+        from pytest_trt.judging import WRITTEN
 
-        for name, value in report.user_properties:
-            if name == RECORD:
-                self.records.append({"nodeid": report.nodeid, **json.loads(str(value))})
-            elif name == WRITTEN:
-                self.written.append(str(value))
+        file, line, _ = report.location
+        place = {"nodeid": report.nodeid, "file": file.replace(os.sep, "/"), "line": None if line is None else line + 1}
+        for text in getattr(report, "trt_records", ()):
+            self.records.append({**place, **json.loads(text)})
+        if report.when == "teardown":
+            self.written += [str(value) for name, value in report.user_properties if name == WRITTEN]
+        if self.reports is not None:
+            self.reports.keep(self.records)
 
     def refuse(self, words: list[str]) -> None:
         """Take words that were not known; several workers find the same."""
@@ -75,7 +92,7 @@ class Results:
             self.complaints += self._not_judged(cut=bool(session.shouldstop or session.shouldfail))
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._write_report(session)
+        self._write_reports(session)
 
     def show(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table, what was written, what is left over, and why the run is not green."""
@@ -133,21 +150,22 @@ class Results:
         whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not selected
         return "trt_precision in the ini file" if whole and settings.ini_precisions(self.config) else ""
 
-    def _write_report(self, session: pytest.Session) -> None:
-        path = settings.report_file(self.config)
-        if path is None or self.config.option.collectonly:
+    def _write_reports(self, session: pytest.Session) -> None:
+        if self.reports is None:
             return
-        from pytest_trt.report.record import document, write
-
         status = int(session.exitstatus)
-        cut = status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
-        missed = self.finished < getattr(session, "testscollected", 0)
-        partial = cut or missed or bool(session.shouldstop or session.shouldfail) or self.crashed
-        try:
-            write(path, document(self.records, partial=partial, exit_status=status))
-        except OSError as error:
-            self.complaints.append(f"the report {path} can't be written: {error.strerror or error}.")
+        told = self.reports.document(self.records, partial=self._partial(session), exit_status=status)
+        complaints = self.reports.finish(told)
+        self.complaints += complaints
+        if complaints:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _partial(self, session: pytest.Session) -> bool:
+        """Whether something is missing: the run was cut short, or a worker crashed."""
+        ends = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+        missed = self.finished < getattr(session, "testscollected", 0)
+        cut = session.exitstatus in ends or bool(session.shouldstop or session.shouldfail)
+        return cut or missed or self.crashed
 
     def _unused(self) -> list[str]:
         """Goldens that no collected case uses, where the whole suite was collected and could be read."""
