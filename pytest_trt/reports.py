@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reports"]
 
-_REST = 20  # a record in between may take a twentieth of the run
+_FREE_S = 0.5  # records in between may take so long, and
+_SHARE = 0.05  # this much of the run
 
 
 class Reports:
@@ -32,23 +34,23 @@ class Reports:
         self._paths = paths
         self._environment = environment(root, options)
         self._started = started
-        self._due = 0.0
+        self._began = time.monotonic()
+        self._spent = 0.0
 
     def keep(self, results: list[dict[str, Any]]) -> None:
-        """Write the record of what is known so far, unless that was done a moment ago; other reports wait."""
+        """Write the record of what is known so far, unless that was done too often; other reports wait for the end."""
         began = time.monotonic()
         records = [path for path in self._paths if path.suffix == ".json"]
-        if not records or began < self._due:
+        if not records or self._spent > _FREE_S + _SHARE * (began - self._began):
             return
         told = self.document(results, partial=True, exit_status=None)
         try:
             for path in records:
                 write(path, told)
         except OSError:
-            self._due = float("inf")  # the end says why
+            self._spent = math.inf  # the end says why
         else:
-            ended = time.monotonic()
-            self._due = ended + _REST * (ended - began)
+            self._spent += time.monotonic() - began
 
     def finish(self, told: dict[str, Any]) -> list[str]:
         """Write every report; why one could not be, a sentence each."""
