@@ -88,7 +88,7 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     record = record_of(verdict)
     _put(item, record)
     if not verdict.passed:
-        raise NotPassed(message(record))
+        raise NotPassed(message(record, whole=item.config.get_verbosity() >= 2))
     return verdict
 
 
@@ -216,7 +216,13 @@ def _update_once(item: pytest.Item, case: Case) -> None:
 def ship(item: pytest.Item, report: pytest.TestReport) -> None:
     """Put the item's records on its last report: as an attribute, which crosses xdist and stays out of JUnit's XML."""
     if report.when == "teardown":
-        vars(report)["trt_records"] = item.stash.get(_records, [])
+        records = item.stash.get(_records, [])
+        vars(report)["trt_records"] = records
+        if item.config.pluginmanager.hasplugin("html") and item.config.getoption("htmlpath", None):
+            from pytest_trt.report.pytest_html import extras
+
+            shown = [extra for text in records for extra in extras(json.loads(text))]
+            vars(report)["extras"] = [*getattr(report, "extras", []), *shown]
 
 
 def _put(item: pytest.Item, record: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ class _Listener:
         """Take verdicts and written goldens; the teardown report comes last and carries all."""
         self.finished += report.when == "teardown"
         if any(name.startswith("trt_") for name, _ in report.user_properties) and not self._in_worker():
-            _results_of(self.config).take(report)
+            _results_of(self.config).hear(report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:

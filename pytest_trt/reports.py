@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.atomic import write_whole
-from pytest_trt.errors import ReportError
+from pytest_trt.errors import PytestTrtError
 from pytest_trt.report.environment import environment, times
 from pytest_trt.report.record import document, write
 from pytest_trt.report.rendering import render
@@ -28,10 +28,13 @@ class Reports:
 
     Whatever ends the process, records on disk are whole and say that they are partial: they are written before the
     first test and again as results come, never in place.
+
+    Attributes:
+        paths: of the files.
     """
 
     def __init__(self, paths: Sequence[Path], root: Path, options: Iterable[str], started: datetime) -> None:
-        self._paths = paths
+        self.paths = paths
         self._environment = environment(root, options)
         self._started = started
         self._began = time.monotonic()
@@ -40,7 +43,7 @@ class Reports:
     def keep(self, results: list[dict[str, Any]]) -> None:
         """Write the record of what is known so far, unless that was done too often; other reports wait for the end."""
         began = time.monotonic()
-        records = [path for path in self._paths if path.suffix == ".json"]
+        records = [path for path in self.paths if path.suffix == ".json"]
         if not records or self._spent > _FREE_S + _SHARE * (began - self._began):
             return
         told = self.document(results, partial=True, exit_status=None)
@@ -54,7 +57,7 @@ class Reports:
 
     def finish(self, told: dict[str, Any]) -> list[str]:
         """Write every report; why one could not be, a sentence each."""
-        return [complaint for path in self._paths if (complaint := _written(path, told))]
+        return [complaint for path in self.paths if (complaint := _written(path, told))]
 
     def document(self, results: list[dict[str, Any]], *, partial: bool, exit_status: int | None) -> dict[str, Any]:
         """The record, up to now."""
@@ -64,9 +67,9 @@ class Reports:
 
 def _written(path: Path, told: dict[str, Any]) -> str:
     try:
-        write_whole(path, render(told, path.suffix).encode())
+        write_whole(path, render(told, path.suffix).encode(errors="replace"))
     except OSError as error:
         return f"the report {path} can't be written: {error.strerror or error}."
-    except ReportError as error:
+    except PytestTrtError as error:
         return f"the report {path} can't be written: {error}"
     return ""

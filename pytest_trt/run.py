@@ -61,16 +61,23 @@ class Results:
             self.reports = Reports(paths, self.config.rootpath, settings.words(self.config), started)
             self.reports.keep(self.records)
 
-    def take(self, report: pytest.TestReport) -> None:
+    def hear(self, report: pytest.TestReport) -> None:
+        """Take what a report of ours tells; a failure's message is coloured from here on, and known by its reason."""
+        file, line, _ = report.location
+        if report.failed and isinstance(report.longrepr, str):
+            from pytest_trt.report.screen import Message
+
+            vars(report)["longrepr"] = Message(report.longrepr, file, (line or 0) + 1)
+        if report.when == "teardown":
+            self._take(report, {"file": file.replace(os.sep, "/"), "line": None if line is None else line + 1})
+
+    def _take(self, report: pytest.TestReport, place: dict[str, Any]) -> None:
         """Take the records and the golden's changes that an item left."""
         from pytest_trt.judging import WRITTEN
 
-        file, line, _ = report.location
-        place = {"nodeid": report.nodeid, "file": file.replace(os.sep, "/"), "line": None if line is None else line + 1}
-        for text in getattr(report, "trt_records", ()):
-            self.records.append({**place, **json.loads(text)})
-        if report.when == "teardown":
-            self.written += [str(value) for name, value in report.user_properties if name == WRITTEN]
+        records = [json.loads(text) for text in getattr(report, "trt_records", ())]
+        self.records += [{"nodeid": report.nodeid, **place, **record} for record in records]
+        self.written += [str(value) for name, value in report.user_properties if name == WRITTEN]
         if self.reports is not None:
             self.reports.keep(self.records)
 
@@ -98,20 +105,45 @@ class Results:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
-        from pytest_trt.report.terminal import table, told_beside
-
-        terminalreporter.section("pytest-trt")
-        for line, verdict in table(self.records) if self.records else ():
-            terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
-        if beside := told_beside(self.records):
-            terminalreporter.write_line(beside, yellow=True)
-        built = sum(record["verdict"] == "built" for record in self.records)
-        if built:
-            terminalreporter.write_line(f"{built} built and nothing of them judged (--trt-build-only)", yellow=True)
+        verbosity = self.config.get_verbosity()
+        if self.records and verbosity < 0:
+            self._show_briefly(terminalreporter)
+        else:
+            terminalreporter.section("pytest-trt")
+            self._show_table(terminalreporter, self.records)
+            self._show_beside(terminalreporter, verbosity)
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
+        for path in self.reports.paths if self.reports and verbosity >= 0 else ():
+            terminalreporter.write_line(f"report: {path}")
         for text in self.complaints:
             terminalreporter.write_line(f"ERROR: {text}", red=True)
+
+    def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """What did not pass, and a line for all."""
+        from pytest_trt.report.terminal import counted
+
+        bad = [record for record in self.records if record["verdict"] in ("failed", "error")]
+        self._show_table(terminalreporter, bad)
+        terminalreporter.write_line(f"trt: {counted(self.records)}", red=bool(bad), green=not bad)
+
+    def _show_table(self, terminalreporter: pytest.TerminalReporter, records: list[dict[str, Any]]) -> None:
+        from pytest_trt.report.terminal import table
+
+        for line, verdict in table(records) if records else ():
+            terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
+
+    def _show_beside(self, terminalreporter: pytest.TerminalReporter, verbosity: int) -> None:
+        from pytest_trt.report.screen import pieces
+        from pytest_trt.report.terminal import beside
+
+        built = sum(record["verdict"] == "built" for record in self.records)
+        for line in beside(self.records, verbosity):
+            for text, colour in pieces(line):
+                terminalreporter.write(text, **colour)
+            terminalreporter.write_line("")
+        if built:
+            terminalreporter.write_line(f"{built} built and nothing of them judged (--trt-build-only)", yellow=True)
 
     def _not_judged(self, *, cut: bool) -> Iterator[str]:
         """Why the run is not green: a precision that nothing was judged at, though it was asked for.

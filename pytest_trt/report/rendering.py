@@ -34,7 +34,7 @@ def known(name: str) -> str:
         raise unknown("report suffix of", name, SUFFIXES)
     try:
         _renderer(suffix)
-    except ReportError as error:
+    except (ReportError, SpecError) as error:
         raise SpecError(f"report {name!r}: {error}") from error
     return suffix
 
@@ -47,7 +47,7 @@ def render(document: dict[str, Any], suffix: str) -> str:
         suffix: ".json" (the record itself), ".md" or ".html".
 
     Raises:
-        ReportError: what renders it is not installed.
+        ReportError, SpecError: what renders it is not installed.
     """
     try:
         return _renderer(suffix)(document)
@@ -64,6 +64,7 @@ def _renderer(suffix: str) -> Callable[[dict[str, Any]], str]:
         module: ModuleType = importlib.import_module(_MODULES[suffix])
     except ImportError as error:
         raise _absent(suffix, error) from error
+    getattr(module, "require", lambda: None)()
     renderer: Callable[[dict[str, Any]], str] = module.render
     return renderer
 
