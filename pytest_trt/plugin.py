@@ -45,14 +45,14 @@ class _Listener:
     def pytest_sessionstart(self) -> None:
         """Put a record in place that says that nothing is done yet, where one was asked for."""
         if self.config.stash[_given] and not self._in_worker():
-            _results_of(self.config).begin(self.started)
+            self._results().begin()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take verdicts and written goldens; the teardown report comes last and carries all."""
         self.finished += report.when == "teardown"
         if any(name.startswith("trt_") for name, _ in report.user_properties) and not self._in_worker():
-            _results_of(self.config).hear(report)
+            self._results().hear(report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -60,20 +60,20 @@ class _Listener:
         self.crashed = self.crashed or bool(error)
         usage = getattr(node, "workeroutput", {}).get("trt_usage")
         if usage:
-            _results_of(self.config).refuse(usage)
+            self._results().refuse(usage)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not self._in_worker() and self._anything():
-            results = _results_of(self.config)
+            results = self._results()
             results.finished, results.crashed = self.finished, self.crashed
             results.finish(session)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the table."""
         if self._anything():
-            _results_of(self.config).show(terminalreporter)
+            self._results().show(terminalreporter)
 
     def _in_worker(self) -> bool:
         """Whether this is one of xdist's workers, whose reports the controller hears too."""
@@ -82,13 +82,12 @@ class _Listener:
     def _anything(self) -> bool:
         return _results in self.config.stash or self.config.stash[_given]
 
+    def _results(self) -> Results:
+        from pytest_trt.run import Results
 
-def _results_of(config: pytest.Config) -> Results:
-    from pytest_trt.run import Results
-
-    if _results not in config.stash:
-        config.stash[_results] = Results(config)
-    return config.stash[_results]
+        if _results not in self.config.stash:
+            self.config.stash[_results] = Results(self.config, self.started)
+        return self.config.stash[_results]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

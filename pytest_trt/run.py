@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt import settings
+from pytest_trt.report import github
+from pytest_trt.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from pytest_trt.reports import Reports
 
 __all__ = ["Results", "header"]
 
@@ -42,7 +44,8 @@ def header(config: pytest.Config) -> str:
 class Results:
     """Verdicts as they arrive (in xdist's controller too), and what they mean for the run."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, started: datetime) -> None:
+        paths = [] if config.option.collectonly else settings.report_files(config)
         self.config = config
         self.records: list[dict[str, Any]] = []
         self.written: list[str] = []
@@ -50,16 +53,11 @@ class Results:
         self.usage: list[str] = []
         self.finished = 0
         self.crashed = False
-        self.reports: Reports | None = None
+        self.reports = Reports(paths, config.rootpath, settings.words(config), started)
 
-    def begin(self, started: datetime) -> None:
-        """Put partial records in place, if reports were asked for."""
-        paths = settings.report_files(self.config)
-        if paths and not self.config.option.collectonly:
-            from pytest_trt.reports import Reports
-
-            self.reports = Reports(paths, self.config.rootpath, settings.words(self.config), started)
-            self.reports.keep(self.records)
+    def begin(self) -> None:
+        """Put partial records in place, if records were asked for."""
+        self.reports.keep(self.records)
 
     def hear(self, report: pytest.TestReport) -> None:
         """Take what a report of ours tells; a failure's message is coloured from here on, and known by its reason."""
@@ -78,8 +76,7 @@ class Results:
         records = [json.loads(text) for text in getattr(report, "trt_records", ())]
         self.records += [{"nodeid": report.nodeid, **place, **record} for record in records]
         self.written += [str(value) for name, value in report.user_properties if name == WRITTEN]
-        if self.reports is not None:
-            self.reports.keep(self.records)
+        self.reports.keep(self.records)
 
     def refuse(self, words: list[str]) -> None:
         """Take words that were not known; several workers find the same."""
@@ -114,10 +111,21 @@ class Results:
             self._show_beside(terminalreporter, verbosity)
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
-        for path in self.reports.paths if self.reports and verbosity >= 0 else ():
+        for path in self.reports.paths if verbosity >= 0 else ():
             terminalreporter.write_line(f"report: {path}")
+        if github.is_running(os.environ):
+            self._tell_github(terminalreporter)
         for text in self.complaints:
             terminalreporter.write_line(f"ERROR: {text}", red=True)
+
+    def _tell_github(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The step's summary, and annotations, which the runner reads off the error stream."""
+        try:
+            github.summarise(self.reports.told, os.environ)
+        except OSError as error:
+            terminalreporter.write_line(f"the step's summary can't be written: {error.strerror or error}", yellow=True)
+        for line in github.annotated(self.records, self.config.rootpath, os.environ):
+            sys.stderr.write(f"{line}\n")
 
     def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
         """What did not pass, and a line for all."""
@@ -183,11 +191,7 @@ class Results:
         return "trt_precision in the ini file" if whole and settings.ini_precisions(self.config) else ""
 
     def _write_reports(self, session: pytest.Session) -> None:
-        if self.reports is None:
-            return
-        status = int(session.exitstatus)
-        told = self.reports.document(self.records, partial=self._partial(session), exit_status=status)
-        complaints = self.reports.finish(told)
+        complaints = self.reports.finish(self.records, self._partial(session), int(session.exitstatus))
         self.complaints += complaints
         if complaints:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -94,7 +94,7 @@ def fitted(blocks: Iterable[Block], rows: int = ROWS) -> list[str]:
 def _left_out(blocks: Sequence[Block], rows: int) -> set[int]:
     """Places of the blocks that go so that the others fit."""
     total, out = sum(block.rows for block in blocks), set()
-    for place in sorted(range(len(blocks)), key=lambda place: -blocks[place].rank):
+    for place in sorted(range(len(blocks)), key=lambda place: (-blocks[place].rank, -place)):
         if total <= rows or not blocks[place].rank:
             break
         out.add(place)
