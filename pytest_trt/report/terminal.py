@@ -17,7 +17,7 @@ Record = dict[str, Any]
 _HEAD = (
     "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "verdict",
 )  # fmt: skip
-_MOST = 3
+_CAUSES = (0, 2, 4)  # ranks of the first findings that are errors
 _NOTES = 10
 _OTHER = 20  # every output but the worst
 _TENSORS = 3
@@ -106,7 +106,7 @@ def _failure(record: Record) -> Iterator[Block]:
     for name in sorted(outside, key=lambda name: name != record["worst_output"]):
         yield from _output(name, outside[name], 0 if name == record["worst_output"] else _OTHER)
     yield Block(3, _hops(record))
-    yield from (Block(5 + place, [line]) for place, line in enumerate(_located(record)))
+    yield from (Block(rank, [line]) for rank, line in zip((2, 5, 7), _located(record), strict=False))
     yield Block(8, _engine(record))
     yield Block(9, [f"  golden: {record['provenance'].get('golden')}"])
     yield Block(1, [f"  {record['accept']}"] if record["accept"] else [])
@@ -138,14 +138,16 @@ def _warned(passed: list[Record]) -> list[str]:
     codes = [f["code"] for record in passed for f in record["findings"] if f["severity"] == "warning"]
     if not codes:
         return []
-    return [f"{len(codes)} warnings in passed cases ({', '.join(sorted(set(codes)))}): -v tells them, and the record"]
+    many = "s" if len(codes) > 1 else ""
+    told = ", ".join(sorted(set(codes)))
+    return [f"{len(codes)} warning{many} in passed cases ({told}): -v tells them, and the record"]
 
 
 def _findings(record: Record) -> Iterator[Block]:
     """The findings, the reason first."""
     for place, finding in enumerate(record["findings"]):
-        rank = 0 if place == 0 else 2 if finding["severity"] == "error" and place < _MOST else _NOTES
-        yield Block(rank, _finding(finding, record))
+        counts = finding["severity"] == "error" and place < len(_CAUSES)
+        yield Block(_CAUSES[place] if counts else _NOTES, _finding(finding, record))
 
 
 def _finding(finding: dict[str, Any], record: Record) -> list[str]:
