@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 import sys
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import networks
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from test_examples import ROOT
 
 from pytest_trt.check import check
 from pytest_trt.errors import ReportError, SpecError
@@ -26,6 +28,8 @@ from pytest_trt.report.rendering import render as render_as
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jsonschema import Draft202012Validator
 
 EVIL = "<script>alert('1')</script>|`x`*_[a](javascript:b)\n\r# @you ::error::%25 é\\"
 
@@ -403,3 +407,32 @@ def test_without_pytest_html_or_its_option_nothing_is_attached(
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*EXTRAS []*"])
+
+
+# --- documented
+
+
+def test_the_page_on_reports_does_what_it_says(
+    pytester: pytest.Pytester, golden: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "reports.md").read_text(), re.DOTALL))
+
+    pytester.runpytest(*shlex.split(blocks["sh"])[1:]).assert_outcomes(passed=2)
+    capsys.readouterr()
+    exec(blocks["python"])
+
+    assert capsys.readouterr().out == "[('net', 'fp16', 'passed'), ('net', 'int8', 'passed')]\n"
+    assert (pytester.path / "out" / "again.md").read_text() == (pytester.path / "out" / "run.md").read_text()
+
+
+def test_the_reference_names_every_key_of_the_record(record_schema: Draft202012Validator) -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    section = page[page.index("## The record") : page.index("## Python")]
+    parts = record_schema.schema["$defs"]
+
+    for part in (
+        record_schema.schema,
+        *(parts[name] for name in ("environment", "result", "figures", "finding", "hop")),
+    ):
+        missing = [key for key in part["properties"] if f"`{key}`" not in section]
+        assert not missing
