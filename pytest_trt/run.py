@@ -71,8 +71,11 @@ class Results:
 
     def _take(self, report: pytest.TestReport, place: dict[str, Any]) -> None:
         """Take the records and the golden's changes that an item left."""
+        from pytest_trt.clocks import LATE
         from pytest_trt.judging import WRITTEN
 
+        if any(name == LATE for name, _ in report.user_properties):  # what was told of this test before is told anew
+            self.records = [record for record in self.records if record["nodeid"] != report.nodeid]
         records = [json.loads(text) for text in getattr(report, "trt_records", ())]
         self.records += [{"nodeid": report.nodeid, **place, **record} for record in records]
         self.written += [str(value) for name, value in report.user_properties if name == WRITTEN]

@@ -34,6 +34,8 @@ _LOCATED = 20  # the likeliest causes; the rest of a network is no news
 
 def record_of(verdict: Verdict) -> dict[str, Any]:
     """One verdict as plain data."""
+    from pytest_trt.latency.found import as_record as latency_record
+
     return {
         "case": verdict.case,
         "precision": verdict.precision,
@@ -55,7 +57,7 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "figures": _figures_of(verdict.figures),
         "layers": _plain(dict(verdict.layers)),
         "warnings": list(verdict.warnings),
-        "latency": None,
+        "latency": latency_record(verdict.latency) if verdict.latency else None,
         "provenance": _plain(dict(verdict.provenance)),
     }
 
