@@ -23,7 +23,13 @@ __all__ = ["Results", "header"]
 _ALL_ERRORS = ": every attempt ended in an error."
 _NAME = ". Name models in a trt.toml, with @pytest.mark.trt, or with --trt-model."
 
-_COLOURS = {"passed": {"green": True}, "built": {"yellow": True}, "failed": {"red": True}, "error": {"red": True}}
+_COLOURS = {
+    "passed": {"green": True},
+    "built": {"yellow": True},
+    "timed": {"yellow": True},
+    "failed": {"red": True},
+    "error": {"red": True},
+}
 
 
 def header(config: pytest.Config) -> str:

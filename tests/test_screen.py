@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import networks
 import numpy as np
 import pytest
+from test_record import LATENCY
 
 from pytest_trt.check import check
 from pytest_trt.report.record import record_of
 from pytest_trt.report.screen import Block, Message, fitted, pieces
-from pytest_trt.report.terminal import counted, message, reason
+from pytest_trt.report.terminal import counted, message, reason, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +136,26 @@ def test_all_are_counted() -> None:
 
     assert counted(records) == "1 failed, 1 could not be judged, 1 built, not judged, 2 passed (2 simulated)"
     assert counted([]) == "nothing judged"
+
+
+def test_a_latency_has_its_column_and_its_line(case: Case) -> None:
+    record = record_of(check(case, "fp16", golden_dir=case.base / "golden"))
+    assert "latency" not in table([record])[0][0]
+
+    record |= {"latency": LATENCY, "verdict": "failed"}
+
+    assert table([record])[1][0].endswith("1.1 ms x1.040 slow  failed")
+    told = message(record)
+    assert told.startswith("net at fp16 on onnxruntime (simulated): FAILED, for its latency")
+    assert "  latency: p50 1.1 ms, p90 1.2 ms, max 2 ms, 300 samples; slower by 4 %" in told
+
+
+def test_what_was_timed_and_not_judged_says_so(case: Case) -> None:
+    record = record_of(check(case, "fp16", golden_dir=case.base / "golden"))
+    record |= {"latency": LATENCY, "verdict": "timed", "outputs": {}, "worst_output": None}
+
+    assert table([record])[1][0].endswith("timed, not judged")
+    assert counted([record]) == "1 timed, not judged (1 simulated)"
 
 
 # --- colours

@@ -17,7 +17,7 @@ __all__ = ["escaped", "fitted", "render"]
 
 Record = dict[str, Any]
 
-_SIGNS = {"passed": "✅", "built": "➖"}
+_SIGNS = {"passed": "✅", "built": "➖", "timed": "➖"}
 _MARKS = re.compile(r"([\\`*_\[\]#|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", "@": "&#64;"}
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -154,6 +154,7 @@ def _details(record: Record) -> list[str]:
         ),
         *_table(("worst ranges", "range", "largest value", "saturated", "SQNR dB"), _ranges(record)),
         *_table(("layers run in", "how many"), list(record["layers"].get("by_precision", {}).items())),
+        *_table(("latency", "ms"), _latency(record["latency"] or {})),
         *_together(f"- the builder warned: {escaped(text)}\n" for text in record["warnings"]),
         *_together(_provenance(record)),
     ]
@@ -177,6 +178,13 @@ def _ranges(record: Record) -> list[tuple[object, ...]]:
     worst = sorted(found, key=lambda one: float(one["sqnr_db"]))[:_WORST_RANGES]
     keys = ("range", "amax", "saturated", "sqnr_db")
     return [(one["tensor"], *(number(one[key]) for key in keys)) for one in worst]
+
+
+def _latency(found: Record) -> list[tuple[object, ...]]:
+    """Statistics in milliseconds; those that too few samples do not tell are left out."""
+    names = ("min", "p50", "mean", "p90", "p95", "p99", "max", "stddev", "iqr")
+    told = {name: found.get(f"{name}_s") for name in names}
+    return [(name, number(1e3 * value)) for name, value in told.items() if value is not None]
 
 
 def _provenance(record: Record) -> list[str]:

@@ -15,15 +15,17 @@ __all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "n
 Record = dict[str, Any]
 
 _HEAD = (
-    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "verdict",
+    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "latency",
+    "verdict",
 )  # fmt: skip
 _CAUSES = (0, 2, 4)  # ranks of the first findings that are errors
 _NOTES = 10
 _OTHER = 20  # every output but the worst
 _TENSORS = 3
 _WORDS = ("nan", "inf", "-inf")
-_OPTIONAL = ("top-1", "accuracy", "layers")
-_ALIKE = ("passed", "built")
+_OPTIONAL = ("top-1", "accuracy", "layers", "latency")
+_WELL = ("passed", "built", "timed")
+_UNJUDGED = {"built": "built, not judged", "timed": "timed, not judged"}
 
 
 def backend_label(record: Record) -> str:
@@ -34,7 +36,7 @@ def backend_label(record: Record) -> str:
 def cells(records: list[Record]) -> list[tuple[str, ...]]:
     """The summary table's head and its rows.
 
-    Columns that no row has anything for (top-1, accuracy, layers in the asked precision) are left out.
+    Columns that no row has anything for (top-1, accuracy, layers in the asked precision, latency) are left out.
     """
     rows = [_row(record) for record in records]
     used = [i for i, name in enumerate(_HEAD) if name not in _OPTIONAL or any(r[i] for r in rows)]
@@ -51,7 +53,7 @@ def table(records: list[Record]) -> list[tuple[str, str]]:
 def counted(records: list[Record]) -> str:
     """How many passed, failed and so on, and how many of them were simulated."""
     found = Counter(str(record["verdict"]) for record in records)
-    words = {"failed": "failed", "error": "could not be judged", "built": "built, not judged", "passed": "passed"}
+    words = {"failed": "failed", "error": "could not be judged", **_UNJUDGED, "passed": "passed"}
     told = ", ".join(f"{found[verdict]} {word}" for verdict, word in words.items() if found[verdict])
     simulated = sum(bool(record["simulated"]) for record in records)
     return f"{told or 'nothing judged'}{f' ({simulated} simulated)' if simulated else ''}"
@@ -64,7 +66,7 @@ def beside(records: list[Record], verbosity: int = 0) -> list[str]:
         records: of the run.
         verbosity: 0 counts their warnings, 1 tells them, from 2 on all findings and all figures are told.
     """
-    passed = [record for record in records if record["verdict"] in _ALIKE]
+    passed = [record for record in records if record["verdict"] in _WELL]
     left = sum(count for record in records for count in record["ignored"].values())
     lines = [line for record in passed for line in _told(record, verbosity)] if verbosity > 0 else _warned(passed)
     return [*lines, *([f"{left} findings left out by --trt-select and --trt-ignore"] if left else [])]
@@ -100,13 +102,16 @@ def _error(record: Record) -> Iterator[Block]:
 
 def _failure(record: Record) -> Iterator[Block]:
     outside = {name: output for name, output in record["outputs"].items() if output["reasons"]}
+    slow = bool(record["latency"] and record["latency"]["fails"])
+    why = "outside tolerance" if outside else "for its latency" if slow else "inside its tolerance and wrong"
     title = f"{record['case']} at {asked(record)} on {backend_label(record)}"
-    yield Block(0, [f"{title}: FAILED, {'outside tolerance' if outside else 'inside its tolerance and wrong'}"])
+    yield Block(0, [f"{title}: FAILED, {why}"])
     yield from _findings(record)
     for name in sorted(outside, key=lambda name: name != record["worst_output"]):
         yield from _output(name, outside[name], 0 if name == record["worst_output"] else _OTHER)
     yield Block(3, _hops(record))
     yield from (Block(rank, [line]) for rank, line in zip((2, 5, 7), _located(record), strict=False))
+    yield Block(8, _speed(record))
     yield Block(8, _engine(record))
     yield Block(9, [f"  golden: {record['provenance'].get('golden')}"])
     yield Block(1, [f"  {record['accept']}"] if record["accept"] else [])
@@ -118,20 +123,13 @@ def _told(record: Record, verbosity: int) -> list[str]:
     found = [finding for finding in record["findings"] if finding["severity"] in severities]
     lines = [line for finding in found for line in _finding(finding, record)]
     if verbosity >= 2:
-        lines += [
-            line
-            for name, output in record["outputs"].items()
-            for block in _output(name, output)
-            for line in block.lines
-        ]
-        lines += [*_hops(record), *_located(record), *_engine(record)]
+        blocks = [block for name, output in record["outputs"].items() for block in _output(name, output)]
+        lines += [line for block in blocks for line in block.lines]
+        lines += [*_hops(record), *_located(record), *_speed(record), *_engine(record)]
     else:
         lines += [f"  the builder warned: {text}" for text in record["warnings"]]
-    return (
-        [f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}", *lines]
-        if lines
-        else []
-    )
+    title = f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}"
+    return [title, *lines] if lines else []
 
 
 def _warned(passed: list[Record]) -> list[str]:
@@ -190,8 +188,8 @@ def _row(record: Record) -> tuple[str, ...]:
     output = record["outputs"].get(record["worst_output"])
     identity = (record["case"], asked(record), backend_label(record))
     if output is None:
-        told = "built, not judged" if record["verdict"] == "built" else f"error: {record['kind']}"
-        return (*identity, "", "", "", "", "", "", told)
+        told = _UNJUDGED.get(record["verdict"], f"error: {record['kind']}")
+        return (*identity, "", "", "", "", "", "", _latency(record), told)
     place = output["max_abs_at"]
     label = record["worst_output"]
     worst = f"{label}{place['index']} off by {number(place['difference'])}" if place else f"{label} is empty"
@@ -204,6 +202,7 @@ def _row(record: Record) -> tuple[str, ...]:
         top1,
         _accuracy(output),
         _honoured(record),
+        _latency(record),
         record["verdict"],
     )
 
@@ -211,6 +210,25 @@ def _row(record: Record) -> tuple[str, ...]:
 def _honoured(record: Record) -> str:
     layers = record["layers"]
     return f"{layers['honoured']}/{layers['compute']} {layers['asked']}" if layers else ""
+
+
+def _latency(record: Record) -> str:
+    """The median, how it compares, and what that means."""
+    found = record["latency"]
+    if not found:
+        return ""
+    ratio = (found["comparison"] or {}).get("ratio")
+    return f"{number(1e3 * found['p50_s'])} ms{f' x{ratio:.3f}' if ratio else ''} {found['state']}"
+
+
+def _speed(record: Record) -> list[str]:
+    """The latency in figures."""
+    found = record["latency"]
+    if not found:
+        return []
+    figures = {name: found[f"{name}_s"] for name in ("p50", "p90", "p99", "max")}
+    told = ", ".join(f"{name} {number(1e3 * value)} ms" for name, value in figures.items() if value is not None)
+    return [f"  latency: {told}, {found['samples']} samples; {found['message']}"]
 
 
 def _engine(record: Record) -> list[str]:
