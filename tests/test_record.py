@@ -113,7 +113,7 @@ def test_records_in_between_take_a_twentieth_of_the_run(tmp_path: Path, monkeypa
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     reports = Reports([tmp_path / "run.json"], tmp_path, [], datetime.now(timezone.utc))
     reports.keep([])
-    reports.finish(reports.document([], partial=True, exit_status=0))
+    reports.finish([], True, 0)
 
     reports.keep([])  # at 119: 1.5 seconds were spent, and 0.5 + 19 / 20 are free
     assert read_record(tmp_path / "run.json")["exit_status"] == 0
@@ -292,8 +292,7 @@ LATENCY: dict[str, Any] = {
 
 
 def record(tmp_path: Path, **changes: Any) -> Path:
-    now = datetime.now(timezone.utc)
-    told = Reports([], tmp_path, [], now).document([], partial=False, exit_status=0)
+    told = document([], environment(tmp_path), partial=False, exit_status=0)
     (tmp_path / "run.json").write_text(json.dumps({**told, **changes}))
     return tmp_path / "run.json"
 
