@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from typing import TYPE_CHECKING, Any
 
+import networks
 import pytest
 from click.testing import CliRunner, Result
 
+from pytest_trt.case import Case
+from pytest_trt.check import check
 from pytest_trt.cli import main
+from pytest_trt.create import update
 from pytest_trt.records.changes import RunDifference, differences
 from pytest_trt.records.fail_on import WORDS, fired, read_condition
+from pytest_trt.report.environment import environment
+from pytest_trt.report.record import document, record_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,7 +165,14 @@ def test_each_result_has_its_own_partner_where_a_case_is_judged_twice() -> None:
 
 
 def test_an_older_record_without_what_is_new_is_compared(folder: Path) -> None:
-    bare = {"case": "net", "precision": "int8", "backend": "tensorrt", "verdict": "passed"}
+    bare = {
+        "case": "net",
+        "precision": "int8",
+        "backend": "tensorrt",
+        "verdict": "passed",
+        "outputs": {},
+        "findings": [],
+    }
 
     assert compared(folder, record(bare), record(result())).exit_code == 0
 
@@ -286,7 +298,7 @@ def test_every_word_is_in_the_help() -> None:
 
 @pytest.mark.parametrize(("change", "option", "said"), [
     ({"partial": True}, "--partial", "is partial"),
-    ({"schema": 99}, "--newer", "has schema 99"),
+    ({"schema": 99}, "--newer", "is of schema 99"),
 ])  # fmt: skip
 def test_a_record_that_may_mislead_is_taken_by_its_option_alone(
     folder: Path, change: dict[str, Any], option: str, said: str
@@ -325,7 +337,7 @@ def test_markdown_shows_names_as_text(folder: Path) -> None:
 
     told = (folder / "c.md").read_text()
     assert "<script>" not in told
-    assert "&lt;script&gt;" in told
+    assert "&lt;script" in told
     rows = [line for line in told.splitlines() if line.startswith("|")]
     assert len({line.replace(r"\|", "").count("|") for line in rows}) == 1
     assert "## It fails" in told
@@ -374,26 +386,33 @@ def test_a_suffix_that_is_not_known_is_refused_before_anything_is_written(folder
 # report
 
 
-@pytest.fixture
-def renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A renderer of Markdown that tells the number of results."""
-    module = types.ModuleType("pytest_trt.report.markdown")
-    module.render = lambda document: f"{len(document['results'])} results: æ\n"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pytest_trt.report.markdown", module)
-
-
 def reported(folder: Path, document: dict[str, Any], *words: str) -> Result:
     (folder / "run.json").write_text(json.dumps(document))
     return CliRunner().invoke(main, ["report", "run.json", *words])
 
 
-@pytest.mark.usefixtures("renderer")
+def judged(folder: Path) -> dict[str, Any]:
+    """The record of a run that judged a case, as reports take it."""
+    networks.save(networks.convolutional(), folder / "net.onnx")
+    case = Case(onnx="net.onnx", base=folder, where="trt.toml")
+    update(case, folder / "golden")
+    found = record_of(check(case, "fp16", golden_dir=folder / "golden"))
+    return document([{"nodeid": "trt.toml::net[fp16]", **found}], environment(folder), partial=False, exit_status=0)
+
+
 def test_a_report_is_rendered_by_its_suffix(folder: Path) -> None:
-    found = reported(folder, record(result()), "-o", "run.md", "-o", "again.json")
+    found = reported(folder, judged(folder), "-o", "run.md", "-o", "again.json")
 
     assert found.exit_code == 0, found.output
-    assert (folder / "run.md").read_text(encoding="utf-8") == "1 results: æ\n"
+    assert "net" in (folder / "run.md").read_text(encoding="utf-8")
     assert json.loads((folder / "again.json").read_text())["results"][0]["case"] == "net"
+
+
+def test_a_real_record_is_the_same_as_itself(folder: Path) -> None:
+    found = compared(folder, judged(folder), judged(folder), "--fail-on", "verdict,missing,finding,error:1.01x")
+
+    assert found.exit_code == 0, found.output
+    assert "1 in both records, 0 of them changed" in found.output
 
 
 def test_a_record_of_a_run_that_was_cut_short_is_rendered_too(folder: Path) -> None:
@@ -401,7 +420,7 @@ def test_a_record_of_a_run_that_was_cut_short_is_rendered_too(folder: Path) -> N
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("-o", "run.pdf"), "unknown suffix of run.pdf"),
+    (("-o", "run.pdf"), "unknown report suffix"),
     (("-o", "run.json"), "is what is read"),
     ((), "Missing option"),
 ])  # fmt: skip
@@ -415,4 +434,7 @@ def test_a_report_that_can_not_be_written_is_refused(folder: Path, words: tuple[
 def test_a_renderer_that_can_not_be_imported_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytest_trt.report.html", None)
 
-    assert "can't be imported" in reported(folder, record(result()), "-o", "run.html").output
+    found = reported(folder, record(result()), "-o", "run.html")
+
+    assert found.exit_code == 2
+    assert "'run.html'" in found.output

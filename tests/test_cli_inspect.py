@@ -23,6 +23,7 @@ from pytest_trt.model import Model
 from pytest_trt.precision import Precision
 from pytest_trt.ranges import Ranges
 from pytest_trt.recipe import Recipe, sampled
+from pytest_trt.report.environment import environment
 from pytest_trt.report.record import document, write
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def test_a_golden_is_shown_as_golden_show_does(folder: Path) -> None:
 def test_a_record_tells_its_verdicts_and_that_it_is_partial(folder: Path) -> None:
     result = {"case": "net", "precision": "int8", "backend": "onnxruntime", "verdict": "error"}
     plain = {"simulated": True, "outputs": {}, "worst_output": None, "kind": "DataError", "layers": {}, "findings": []}
-    write(folder / "run.json", document([{**result, **plain}], partial=True, exit_status=1))
+    told_of = {**result, **plain, "provenance": {}, "latency": None}
+    write(folder / "run.json", document([told_of], environment(folder), partial=True, exit_status=1))
 
     facts = told("run.json")
 

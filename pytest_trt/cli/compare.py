@@ -55,13 +55,13 @@ def command(
     """
     from pytest_trt.records.changes import differences
     from pytest_trt.records.fail_on import fired, read_condition
-    from pytest_trt.records.reading import read_record
+    from pytest_trt.records.reading import read_whole
 
     conditions = [read_condition(word) for word in comma_lists(fail_on)]
     for path in output:
         if path.suffix not in _SUFFIXES:
             raise click.UsageError(f"-o {path}: its suffix must be one of {', '.join(_SUFFIXES)}.")
-    first, second = (read_record(path, partial=partial, newer=newer) for path in (before, after))
+    first, second = (read_whole(path, partial=partial, newer=newer) for path in (before, after))
     found = differences(first, second, (str(before), str(after)))
     reasons = fired(found, conditions)
     for path in output:

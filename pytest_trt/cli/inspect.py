@@ -120,10 +120,10 @@ def _golden(file: Path) -> tuple[list[Part], dict[str, Any]]:
 
 
 def _record(file: Path) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.records.reading import read_record
+    from pytest_trt.report.reading import read_record
     from pytest_trt.report.terminal import table
 
-    document = read_record(file, partial=True)
+    document = read_record(file, newer=True)
     results = document["results"]
     verdicts = Counter(result["verdict"] for result in results)
     found = Counter(finding["code"] for result in results for finding in result.get("findings", []))

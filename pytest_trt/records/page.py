@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from pytest_trt.errors import DataError
+from pytest_trt.errors import ReportError
 from pytest_trt.records.told import HEAD, LATENCY, environment_of, rows_of, summary_of
+from pytest_trt.report.markdown import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pytest_trt.records.changes import RunDifference
 
 __all__ = ["as_html", "as_markdown"]
-
-_MARKDOWN = re.compile(r"([\\`*_\[\]#!|~$])")
 
 _HTML = """<!doctype html>
 <html lang="en">
@@ -68,16 +66,16 @@ th, td { border-bottom: 1px solid GrayText; padding: .3rem .6rem; text-align: le
 def as_markdown(found: RunDifference, reasons: Sequence[str], *, everything: bool) -> str:
     """The difference as Markdown, as GitHub and GitLab show it."""
     rows = rows_of(found, everything=everything)
-    lines = [f"# {_text(found.before)} against {_text(found.after)}", "", f"{_text(summary_of(found))}.", ""]
+    lines = [f"# {escaped(found.before)} against {escaped(found.after)}", "", f"{escaped(summary_of(found))}.", ""]
     if reasons:
-        lines += ["## It fails", "", *(f"- {_text(reason)}" for reason in reasons), ""]
+        lines += ["## It fails", "", *(f"- {escaped(reason)}" for reason in reasons), ""]
     lines += ["## Cases", ""]
     if rows:
-        lines += [_row(HEAD), _row(["---"] * len(HEAD)), *(_row([_text(cell) for cell in row]) for row in rows), ""]
+        lines += [_row(HEAD), _row(["---"] * len(HEAD)), *(_row([escaped(cell) for cell in row]) for row in rows), ""]
     lines += [LATENCY if rows else "Nothing changed.", ""]
     around = environment_of(found)
     if around:
-        lines += ["## Around them", "", *(f"- {_text(line)}" for line in around), ""]
+        lines += ["## Around them", "", *(f"- {escaped(line)}" for line in around), ""]
     return "\n".join(lines)
 
 
@@ -85,12 +83,12 @@ def as_html(found: RunDifference, reasons: Sequence[str], *, everything: bool) -
     """The difference as one HTML file that loads nothing else.
 
     Raises:
-        DataError: jinja2 is not installed.
+        ReportError: jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
-        raise DataError("an .html comparison needs jinja2: pip install jinja2; or write .md.") from error
+        raise ReportError('an .html comparison needs jinja2: pip install "pytest-trt[html]"; or write .md.') from error
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_HTML)
     text: str = page.render(
         found=found,
@@ -106,9 +104,3 @@ def as_html(found: RunDifference, reasons: Sequence[str], *, everything: bool) -
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _text(text: str) -> str:
-    """A text of anyone's, so that none of it is markup."""
-    plain = " ".join(text.split())
-    return _MARKDOWN.sub(r"\\\1", plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
