@@ -53,6 +53,12 @@ def digits(folder: Path) -> None:
         shutil.copy(DIGITS / name, folder)
 
 
+def tutorial(folder: Path) -> None:
+    """What somebody with a model of their own has: it is digits here, by another name."""
+    digits(folder)
+    (folder / "digits.onnx").rename(folder / "net.onnx")
+
+
 def project(folder: Path) -> None:
     """The example digits as a project of its own, its golden made."""
     digits(folder)
@@ -99,7 +105,7 @@ def _ranges(suffix: str, folder: Path) -> bytes:
     return _made[suffix]
 
 
-_MAKERS = (empty, net, net_with_golden, models, pair, digits, project, dim, deployment)
+_MAKERS = (empty, net, net_with_golden, models, pair, digits, tutorial, project, dim, deployment)
 FOLDERS: dict[str, Callable[[Path], dict[str, Any] | None]] = {
     made.__name__.replace("_", "-"): made for made in _MAKERS
 }

@@ -51,6 +51,7 @@ class Page:
     names: dict[str, Any] = field(default_factory=dict)
     printed: str = ""
     code: int = 0
+    left: list[str] = field(default_factory=list)
 
     def do(self, block: Block) -> None:
         """Run a block as its directives and its language say.
@@ -81,11 +82,12 @@ class Page:
         """Run a line of a shell and require its exit code."""
         for prefix, _, reason in (entry.partition(";") for entry in block.all("leave")):
             if line.startswith(prefix.strip()):
-                self.printed = f"not run: {reason.strip()}"
+                self.left.append(f"{block.where}: {line}: {reason.strip()}")
                 return
         for word in (word for words in block.all("without") for word in shlex.split(words)):
             line = line.replace(f" {word}", "")
-        self.printed, self.code = _command(line, self)
+        # what needs a package like torch, which can't be imported twice, has a process of its own
+        self.printed, self.code = (_by_a_shell if block.one("needs") else _command)(line, self)
         if self.code != expected:
             raise Untrue(f"{block.where}: {line}\nexit code {self.code}, not {expected}\n{self.printed}")
 
