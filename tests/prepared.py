@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import networks
 import numpy as np
+import onnx
 from click.testing import CliRunner
+from onnx import numpy_helper
 from test_examples import DIGITS, ROOT
 
 from pytest_trt import lower
@@ -51,6 +53,15 @@ def digits(folder: Path) -> None:
     """The files of the example digits but its trt.toml."""
     for name in ("digits.onnx", "test.npz", "labels.npy", "calibration.npz"):
         shutil.copy(DIGITS / name, folder)
+
+
+def retrained(folder: Path) -> None:
+    """The example digits, and retrained.onnx, which answers a little differently."""
+    digits(folder)
+    model = onnx.load(folder / "digits.onnx")
+    for stored in model.graph.initializer:
+        stored.CopyFrom(numpy_helper.from_array(1.01 * numpy_helper.to_array(stored), stored.name))
+    onnx.save(model, folder / "retrained.onnx")
 
 
 def tutorial(folder: Path) -> None:
@@ -105,7 +116,7 @@ def _ranges(suffix: str, folder: Path) -> bytes:
     return _made[suffix]
 
 
-_MAKERS = (empty, net, net_with_golden, models, pair, digits, tutorial, project, dim, deployment)
+_MAKERS = (empty, net, net_with_golden, models, pair, digits, retrained, tutorial, project, dim, deployment)
 FOLDERS: dict[str, Callable[[Path], dict[str, Any] | None]] = {
     made.__name__.replace("_", "-"): made for made in _MAKERS
 }
