@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pytest_trt import settings
+from pytest_trt import clocks, settings
 from pytest_trt.backends import choose
 from pytest_trt.backends.cuda import is_on_device
 from pytest_trt.check import build, could_not, refuse_other_than_engines, verdict_of
 from pytest_trt.errors import CaseError, DataError, PytestTrtError
 from pytest_trt.how import require_heeded
-from pytest_trt.judging import note, prepare
+from pytest_trt.judging import note, prepare, renote
 from pytest_trt.opening import open_golden
 from pytest_trt.reference import subject_of
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
+    from pytest_trt.latency.found import Latency
     from pytest_trt.layer import Layer
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
     from pytest_trt.trial import Built
     from pytest_trt.verdict import Verdict
 
-__all__ = ["GoldenCheck", "open_engine", "open_golden_check"]
+__all__ = ["GoldenCheck", "open_engine", "open_golden_check", "time_engine"]
 
 
 _built: pytest.StashKey[Built] = pytest.StashKey()
@@ -156,6 +157,34 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
         note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise
     return GoldenCheck(golden, item, case, precision, model, ran)
+
+
+def time_engine(item: pytest.Item, case: Case, precision: Precision, engine: Engine, inputs: Arrays) -> Latency | None:
+    """What ``trt_benchmark`` does: time the test's engine, note it, and fail where the gate or a budget says so.
+
+    Returns:
+        What was found; None where benchmarks are disabled and nothing asks for a latency: then it runs once.
+
+    Raises:
+        NotPassed: it is slower, can't be told, or is over a budget.
+        CaseError: the engine is not that of ``trt_engine``.
+    """
+    built = item.stash.get(_built, None)
+    if built is None or built.engine is not engine:
+        raise CaseError(
+            f"{item.nodeid}: trt_benchmark times the engine of trt_engine, and was given another: take trt_engine in"
+            " the same test and pass it."
+        )
+    if clocks.is_disabled(item):
+        engine.run(inputs)
+        return None
+    try:
+        found = clocks.time_by_hand(item, case, precision, built, inputs)
+    except PytestTrtError as error:
+        note(item, could_not(case, precision, engine.backend, error, settings.scrutiny(item.config)))
+        raise
+    renote(item, case, precision, found, engine)
+    return found
 
 
 def _require_ordinary(item: pytest.Item, case: Case, backend: str, what: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pytest_trt.build_options import read_build_options
 from pytest_trt.errors import CaseError, SpecError, unknown
+from pytest_trt.latency.budgets import Budgets, read_budgets
 from pytest_trt.precision import Precision
 from pytest_trt.profile import Span
 from pytest_trt.samples import InputSpec
@@ -55,6 +56,7 @@ class Case:
         profiles: optimization profiles, by input name the shapes min, opt and max; taken from the golden if not given.
         golden: golden file, or folder of ``test_data_set_N``, in place of the golden folder's.
         batch: the most samples at once where the first axis is dynamic.
+        latency: limits on its latency, by precision; "" for those of every precision.
         output_names: names for a torch module's outputs.
         opset: of a torch module's export.
         base: folder that relative paths start from.
@@ -86,6 +88,7 @@ class Case:
     profiles: tuple[Mapping[str, Span], ...] = ()
     golden: str | None = None
     batch: int | None = None
+    latency: Mapping[str, Budgets] = field(default_factory=dict)
     output_names: tuple[str, ...] = ()
     opset: int = 17
     base: Path = Path()
@@ -339,6 +342,7 @@ _READERS: Mapping[str, Any] = {
     "profiles": _profiles,
     "golden": _text,
     "batch": _count(1),
+    "latency": read_budgets,
     "output_names": _texts,
     "opset": _count(1),
 }

@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
     from pytest_trt.how import How
+    from pytest_trt.latency.keeper import Keeper
     from pytest_trt.layer import Layer
     from pytest_trt.model import Model
 
-__all__ = ["Ran", "build", "check", "could_not", "refuse_other_than_engines", "verdict_of"]
+__all__ = ["Ran", "build", "check", "could_not", "refuse_other_than_engines", "timed", "verdict_of"]
 
 
 class Ran(Protocol):
@@ -70,6 +71,7 @@ def check(
     require_engine: bool = False,
     how: How | None = None,
     scrutiny: Scrutiny | None = None,
+    keeper: Keeper | None = None,
 ) -> Verdict:
     """Judge one case at one precision.
 
@@ -81,6 +83,7 @@ def check(
         require_engine: whether a result without a TensorRT engine is a failure.
         how: how engines are built and kept; as the case says, if not given.
         scrutiny: which findings count, and how closely is looked; all findings, and closely on failure, if not given.
+        keeper: times the engine, if it is right, and judges its latency; nothing is timed if not given.
 
     Returns:
         The verdict; bad input makes it "error" with a message, and never raises.
@@ -103,9 +106,28 @@ def check(
         golden = open_golden(case, model, precision, Path(golden_dir))
         built = build(case, model, precision, golden, chosen, how)
         outputs = [built.engine.run(run.inputs) for run in golden.runs]
-        return verdict_of(case, precision, model, golden, built.engine, outputs, scrutiny, built)
+        verdict = verdict_of(case, precision, model, golden, built.engine, outputs, scrutiny, built)
+        return timed(verdict, case, precision, built, golden, keeper, scrutiny)
     except Exception as error:
         return could_not(case, precision, name, error, scrutiny)
+
+
+def timed(
+    verdict: Verdict,
+    case: Case,
+    precision: Precision,
+    built: Built,
+    golden: Golden,
+    keeper: Keeper | None,
+    scrutiny: Scrutiny | None = None,
+) -> Verdict:
+    """The verdict with the engine's latency; an engine that is wrong is not timed."""
+    if keeper is None or not verdict.passed:
+        return verdict
+    from pytest_trt.latency.keeper import find_latency, with_found
+
+    found = find_latency(keeper, case, precision, built, golden.runs[0].inputs)
+    return with_found(verdict, found, (scrutiny or Scrutiny()).choice)
 
 
 def build(

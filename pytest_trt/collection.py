@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _pytest._code import ExceptionInfo
 
 
-__all__ = ["CaseFile", "CaseItem", "case_of_model", "cases_beside", "finish", "shown", "spec_errors"]
+__all__ = ["CaseFile", "CaseItem", "TimedCaseItem", "case_of_model", "cases_beside", "finish", "shown", "spec_errors"]
 
 _TABLE = re.compile(r"\s*\[\[.*model\s*\]\]")
 
@@ -53,14 +53,17 @@ class CaseFile(pytest.File):
             else:
                 yield self._item(f"model-{number}", case=case, precision=None, line=line)
 
-    def _item(self, name: str, **settings: Any) -> CaseItem:
+    def _item(self, name: str, **about: Any) -> CaseItem | TimedCaseItem:
+        if settings.latency_mode(self.config):
+            timed: TimedCaseItem = TimedCaseItem.from_parent(self, name=name, **about)
+            return timed
         # the id is written out, because --lf knows an item by the same text that it was saved under
-        item: CaseItem = CaseItem.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", **settings)
+        item: CaseItem = CaseItem.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", **about)
         return item
 
 
-class CaseItem(pytest.Item):
-    """One case at one precision: ``trt.toml::digits[int8]``."""
+class _OfCase(pytest.Item):
+    """What items of a case have in common."""
 
     def __init__(self, *, case: Case | CaseError, precision: str | None, line: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -90,15 +93,31 @@ class CaseItem(pytest.Item):
         return self.path, self.line, f"{self.nodeid} "
 
 
+class CaseItem(_OfCase):
+    """One case at one precision: ``trt.toml::digits[int8]``."""
+
+
+class TimedCaseItem(_OfCase, pytest.Function):
+    """One case at one precision whose engine is timed; a function, so that it can have the ``benchmark`` fixture."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(callobj=self._judge_and_time, **kwargs)
+
+    def _judge_and_time(self) -> None:
+        """What pytest takes for the test's function; its name and arguments are all that is looked at."""
+
+
 def finish(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Once all is collected: remember every case, and end the run if a word was not known.
 
     Raises:
         UsageError: it was not; under xdist the controller raises it.
     """
+    from pytest_trt import clocks
     from pytest_trt.judging import gather
 
     gather(config, items)
+    clocks.prepare(config, items)
     found: list[str] = config.stash.get(spec_errors, [])
     errors = list(dict.fromkeys(found))
     if errors and hasattr(config, "workeroutput"):

@@ -11,19 +11,23 @@ from pytest_trt import settings
 from pytest_trt.errors import PytestTrtError
 
 if TYPE_CHECKING:
+    from pytest_trt.backends import Engine
     from pytest_trt.case import Case
+    from pytest_trt.latency.found import Latency
     from pytest_trt.precision import Precision
     from pytest_trt.verdict import Verdict
 
 __all__ = [
     "RECORD",
     "WRITTEN",
+    "about",
     "collected",
     "gather",
     "judge_case",
     "note",
     "note_error",
     "prepare",
+    "renote",
 ]
 
 RECORD = "trt_record"
@@ -32,6 +36,7 @@ RECORD = "trt_record"
 WRITTEN = "trt_golden_written"
 """Name of the item's property that tells what a golden's update changed."""
 
+_verdict = pytest.StashKey["Verdict"]()
 _updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
 
 
@@ -41,12 +46,14 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
     Raises:
         NotPassed: it did not pass; the text says why.
     """
+    from pytest_trt import clocks
     from pytest_trt.check import check, could_not
 
     backend = settings.backend_for(item.config, case)
     scrutiny = settings.scrutiny(item.config)
     try:
         case = prepare(item, case)
+        keeper = clocks.keeper_of(item)
     except Exception as error:
         return note(item, could_not(case, precision, backend, error, scrutiny))
     verdict = check(
@@ -57,7 +64,9 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
         require_engine=settings.require_engine(item.config),
         how=settings.how_for(item.config, case),
         scrutiny=scrutiny,
+        keeper=keeper,
     )
+    clocks.replayed(item, verdict)
     return note(item, verdict)
 
 
@@ -81,15 +90,44 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     Raises:
         NotPassed: it did not pass; the text says why.
     """
+    from pytest_trt.clocks import with_latency
     from pytest_trt.errors import NotPassed
     from pytest_trt.report.record import record_of
     from pytest_trt.report.terminal import message
 
+    verdict = with_latency(item, verdict)
+    item.stash[_verdict] = verdict
     record = record_of(verdict)
     _put(item, record)
     if not verdict.passed:
         raise NotPassed(message(record))
     return verdict
+
+
+def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, engine: Engine) -> None:
+    """Put a latency on the item: into the verdict that it has, or as one of its own; fail where it fails.
+
+    Raises:
+        NotPassed: it is slower, that can't be told, or it is over a budget.
+    """
+    from pytest_trt.latency.keeper import with_found
+    from pytest_trt.verdict import Verdict
+
+    kept = item.stash.get(_verdict, None)
+    alone = Verdict(
+        case=case.name,
+        precision=precision.label,
+        backend=engine.backend,
+        simulated=engine.simulated,
+        verdict="timed",
+        where=case.where,
+        warnings=engine.warnings,
+        provenance={"engine": dict(engine.facts)},
+    )
+    if kept is not None:
+        names = {name for name, _ in item.user_properties if name.startswith("trt_")} - {WRITTEN}
+        item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in names]
+    note(item, with_found(kept or alone, found, settings.scrutiny(item.config).choice))
 
 
 def note_error(item: pytest.Item, case: str, precision: str | None, error: Exception) -> None:
@@ -126,7 +164,7 @@ def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
     """Why a test that asked for the gate has no pass of it; empty if it has, or works by hand."""
     verdicts = [value for name, value in item.user_properties if name == "trt_verdict"]
     if verdicts:
-        bad = next((str(value) for value in verdicts if value not in ("passed", "built")), "")
+        bad = next((str(value) for value in verdicts if value not in ("passed", "built", "timed")), "")
         return f"{item.nodeid} swallowed a verdict: {bad}, which is never a pass." if bad else ""
     if "trt_check" in fixtures:
         return f"{item.nodeid} takes trt_check and never calls it: nothing was judged. Write trt_check()."
@@ -143,11 +181,16 @@ def golden_path(case: Case, config: pytest.Config) -> str:
     return str(own.resolve())
 
 
-def _about(item: pytest.Item) -> Case | Exception | None:
-    """The case that an item is about, if it is, or why it could not be read."""
+def about(item: pytest.Item) -> tuple[Case | Exception | None, str | None]:
+    """The case that an item is about, if it is, or why it could not be read; and at which precision."""
     params = getattr(getattr(item, "callspec", None), "params", {})
     found: Case | Exception | None = getattr(item, "case", None) or params.get("trt_case")
-    return found
+    precision: str | None = getattr(item, "precision", None) or params.get("trt_precision")
+    return found, precision
+
+
+def _about(item: pytest.Item) -> Case | Exception | None:
+    return about(item)[0]
 
 
 def _require_own_golden(item: pytest.Item, case: Case) -> None:

@@ -20,10 +20,13 @@ __all__ = [
     "known_build_option",
     "known_codes",
     "known_count",
+    "known_gate_word",
+    "known_latency",
     "known_lowering",
     "known_method",
     "known_precisions",
     "known_suffix",
+    "known_timing_word",
     "known_typing",
 ]
 
@@ -181,6 +184,42 @@ def known_count(text: str) -> object:
     return int(text)
 
 
+def known_latency(text: str) -> object:
+    """What is done about latency.
+
+    Raises:
+        SpecError: the word is not known.
+    """
+    from pytest_trt.errors import unknown
+
+    known = ("record", "gate")
+    if text not in known:
+        raise unknown("latency mode", text, known)
+    return text
+
+
+def known_timing_word(text: str) -> object:
+    """How engines are timed, KEY=VALUE.
+
+    Raises:
+        SpecError: the key is not known, or the value is none of it.
+    """
+    from pytest_trt.latency.words import read_timing_word
+
+    return read_timing_word(text)
+
+
+def known_gate_word(text: str) -> object:
+    """What counts as slower and what then fails, KEY=VALUE.
+
+    Raises:
+        SpecError: the key is not known, or the value is none of it.
+    """
+    from pytest_trt.latency.words import read_gate_word
+
+    return read_gate_word(text)
+
+
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
     """An argparse type that keeps the text, which crosses to xdist's workers, once ``check`` has taken it."""
 
@@ -317,6 +356,33 @@ OPTIONS = (
         "Compare all tensors with those of fp32 for passed cases too, and name the worst; failed ones always are.",
         "bool",
         {"action": "store_true"},
+    ),
+    Option(
+        "latency",
+        "Time each engine that is right: record keeps the samples with pytest-benchmark, gate also compares them with"
+        " the promoted baseline and fails what became slower. Not under xdist.",
+        "string",
+        {"metavar": "MODE", "type": _checked(known_latency)},
+    ),
+    Option(
+        "timing",
+        "How engines are timed: as=trtexec-10, as=trtexec-11, graph=false, spin=false, transfers=true, warmup_s=200ms,"
+        " least_s=1, most_s=5, least=662, pairs=10, block_s=50ms. Repeatable.",
+        "linelist",
+        {"action": "append", "metavar": "KEY=VALUE", "type": _checked(known_timing_word)},
+    ),
+    Option(
+        "gate",
+        "What counts as slower: margin=0.01, threshold=0.025, and what a state does: ambiguous=warn, no-baseline=pass."
+        " Repeatable.",
+        "linelist",
+        {"action": "append", "metavar": "KEY=VALUE", "type": _checked(known_gate_word)},
+    ),
+    Option(
+        "baseline-dir",
+        "Folder of the latency baselines that pytest-trt baseline promote writes (default: baseline).",
+        "string",
+        {"metavar": "DIR", "type": _checked(not_empty)},
     ),
     Option(
         "require-engine",

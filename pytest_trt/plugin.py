@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Engine
     from pytest_trt.by_hand import GoldenCheck
     from pytest_trt.case import Case
+    from pytest_trt.latency.found import Latency
     from pytest_trt.precision import Precision
     from pytest_trt.run import Results
     from pytest_trt.verdict import Verdict
@@ -59,9 +60,22 @@ class _Listener:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not hasattr(self.config, "workerinput") and self._anything():
+            from pytest_trt.clocks import complaints
+
             results = _results_of(self.config)
             results.finished, results.crashed = self.finished, self.crashed
+            results.complaints += complaints(session)
             results.finish(session)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        """Fail what only the whole run shows to be slower, while tests can still fail."""
+        done = yield
+        if _used in self.config.stash and not hasattr(self.config, "workerinput"):
+            from pytest_trt.clocks import finish
+
+            finish(session)
+        return done
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the table."""
@@ -92,8 +106,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_given] = options.given(config)
     if config.stash[_given]:
         from pytest_trt.arguments import prepare_options
+        from pytest_trt.clocks import begin
 
         prepare_options(config)
+        begin(config)
     elif config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         from pytest_trt.arguments import add_root_cases
 
@@ -210,6 +226,30 @@ def trt_engine(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pr
 
     engine: Engine = _or_fail(lambda: open_engine(request.node, trt_case, trt_precision))
     return engine
+
+
+@pytest.fixture
+def trt_benchmark(
+    request: pytest.FixtureRequest,
+    trt_case: Case,
+    trt_precision: Precision,
+    benchmark: object,  # noqa: ARG001 - so that pytest-benchmark's own options select this test
+) -> Callable[..., Latency | None]:
+    """Time an engine on inputs and hand the samples to pytest-benchmark; with ``--trt-latency=gate`` also judge them.
+
+    Seconds of the GPU by CUDA events, of the host where nothing runs on one. Returns what was found; None where
+    ``--benchmark-disable`` has it run once, untimed.
+
+    Example::
+
+        def test_speed(trt_engine, trt_golden, trt_benchmark):
+            trt_golden.check(trt_engine.run(trt_golden.inputs))
+            latency = trt_benchmark(trt_engine, trt_golden.inputs)
+            assert latency is None or latency.samples.metric.batch == 1
+    """
+    from pytest_trt.by_hand import time_engine
+
+    return lambda engine, inputs: _or_fail(lambda: time_engine(request.node, trt_case, trt_precision, engine, inputs))
 
 
 @pytest.fixture

@@ -49,8 +49,12 @@ class Results:
 
     def take(self, report: pytest.TestReport) -> None:
         """Take the records and the golden's changes that an item left."""
+        from pytest_trt.clocks import LATE
         from pytest_trt.judging import RECORD, WRITTEN
 
+        late = any(name == LATE for name, _ in report.user_properties)
+        if late:  # what was told of this test before is told anew
+            self.records = [record for record in self.records if record["nodeid"] != report.nodeid]
         for name, value in report.user_properties:
             if name == RECORD:
                 self.records.append({"nodeid": report.nodeid, **json.loads(str(value))})

@@ -17,10 +17,13 @@ from pytest_trt.options import (
     known_build_option,
     known_codes,
     known_count,
+    known_gate_word,
+    known_latency,
     known_lowering,
     known_method,
     known_precisions,
     known_suffix,
+    known_timing_word,
     known_typing,
 )
 from pytest_trt.precision import Precision
@@ -35,12 +38,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "backend_for",
+    "baseline_dir",
     "build_only",
     "calibration_for",
     "first_given",
     "golden_dir",
     "how_for",
     "ini_precisions",
+    "latency_mode",
+    "latency_words",
     "localise_always",
     "lowering_for",
     "models",
@@ -52,6 +58,7 @@ __all__ = [
     "require_engine",
     "scrutiny",
     "standing",
+    "store_folder",
     "update_golden",
     "validate",
 ]
@@ -85,6 +92,7 @@ def validate(config: pytest.Config) -> None:
         ("select", known_codes),
         ("ignore", known_codes),
         ("rebuilds", known_count),
+        ("latency", known_latency),
     ):
         text = _ini(config, label)
         if text:
@@ -92,11 +100,12 @@ def validate(config: pytest.Config) -> None:
                 check(text)
             except SpecError as error:
                 raise SpecError(f"ini option trt_{label}: {error}") from error
-    for text in _ini(config, "build") or ():
-        try:
-            known_build_option(text)
-        except SpecError as error:
-            raise SpecError(f"ini option trt_build: {error}") from error
+    for label, check in (("build", known_build_option), ("timing", known_timing_word), ("gate", known_gate_word)):
+        for text in _ini(config, label) or ():
+            try:
+                check(text)
+            except SpecError as error:
+                raise SpecError(f"ini option trt_{label}: {error}") from error
 
 
 def precisions_asked(config: pytest.Config) -> tuple[str, ...]:
@@ -204,6 +213,31 @@ def _store(config: pytest.Config) -> Path | None:
     from platformdirs import user_cache_path
 
     return user_cache_path("pytest-trt", appauthor=False)
+
+
+def latency_mode(config: pytest.Config) -> str | None:
+    """What is done about latency: "record", "gate", or None for nothing."""
+    told: str | None = first_given(config.getoption("trt_latency"), None, _ini(config, "latency"), None)
+    return told
+
+
+def latency_words(config: pytest.Config, name: str) -> list[str]:
+    """The words of ``--trt-timing`` or ``--trt-gate``: those of the ini file, then those of the command line."""
+    return [*(_ini(config, name) or ()), *(config.getoption(f"trt_{name}") or ())]
+
+
+def baseline_dir(config: pytest.Config) -> Path:
+    """The folder of latency baselines: the command line's from where pytest was called, others from the ini file's."""
+    given = config.getoption("trt_baseline_dir")
+    if given:
+        return Path(config.invocation_params.dir, given)
+    folder: str = first_given(None, None, _ini(config, "baseline_dir"), "baseline")
+    return _ini_folder(config) / folder
+
+
+def store_folder(config: pytest.Config) -> Path | None:
+    """Where plans and timing caches are kept; None keeps nothing."""
+    return _store(config)
 
 
 def golden_dir(config: pytest.Config) -> Path:

@@ -25,7 +25,7 @@ from pytest_trt.samples import InputSpec, generate
 if TYPE_CHECKING:
     from pytest_trt.case import Case
 
-__all__ = ["Network", "TorchModel", "export"]
+__all__ = ["Network", "TorchModel", "export", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Network:
         for feeds in split(inputs, self.inputs, batch):
             # copies: a module may work in place
             found = self.module(*(before(torch.tensor(np.array(feeds[spec.name]))) for spec in self.inputs))
-            arrays = [after(value.detach()).cpu().numpy().copy() for value in _values(found)]
+            arrays = [after(value.detach()).cpu().numpy().copy() for value in values_of(found)]
             parts.append(dict(zip(names, arrays, strict=True)))
         return join(parts)
 
@@ -188,10 +188,10 @@ def _output_names(torch: Any, module: Any, tensors: tuple[Any, ...], case: Case)
             found = module(*tensors)
         except Exception as error:
             raise ModelError(f"{case.where}: the torch module fails on its example input: {blame(error)}") from error
-    strange = [type(value).__name__ for value in _values(found) if not isinstance(value, torch.Tensor)]
+    strange = [type(value).__name__ for value in values_of(found) if not isinstance(value, torch.Tensor)]
     if strange:
         raise ModelError(f"{case.where}: the torch module returns {strange[0]} where a tensor is needed: flatten it.")
-    count = len(_values(found))
+    count = len(values_of(found))
     if case.output_names and len(case.output_names) != count:
         raise CaseError(f"{case.where}: output_names has {len(case.output_names)} names for {count} outputs.")
     if case.output_names:
@@ -201,7 +201,8 @@ def _output_names(torch: Any, module: Any, tensors: tuple[Any, ...], case: Case)
     return ["output"] if count == 1 else [f"output_{number}" for number in range(count)]
 
 
-def _values(found: Any) -> list[Any]:
+def values_of(found: Any) -> list[Any]:
+    """What a module returned, by position."""
     if isinstance(found, Mapping):
         return list(found.values())
     return list(found) if isinstance(found, (tuple, list)) else [found]

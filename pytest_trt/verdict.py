@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_trt.comparison import Comparison
     from pytest_trt.findings.finding import Finding
     from pytest_trt.hops import Hop
+    from pytest_trt.latency.found import Latency
     from pytest_trt.tolerance import Tolerance
 
 __all__ = ["Accuracy", "Judgement", "Verdict"]
@@ -72,7 +73,7 @@ class Verdict:
         backend: what ran it.
         simulated: whether no engine was built, and the rounding was simulated on the CPU.
         verdict: "passed", "failed" (judged, outside) or "error" (could not be judged, never a pass); "built" where
-            only building was asked.
+            only building was asked, "timed" where a test measured an engine and judged nothing.
         judgements: one an output, the worst of several data sets.
         held: the precision that the file holds, where it was judged as it is.
         message: why it could not be judged.
@@ -86,13 +87,14 @@ class Verdict:
         findings: why it drifts, causes before signs; one of severity error fails a case that is inside its bounds too.
         ignored: how many findings were left out by --trt-select and --trt-ignore, by code.
         located: the tensors that the error comes from, where that was looked for, the worst first.
+        latency: what was found of it, where the engine was timed.
     """
 
     case: str
     precision: str
     backend: str
     simulated: bool
-    verdict: Literal["passed", "failed", "error", "built"]
+    verdict: Literal["passed", "failed", "error", "built", "timed"]
     judgements: tuple[Judgement, ...] = ()
     held: str | None = None
     message: str = ""
@@ -106,11 +108,12 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     located: tuple[Any, ...] = ()
+    latency: Latency | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether it was judged, inside every bound and without an error found, or built where that alone was asked."""
-        return self.verdict in ("passed", "built")
+        """Whether it was judged, inside every bound and without an error found; or built, or timed, as was asked."""
+        return self.verdict in ("passed", "built", "timed")
 
     @property
     def worst(self) -> Judgement | None:

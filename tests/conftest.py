@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 import networks
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats  # noqa: F401 - as are those below
 
 # pytester forgets what its runs import: what is imported here stays the same module for all of them
 import pytest_trt.by_hand
 import pytest_trt.create
 import pytest_trt.data_sets
+import pytest_trt.latency.keeper
 import pytest_trt.parametrize
 import pytest_trt.report.record
 import pytest_trt.report.terminal

@@ -48,6 +48,7 @@ class Faults:
     achieved: Mapping[str, int] = field(default_factory=dict)
     data_dependent: frozenset[str] = frozenset()
     execute_fails: bool = False
+    no_capture: bool = False
 
 
 @dataclass

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fake_cuda_timing import Event, Stream, Timing, cudaStreamCaptureMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +24,13 @@ class cudaError_t(IntEnum):
     cudaErrorNoDevice = 100
     cudaErrorInvalidDevice = 101
     cudaErrorInvalidResourceHandle = 400
+    cudaErrorNotReady = 600
     cudaErrorIllegalAddress = 700
     cudaErrorLaunchFailure = 719
     cudaErrorSystemDriverMismatch = 803
     cudaErrorCompatNotSupportedOnDevice = 804
+    cudaErrorStreamCaptureUnsupported = 900
+    cudaErrorStreamCaptureInvalidated = 901
     cudaErrorUnknown = 999
 
 
@@ -65,14 +69,11 @@ class cudaStream_t:
 
 
 @dataclass
-class Stream:
-    blocking: bool
-    queue: list[Callable[[], None]] = field(default_factory=list)
-
-
-@dataclass
 class Device:
-    """What the fake machine is, does and has seen; a test reads its counters as ``cuda._device``."""
+    """What the fake machine is, does and has seen; a test reads its counters as ``cuda._device``.
+
+    ``time`` is the GPU's, in seconds: an inference takes ``inference_s``, a byte that is copied ``byte_s``.
+    """
 
     device_count: int = 1
     driver_error: int = 0
@@ -90,6 +91,16 @@ class Device:
     bytes_to_device: int = 0
     bytes_to_host: int = 0
     bytes_on_device: int = 0
+    time: float = 0.0
+    inference_s: float = 0.0
+    byte_s: float = 0.0
+    no_instance: bool = False
+    events: dict[int, Event] = field(default_factory=dict)
+    graphs: dict[int, Any] = field(default_factory=dict)
+    instances: dict[int, Any] = field(default_factory=dict)
+    pinned: dict[int, Any] = field(default_factory=dict)
+    handles: int = 0x9000
+    launches: int = 0
 
     @property
     def allocated(self) -> int:
@@ -138,9 +149,21 @@ class Device:
         assert number in self.streams, f"{number:#x} is no stream"
         return self.streams[number]
 
+    def step(self, stream: Stream) -> None:
+        act, seconds = stream.queue.pop(0)
+        self.time += seconds
+        act()
+
     def wait(self, stream: Stream) -> None:
         while stream.queue:
-            stream.queue.pop(0)()
+            self.step(stream)
+
+    def is_capturing(self) -> bool:
+        """Whether a stream is, which a call that waits or frees makes invalid."""
+        return bool([stream for stream in self.streams.values() if stream.forbidden()])
+
+    def is_pinned(self, address: int) -> bool:
+        return any(start <= address < start + len(block) for start, block in self.pinned.items())
 
     def wait_for_all(self, blocking_only: bool = False) -> None:
         for stream in self.streams.values():
@@ -157,7 +180,7 @@ def _address(pointer: Any) -> int:
 
 
 def _copy(device: Device, dst: Any, src: Any, count: int, kind: Any) -> Callable[[], None]:
-    """Checks a copy now and gives the act of it; what comes from the host is read now, as from pageable memory."""
+    """Checks a copy now and gives the act of it; what comes from pageable memory is read now."""
     target, source = _address(dst), _address(src)
     to_device, from_device = device.knows(target), device.knows(source)
     found = cudaMemcpyKind(int(from_device) * 2 + int(to_device))
@@ -166,11 +189,14 @@ def _copy(device: Device, dst: Any, src: Any, count: int, kind: Any) -> Callable
         device.demand(target, count)
     if from_device:
         device.demand(source, count)
-    held = None if from_device else ctypes.string_at(source, count)
+    late = from_device or device.is_pinned(source)
+    held = None if late else ctypes.string_at(source, count)
 
     def act() -> None:
         _count(device, found, count)
-        data = device.read(source, count) if held is None else held
+        data = held
+        if held is None:
+            data = device.read(source, count) if from_device else ctypes.string_at(source, count)
         if to_device:
             device.demand(target, count)
         ctypes.memmove(target, data, count)
@@ -186,8 +212,10 @@ def _count(device: Device, kind: cudaMemcpyKind, count: int) -> None:
     device.bytes_on_device += count * (kind is cudaMemcpyKind.cudaMemcpyDeviceToDevice)
 
 
-class _Runtime:
+class _Runtime(Timing):
     """The functions, each as in CUDA 13's bindings: a tuple whose first element is the error."""
+
+    _errors = cudaError_t
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -228,6 +256,8 @@ class _Runtime:
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         if error := self._device.refusal():
             return (error, None)
+        if self._device.is_capturing():
+            return (cudaError_t.cudaErrorStreamCaptureUnsupported, None)
         limit = self._device.out_of_memory_above
         if limit is not None and self._device.allocated + size > limit:
             return (cudaError_t.cudaErrorMemoryAllocation, None)
@@ -244,6 +274,8 @@ class _Runtime:
         address = int(devPtr)
         if address == 0:
             return (_SUCCESS,)
+        if self._device.is_capturing():
+            return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
         assert address not in self._device.freed, f"double free of {address:#x}"
         assert address in self._device.live, f"{address:#x} was not allocated by cudaMalloc"
         self._device.wait_for_all()
@@ -252,12 +284,15 @@ class _Runtime:
         return (_SUCCESS,)
 
     def cudaMemcpy(self, dst: Any, src: Any, count: int, kind: cudaMemcpyKind) -> tuple[Any, ...]:
+        if self._device.is_capturing():
+            return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
         self._device.wait_for_all(blocking_only=True)
         _copy(self._device, dst, src, count, kind)()
         return (_SUCCESS,)
 
     def cudaMemcpyAsync(self, dst: Any, src: Any, count: int, kind: cudaMemcpyKind, stream: Any) -> tuple[Any, ...]:
-        self._device.stream(stream).queue.append(_copy(self._device, dst, src, count, kind))
+        act = _copy(self._device, dst, src, count, kind)
+        self._device.stream(stream).put(act, count * self._device.byte_s)
         return (_SUCCESS,)
 
     def cudaStreamCreate(self) -> tuple[Any, ...]:
@@ -271,6 +306,8 @@ class _Runtime:
         return (_SUCCESS, cudaStream_t(handle))
 
     def cudaStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
+        if self._device.is_capturing():
+            return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
         self._device.wait(self._device.stream(stream))
         return (_SUCCESS,)
 
@@ -282,6 +319,8 @@ class _Runtime:
         return (_SUCCESS,)
 
     def cudaDeviceSynchronize(self) -> tuple[Any, ...]:
+        if self._device.is_capturing():
+            return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
         self._device.wait_for_all()
         return (self._device.refusal(),)
 
@@ -314,7 +353,8 @@ def runtime(**faults: Any) -> ModuleType:
     for name in dir(functions):
         if name.startswith("cuda"):
             setattr(module, name, getattr(functions, name))
-    for kind in (cudaError_t, cudaMemcpyKind, cudaDeviceAttr, cudaStream_t):
+    for kind in (cudaError_t, cudaMemcpyKind, cudaDeviceAttr, cudaStream_t, cudaStreamCaptureMode):
         setattr(module, kind.__name__, kind)
-    vars(module).update(cudaStreamDefault=0, cudaStreamNonBlocking=1, _device=device)
+    flags = {"cudaStreamDefault": 0, "cudaStreamNonBlocking": 1, "cudaEventDefault": 0, "cudaEventBlockingSync": 1}
+    vars(module).update(flags, _device=device)
     return module

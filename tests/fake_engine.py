@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ class ICudaEngine(Object):
         self._logger, self._plan, self._header, self._model = logger, plan, header, model
         self._tensors = header["inputs"] | header["outputs"]
         self._names = list(self._tensors)
+        self._contexts: Any = weakref.WeakSet()
 
     @property
     def name(self) -> str:
@@ -191,7 +193,9 @@ class EngineInspector(Object):
 
 class IExecutionContext(Object):
     def __init__(self, engine: Any) -> None:
-        self._engine, self._logger, self._profile = engine, engine._logger, 0
+        self._engine, self._logger = engine, engine._logger
+        self._profile = -1 if self._is_taken(0) else 0
+        engine._contexts.add(self)
         self._shapes: dict[str, list[int]] = {}
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
@@ -206,6 +210,12 @@ class IExecutionContext(Object):
     def active_optimization_profile(self) -> int:
         return self._profile
 
+    def _is_taken(self, profile: int) -> bool:
+        """Whether another context has the profile, which 8.6 lets only one have."""
+        dynamic = any(-1 in (shape or []) for _, shape in self._engine._tensors.values())
+        others = [context for context in self._engine._contexts if context is not self]
+        return self._world.release == "8.6" and dynamic and any(other._profile == profile for other in others)
+
     @property
     def all_binding_shapes_specified(self) -> bool:
         return not self._unset()
@@ -214,6 +224,9 @@ class IExecutionContext(Object):
         self._world.cuda._device.stream(stream_handle)
         if not 0 <= profile_index < max(1, len(self._engine._header["profiles"])):
             return self._fail("setOptimizationProfileAsync", f"Profile index {profile_index} is out of range")
+        if self._is_taken(profile_index):
+            text = f"Profile {profile_index} has been chosen for another IExecutionContext"
+            return self._fail("setOptimizationProfileAsync", text)
         self._profile, self._shapes = profile_index, {}
         return True
 
@@ -221,6 +234,8 @@ class IExecutionContext(Object):
         sizes, engine = list(Dims(shape)), self._engine
         if name not in engine._header["inputs"]:
             return self._fail("setInputShape", f"Given invalid tensor name: {name}")
+        if self._profile < 0:
+            return self._fail("setInputShape", "No optimization profile has been chosen")
         low, _, high = engine.get_tensor_profile_shape(name, self._profile)
         fits = len(sizes) == len(low) and all(a <= b <= c for a, b, c in zip(low, sizes, high, strict=True))
         if not fits:
@@ -292,8 +307,13 @@ class IExecutionContext(Object):
         if not self._allocators:
             if unknown := [name for name in engine._header["outputs"] if -1 in list(self.get_tensor_shape(name))]:
                 return self._fail(where, f"Output {unknown[0]} is data dependent and has no output allocator")
-            stream.queue.append(lambda: self._write(self._outputs(shapes, addresses), addresses))
+            if stream.captured is not None and self._world.faults.no_capture:
+                stream.forbidden()
+                return self._fail(where, "operation not permitted when stream is capturing")
+            stream.put(lambda: self._write(self._outputs(shapes, addresses), addresses), device.inference_s)
             return True
+        assert stream.captured is None, "an output allocator needs the sizes at once, which a capture has not"
+        device.time += device.inference_s
         device.wait(stream)
         return self._allocate(self._outputs(shapes, addresses), addresses, stream_handle)
 

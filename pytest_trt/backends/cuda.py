@@ -22,11 +22,15 @@ __all__ = [
     "Gpu",
     "Stream",
     "allocate",
+    "called",
     "copy",
+    "cudart",
     "device_view",
     "download",
     "is_on_device",
+    "multiprocessors",
     "open_gpu",
+    "pci_bus_id",
     "synchronize",
     "upload",
     "using",
@@ -96,10 +100,10 @@ class _Memory:
     """Bytes on the GPU, freed when nobody holds them any more."""
 
     def __init__(self, nbytes: int) -> None:
-        cudart = _cudart()
+        runtime = cudart()
         # TensorRT takes no null address, not even for an empty tensor
-        (self.address,) = _called(cudart.cudaMalloc(max(nbytes, 1)), f"{nbytes} bytes of GPU memory can't be had")
-        weakref.finalize(self, cudart.cudaFree, self.address)
+        (self.address,) = called(runtime.cudaMalloc(max(nbytes, 1)), f"{nbytes} bytes of GPU memory can't be had")
+        weakref.finalize(self, runtime.cudaFree, self.address)
 
 
 def open_gpu(index: int) -> Gpu:
@@ -108,20 +112,43 @@ def open_gpu(index: int) -> Gpu:
     Raises:
         BackendError: cuda-python is not installed, the driver is missing or too old, or there is no such GPU.
     """
-    cudart = _cudart()
-    error, count = cudart.cudaGetDeviceCount()
+    runtime = cudart()
+    error, count = runtime.cudaGetDeviceCount()
     if int(error) or not count:
         raise BackendError(f"no GPU can be used: {_words(error) if int(error) else 'none is visible'}. {_LOOK}")
     if index >= count:
         raise BackendError(
             f"GPU {index} was asked (build option device), and {count} can be seen: 0 to {count - 1}. {_LOOK}"
         )
-    (found,) = _called(cudart.cudaGetDeviceProperties(index), f"GPU {index} tells nothing about itself")
-    (driver,) = _called(cudart.cudaDriverGetVersion(), "the driver does not tell its version")
-    (runtime,) = _called(cudart.cudaRuntimeGetVersion(), "the CUDA runtime does not tell its version")
+    (found,) = called(runtime.cudaGetDeviceProperties(index), f"GPU {index} tells nothing about itself")
+    (driver,) = called(runtime.cudaDriverGetVersion(), "the driver does not tell its version")
+    (release,) = called(runtime.cudaRuntimeGetVersion(), "the CUDA runtime does not tell its version")
     name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
     capability = (int(found.major), int(found.minor))
-    return Gpu(index, name.strip("\0"), capability, int(found.totalGlobalMem), _version(driver), _version(runtime))
+    return Gpu(index, name.strip("\0"), capability, int(found.totalGlobalMem), _version(driver), _version(release))
+
+
+def multiprocessors(index: int) -> int:
+    """How many streaming multiprocessors a GPU has.
+
+    Raises:
+        BackendError: it does not tell.
+    """
+    runtime = cudart()
+    asked = runtime.cudaDeviceAttr.cudaDevAttrMultiProcessorCount
+    (number,) = called(runtime.cudaDeviceGetAttribute(asked, index), f"GPU {index} tells nothing about itself")
+    return int(number)
+
+
+def pci_bus_id(index: int) -> str:
+    """Where a GPU is, as "0000:65:00.0", which NVML understands too.
+
+    Raises:
+        BackendError: it does not tell.
+    """
+    (told,) = called(cudart().cudaDeviceGetPCIBusId(32, index), f"GPU {index} does not tell its PCI bus id")
+    text = told.decode() if isinstance(told, bytes) else str(told)
+    return text.partition("\0")[0].lower()
 
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype) -> DeviceArray:
@@ -142,8 +169,8 @@ def upload(array: NDArray[Any]) -> DeviceArray:
     """
     whole = np.ascontiguousarray(array)
     copy = allocate(array.shape, array.dtype)
-    kind = _cudart().cudaMemcpyKind.cudaMemcpyHostToDevice
-    _called(_cudart().cudaMemcpy(copy.address, whole.ctypes.data, whole.nbytes, kind), "an input can't be copied to it")
+    kind = cudart().cudaMemcpyKind.cudaMemcpyHostToDevice
+    called(cudart().cudaMemcpy(copy.address, whole.ctypes.data, whole.nbytes, kind), "an input can't be copied to it")
     return copy
 
 
@@ -154,8 +181,8 @@ def download(array: DeviceArray) -> NDArray[Any]:
         BackendError: the GPU reports an error, of work before it as well.
     """
     copy = np.empty(array.shape, array.dtype)
-    kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
-    _called(_cudart().cudaMemcpy(copy.ctypes.data, array.address, array.nbytes, kind), "an output can't be copied back")
+    kind = cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
+    called(cudart().cudaMemcpy(copy.ctypes.data, array.address, array.nbytes, kind), "an output can't be copied back")
     return copy
 
 
@@ -166,8 +193,8 @@ def copy(array: DeviceArray) -> DeviceArray:
         BackendError: there is no memory left for it.
     """
     other = allocate(array.shape, array.dtype)
-    kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToDevice
-    _called(_cudart().cudaMemcpy(other.address, array.address, array.nbytes, kind), "an output can't be copied")
+    kind = cudart().cudaMemcpyKind.cudaMemcpyDeviceToDevice
+    called(cudart().cudaMemcpy(other.address, array.address, array.nbytes, kind), "an output can't be copied")
     return other
 
 
@@ -211,10 +238,10 @@ class Stream:
     """
 
     def __init__(self) -> None:
-        cudart = _cudart()
-        (stream,) = _called(cudart.cudaStreamCreate(), "no CUDA stream can be made")
+        runtime = cudart()
+        (stream,) = called(runtime.cudaStreamCreate(), "no CUDA stream can be made")
         self.handle = int(stream)
-        weakref.finalize(self, cudart.cudaStreamDestroy, stream)
+        weakref.finalize(self, runtime.cudaStreamDestroy, stream)
 
 
 @contextmanager
@@ -224,14 +251,14 @@ def using(index: int) -> Iterator[None]:
     Raises:
         BackendError: it can't be used.
     """
-    cudart = _cudart()
-    (before,) = _called(cudart.cudaGetDevice(), "the current GPU can't be found out")
-    _called(cudart.cudaSetDevice(index), f"GPU {index} can't be used")
+    runtime = cudart()
+    (before,) = called(runtime.cudaGetDevice(), "the current GPU can't be found out")
+    called(runtime.cudaSetDevice(index), f"GPU {index} can't be used")
     try:
         yield
     finally:
         if before != index:
-            _called(cudart.cudaSetDevice(before), f"GPU {before} can't be used")
+            called(runtime.cudaSetDevice(before), f"GPU {before} can't be used")
 
 
 def synchronize(stream: int | None = None) -> None:
@@ -240,9 +267,9 @@ def synchronize(stream: int | None = None) -> None:
     Raises:
         BackendError: the work failed.
     """
-    cudart = _cudart()
-    result = cudart.cudaDeviceSynchronize() if stream is None else cudart.cudaStreamSynchronize(stream)
-    _called(result, "the work on the GPU failed")
+    runtime = cudart()
+    result = runtime.cudaDeviceSynchronize() if stream is None else runtime.cudaStreamSynchronize(stream)
+    called(result, "the work on the GPU failed")
 
 
 _LOOK = (
@@ -263,7 +290,12 @@ def _strided(value: Any, what: str) -> Any:
     return StridedMemoryView.from_any_interface(value, stream_ptr=-1)
 
 
-def _cudart() -> ModuleType:
+def cudart() -> ModuleType:
+    """cuda-python's CUDA runtime, for the modules of this folder.
+
+    Raises:
+        BackendError: it is not installed.
+    """
     try:
         from cuda.bindings import runtime
     except ImportError as error:
@@ -274,7 +306,12 @@ def _cudart() -> ModuleType:
     return runtime  # type: ignore[no-any-return]
 
 
-def _called(result: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+def called(result: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+    """What a function of CUDA returned, without the error code.
+
+    Raises:
+        BackendError: the code is one; ``what`` says what does not work then.
+    """
     error, *values = result
     if int(error):
         raise BackendError(f"{what}: {_words(error)}.")
@@ -282,7 +319,7 @@ def _called(result: tuple[Any, ...], what: str) -> tuple[Any, ...]:
 
 
 def _words(error: Any) -> str:
-    _, text = _cudart().cudaGetErrorString(error)
+    _, text = cudart().cudaGetErrorString(error)
     return f"{text.decode() if isinstance(text, bytes) else text} ({getattr(error, 'name', error)})"
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from onnx import TensorProto
 
 from pytest_trt.backends import on_host_only
-from pytest_trt.feeds import conform
+from pytest_trt.backends.onnxruntime_timing import session_stopwatch
+from pytest_trt.feeds import conform, split
 from pytest_trt.lowering import lower
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.held import held_precision
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.host import HostStopwatch
+    from pytest_trt.latency.samples import Timing
     from pytest_trt.layer import Layer
     from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
@@ -56,6 +59,13 @@ class OnnxruntimeEngine:
         fitting = conform(inputs, self.model.inputs, self.model.source)
         found = run(self.session, self.model, fitting, self.batch)
         return dict(zip(self.outputs, found.values(), strict=True))
+
+    def stopwatch(self, inputs: Arrays, timing: Timing) -> HostStopwatch:
+        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: of the session alone, on feeds that fit."""
+        fitting = conform(inputs, self.model.inputs, self.model.source)
+        feeds = next(split(fitting, self.model.inputs, self.batch))
+        device = self.facts["provider_options"]["device_id"] if "provider_options" in self.facts else None
+        return session_stopwatch(self.session, feeds, f"{self.model.source}: onnxruntime", timing, device)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt.backends.cuda import DeviceArray, Stream, device_view, download, is_on_device, open_gpu, using
+from pytest_trt.backends.cuda_timing import Events, Graph
 from pytest_trt.backends.tf32 import require_no_override
 from pytest_trt.errors import BackendError, DataError
 from pytest_trt.feeds import conform, join, split
+from pytest_trt.latency.device import EVENTS, DeviceStopwatch
+from pytest_trt.latency.host import batch_of, shapes_of
 from pytest_trt.lowering.graph import matrix_nodes
+from pytest_trt.trt.bound import Copies, bind, captured, memory_of
 from pytest_trt.trt.deserialize import load_engine, plan_of_file, read_plan, require_ends
 from pytest_trt.trt.dtypes import as_dtype
 from pytest_trt.trt.execution import execute, grown_outputs, tensors_of
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.samples import Timing
     from pytest_trt.layer import Layer
     from pytest_trt.model import Model
     from pytest_trt.precision import Precision
@@ -92,6 +98,31 @@ class TensorrtEngine:
                 raise DataError(f"{self.model.source}: these inputs are {len(runs)} runs, and on_device takes one.")
             found = [self._run_once(feeds) for feeds in runs]
             return found[0] if on_device else join([self._on_host(outputs) for outputs in found])
+
+    def stopwatch(self, inputs: Arrays, timing: Timing) -> DeviceStopwatch:
+        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: in a context of its own, by events of the GPU."""
+        fitting = conform(inputs, self.model.inputs, self.model.source)
+        feeds = next(split(fitting, self.model.inputs, self.batch))
+        source = self.model.source
+        with using(self.device):
+            bound = bind(self.trt, self.engine, self.tensors, feeds, self.stream, source)
+            graph = captured(self.trt, bound) if timing.graph else None
+            copies = Copies(bound, feeds) if timing.transfers else None
+            events = Events(EVENTS, self.stream, spin=timing.spin)
+        return DeviceStopwatch(
+            infer=graph.launch if isinstance(graph, Graph) else bound.enqueue,
+            events=events,
+            what=f"the engine of {source} at {self.precision}",
+            batch=batch_of(feeds),
+            shapes=shapes_of(feeds),
+            graph=isinstance(graph, Graph),
+            spin=timing.spin,
+            copies=(copies.go_in, copies.go_out) if copies else None,
+            memory=memory_of(self.engine, self.facts.get("plan_bytes")),
+            notes=(f"no CUDA graph is replayed: {graph}.",) if isinstance(graph, str) else (),
+            around=partial(using, self.device),
+            keeps=(self, bound, graph, copies),
+        )
 
     def _run_once(self, feeds: Mapping[str, NDArray[Any] | DeviceArray]) -> dict[str, Any]:
         where = self.trt, self.engine, self.context, self.tensors, self.grown

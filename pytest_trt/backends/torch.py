@@ -11,17 +11,21 @@ import numpy as np
 
 from pytest_trt.backends import on_host_only
 from pytest_trt.backends.tf32 import require_no_override
+from pytest_trt.backends.torch_timing import Inference, device_stopwatch, host_stopwatch
 from pytest_trt.errors import BackendError, LoweringError, PytestTrtError
-from pytest_trt.feeds import conform
+from pytest_trt.feeds import conform, split
 from pytest_trt.locate import blame
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.precision import Precision
+from pytest_trt.torch_module import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.samples import Timing
+    from pytest_trt.latency.stopwatch import Stopwatch
     from pytest_trt.layer import Layer
     from pytest_trt.recipe import Recipe
     from pytest_trt.torch_module import Network
@@ -70,16 +74,43 @@ class TorchEngine:
     def _computed(self, inputs: Arrays) -> Arrays:
         import torch
 
-        dtype = getattr(torch, _DTYPES.get(self.precision, "float32"))
-
-        def before(tensor: Any) -> Any:
-            return tensor.to(self.device, dtype if tensor.is_floating_point() and self.precision in _DTYPES else None)
-
         def after(tensor: Any) -> Any:
             return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
+        with self._modes():
+            return self.network.run(inputs, self.batch, self._before, after)
+
+    def stopwatch(self, inputs: Arrays, timing: Timing) -> Stopwatch:
+        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: inputs on the device, in the precision."""
+        fitting = conform(inputs, self.network.inputs, f"the torch module {self.network.source}")
+        feeds = next(split(fitting, self.network.inputs, self.batch))
+        what = f"the torch module {self.network.source} at {self.precision} on {self.device}"
+        try:
+            inference = self._inference(feeds)
+            if self.simulated:
+                return host_stopwatch(inference, feeds, what, self._modes)
+            return device_stopwatch(inference, feeds, what, timing, self.device, self._modes)
+        except Exception as error:  # the module is the user's
+            raise BackendError(self._blamed(error)) from error
+
+    def _inference(self, feeds: Arrays) -> Inference:
+        import torch
+
+        tensors = (self._before(torch.tensor(np.array(feeds[spec.name]))) for spec in self.network.inputs)
+        return Inference(self.network.module, tuple(tensors), values_of)
+
+    def _before(self, tensor: Any) -> Any:
+        import torch
+
+        narrow = tensor.is_floating_point() and self.precision in _DTYPES
+        return tensor.to(self.device, getattr(torch, _DTYPES[self.precision]) if narrow else None)
+
+    @contextmanager
+    def _modes(self) -> Iterator[None]:
+        import torch
+
         with torch.inference_mode(), _tf32(torch, self.precision is Precision.TF32), _quiet():
-            return self.network.run(inputs, self.batch, before, after)
+            yield
 
     def _blamed(self, error: Exception) -> str:
         what = f"the torch module {self.network.source} at {self.precision} on {self.device}"

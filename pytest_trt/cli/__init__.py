@@ -11,7 +11,14 @@ from pytest_trt.errors import PytestTrtError
 
 __all__ = ["main"]
 
-_COMMANDS = {"calibrate": "calibrate", "lower": "lower", "ranges": "ranges", "sensitivity": "sensitivity"}
+_COMMANDS = {
+    "baseline": "baseline",
+    "calibrate": "calibrate",
+    "history": "history",
+    "lower": "lower",
+    "ranges": "ranges",
+    "sensitivity": "sensitivity",
+}
 
 
 class _Refused(click.ClickException):

@@ -47,6 +47,12 @@ CODES: Mapping[str, str] = {
     "TRT504": "golden of other shapes or dtypes",
     "TRT505": "golden without evidence",
     "TRT506": "PyTorch and ONNX disagree",
+    "TRT601": "slower than the baseline",
+    "TRT602": "latency can't be told",
+    "TRT603": "no baseline of the latency",
+    "TRT604": "baseline not comparable",
+    "TRT605": "over a latency budget",
+    "TRT606": "faster than the baseline",
 }
 """Every code with its name; a code never changes its meaning."""
 

@@ -26,7 +26,7 @@ class Timing:
         least_s: seconds that are sampled at the least.
         most_s: seconds after which sampling stops, stable or not.
         least: samples at the least.
-        most: samples at the most, so that a file of them stays small.
+        most: samples kept at the most, so that a file of them stays small: every second, third ... of those taken.
         sample_s: seconds that one sample takes at the least; shorter inferences are timed several at once.
     """
 
@@ -93,10 +93,10 @@ class Samples:
 
     Attributes:
         metric: what one sample is.
-        lap: the samples, those of the warm-up left out.
+        lap: the samples that are kept, those of the warm-up left out.
         warmup_s: seconds of the warm-up.
         wall_s: seconds that all of it took.
-        stopped: why sampling ended: "stable", "time" (not stable in the time given) or "count".
+        stopped: why sampling ended: "stable", or "time" (not stable in the time given).
         memory: bytes of the GPU that the engine takes (weights and activations); None where nothing tells.
         notes: what there is to say, a sentence each: no graph was captured and why, the host could not keep up.
     """
@@ -105,6 +105,6 @@ class Samples:
     lap: Lap
     warmup_s: float
     wall_s: float
-    stopped: Literal["stable", "time", "count"]
+    stopped: Literal["stable", "time"]
     memory: int | None = None
     notes: tuple[str, ...] = ()

@@ -36,6 +36,8 @@ _PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", *all_p
 
 def record_of(verdict: Verdict) -> dict[str, Any]:
     """One verdict as plain data."""
+    from pytest_trt.latency.found import as_record as latency_record
+
     return {
         "case": verdict.case,
         "precision": verdict.precision,
@@ -56,7 +58,7 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "located": _plain(list(verdict.located[:_LOCATED])),
         "layers": _plain(dict(verdict.layers)),
         "warnings": list(verdict.warnings),
-        "latency": None,
+        "latency": latency_record(verdict.latency) if verdict.latency else None,
         "provenance": _plain(dict(verdict.provenance)),
     }
 

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     import tensorrt
     from numpy.typing import NDArray
 
-__all__ = ["Grown", "Tensor", "execute", "grown_outputs", "select_profile", "tensors_of"]
+__all__ = [
+    "Grown",
+    "Tensor",
+    "execute",
+    "feed",
+    "grown_output",
+    "grown_outputs",
+    "place",
+    "require",
+    "select_profile",
+    "tensors_of",
+]
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,16 @@ def grown_outputs(
     found = {}
     for tensor in tensors:
         if not tensor.is_input and not tensor.on_host and any(axis < 0 for axis in tensor.shape):
-            output = Grown(tensor)
-            found[tensor.name] = (output, _new_allocator(trt, output))
-            context.set_output_allocator(tensor.name, found[tensor.name][1])
+            found[tensor.name] = grown_output(trt, context, tensor)
     return found
+
+
+def grown_output(trt: ModuleType, context: tensorrt.IExecutionContext, tensor: Tensor) -> tuple[Grown, Any]:
+    """An output and its allocator, which the context is told of."""
+    output = Grown(tensor)
+    allocator = _new_allocator(trt, output)
+    context.set_output_allocator(tensor.name, allocator)
+    return output, allocator
 
 
 def select_profile(
@@ -122,13 +139,13 @@ def execute(
     with heard(trt) as said:
         profile = select_profile(engine, tensors, {name: tuple(value.shape) for name, value in feeds.items()}, source)
         if engine.num_optimization_profiles > 1 and profile != context.active_optimization_profile:
-            _require(context.set_optimization_profile_async(profile, stream), said, f"{source}: profile {profile}")
-        held = [_feed(context, tensor, feeds[tensor.name], said, source) for tensor in tensors if tensor.is_input]
+            require(context.set_optimization_profile_async(profile, stream), said, f"{source}: profile {profile}")
+        held = [feed(context, tensor, feeds[tensor.name], said, source) for tensor in tensors if tensor.is_input]
         missing = context.infer_shapes()
         if missing:
             raise BackendError(said.told(f"{source}: the inputs do not tell the shapes of {', '.join(missing)}"))
-        outputs = {t.name: _bind(context, t) for t in tensors if not t.is_input and t.name not in grown}
-        _require(context.execute_async_v3(stream), said, f"{source}: the engine does not run")
+        outputs = {t.name: place(context, t) for t in tensors if not t.is_input and t.name not in grown}
+        require(context.execute_async_v3(stream), said, f"{source}: the engine does not run")
         synchronize(stream)
     del held
     return outputs | {name: output.copied() for name, (output, _) in grown.items()}
@@ -139,13 +156,23 @@ def _covered(engine: tensorrt.ICudaEngine, name: str, profile: int, shape: tuple
     return len(low) == len(shape) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
 
 
-def _require(done: bool, said: Any, what: str) -> None:
+def require(done: bool, said: Any, what: str) -> None:
+    """Refuse to go on.
+
+    Raises:
+        BackendError: it is not done; tells what TensorRT says.
+    """
     if not done:
         raise BackendError(said.told(what))
 
 
-def _feed(context: tensorrt.IExecutionContext, tensor: Tensor, value: Any, said: Any, source: str) -> Any:
-    """Set an input's shape and address; what is returned keeps its memory."""
+def feed(context: tensorrt.IExecutionContext, tensor: Tensor, value: Any, said: Any, source: str) -> Any:
+    """Set an input's shape and address; what is returned keeps its memory, on the GPU or on the host.
+
+    Raises:
+        DataError: an array on the GPU has another dtype, or is needed on the host.
+        BackendError: TensorRT does not take it.
+    """
     what = f"{source}: input {tensor.name!r}"
     if isinstance(value, DeviceArray):
         if value.dtype != tensor.dtype or tensor.on_host:
@@ -159,13 +186,17 @@ def _feed(context: tensorrt.IExecutionContext, tensor: Tensor, value: Any, said:
     else:
         held = upload(as_dtype(value, tensor.dtype, what))
         address = held.address
-    _require(context.set_input_shape(tensor.name, tuple(value.shape)), said, f"{what} has shape {tuple(value.shape)}")
-    _require(context.set_tensor_address(tensor.name, address), said, f"{what} can't be fed")
+    require(context.set_input_shape(tensor.name, tuple(value.shape)), said, f"{what} has shape {tuple(value.shape)}")
+    require(context.set_tensor_address(tensor.name, address), said, f"{what} can't be fed")
     return held
 
 
-def _bind(context: tensorrt.IExecutionContext, tensor: Tensor) -> Any:
-    """Memory for an output whose shape is known."""
+def place(context: tensorrt.IExecutionContext, tensor: Tensor) -> Any:
+    """Memory for an output whose shape is known, on the GPU or on the host.
+
+    Raises:
+        BackendError: there is none left.
+    """
     shape = tuple(context.get_tensor_shape(tensor.name))
     if tensor.on_host:
         array = np.zeros(shape, tensor.dtype)
@@ -195,10 +226,18 @@ class Grown:
 
     def copied(self) -> DeviceArray:
         """What was written, in memory of its own: the next run writes over this one where it is large enough."""
+        return copy(self.written())
+
+    def written(self) -> DeviceArray:
+        """What was written, where it lies.
+
+        Raises:
+            BackendError: TensorRT did not say where.
+        """
         memory = self.memory
         if memory is None or prod(self.shape) * self.tensor.dtype.itemsize > memory.nbytes:
             raise BackendError(f"TensorRT never said where output {self.tensor.name!r} lies.")
-        return copy(DeviceArray(memory.address, self.shape, self.tensor.dtype, memory))
+        return DeviceArray(memory.address, self.shape, self.tensor.dtype, memory)
 
 
 def _new_allocator(trt: ModuleType, grown: Grown) -> Any:

@@ -1,0 +1,291 @@
+"""Clocks: which tests are timed, how what was measured reaches pytest-benchmark, and what only the whole run tells."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trt import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from pytest_trt.case import Case
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.baseline import Identity
+    from pytest_trt.latency.found import Latency
+    from pytest_trt.latency.keeper import Keeper
+    from pytest_trt.precision import Precision
+    from pytest_trt.trial import Built
+    from pytest_trt.verdict import Verdict
+
+__all__ = [
+    "LATE",
+    "SAVED",
+    "begin",
+    "complaints",
+    "finish",
+    "is_disabled",
+    "keeper_of",
+    "prepare",
+    "replayed",
+    "time_by_hand",
+    "with_latency",
+]
+
+LATE = "trt_late"
+"""Name of the property of a report that tells anew what was told of an item before."""
+
+SAVED = "trt"
+"""Name under which pytest-benchmark keeps a run that was timed, where the user names none."""
+
+_clock = pytest.StashKey[Any]()
+_keeper = pytest.StashKey["Keeper"]()
+_found = pytest.StashKey[list[tuple[pytest.Item, "Latency", dict[str, Any]]]]()
+_hand = pytest.StashKey["Latency"]()
+
+
+def begin(config: pytest.Config) -> None:
+    """Before pytest-benchmark looks at its options: refuse where nothing can be timed, and have samples kept.
+
+    Raises:
+        UsageError: under xdist, or with --benchmark-skip, where a gate would be green because it timed nothing.
+    """
+    mode = settings.latency_mode(config)
+    if mode is None:
+        return
+    option = config.option
+    if getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no" or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            f"--trt-latency={mode} is refused under xdist, whose workers would time each other: drop -n."
+        )
+    if getattr(option, "benchmark_skip", False):
+        raise pytest.UsageError(f"--trt-latency={mode} times engines, and --benchmark-skip skips that: drop one.")
+    if getattr(option, "trt_build_only", False):
+        raise pytest.UsageError(f"--trt-latency={mode} times engines, and --trt-build-only runs none: drop one.")
+    _require_sound_words(config)
+    if hasattr(option, "benchmark_save_data"):
+        option.benchmark_save_data = True
+        if not (option.benchmark_save or option.benchmark_autosave):
+            option.benchmark_save = SAVED
+            config.pluginmanager.register(_Saving(), "trt-saving")
+
+
+def _require_sound_words(config: pytest.Config) -> None:
+    """Words that are known one by one may contradict each other."""
+    from pytest_trt.errors import SpecError
+    from pytest_trt.latency.words import gate_of, timing_of
+
+    try:
+        timing_of(settings.latency_words(config, "timing"))
+        gate_of(settings.latency_words(config, "gate"))
+    except SpecError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+class _Saving:
+    """Saving was our word, not the user's: that there is nothing to save is no warning then."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, Any, Any]:
+        """Around pytest-benchmark, which saves here."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Not saving anything, no benchmarks have been run")
+            return (yield)
+
+
+def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test that is timed a clock of its own, as the timer of its ``benchmark``."""
+    from pytest_trt.latency.replay import ReplayClock
+
+    feeds_benchmark = config.pluginmanager.hasplugin("benchmark") and not getattr(config.option, "codspeed", False)
+    for item in items:
+        if not _is_timed(item) or not feeds_benchmark:
+            continue
+        clock = item.stash.setdefault(_clock, ReplayClock())
+        fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
+        if "benchmark" not in fixtures:
+            fixtures.append("benchmark")
+        told = item.get_closest_marker("benchmark")
+        # only the closest marker counts for pytest-benchmark
+        item.add_marker(pytest.mark.benchmark(**{**(told.kwargs if told else {}), "timer": clock}))
+        # what is wrong is not timed, and that is no fixture that somebody forgot to use
+        item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all"))
+
+
+def keeper_of(item: pytest.Item) -> Keeper | None:
+    """What times this item's engine and judges its latency; None where the run times nothing."""
+    mode = settings.latency_mode(item.config)
+    if mode is None or "trt_benchmark" in getattr(item, "fixturenames", ()):
+        return None
+    return _keeper_for(item, mode)
+
+
+def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Built, inputs: Arrays) -> Latency:
+    """What ``trt_benchmark`` found; kept for the item's record."""
+    from pytest_trt.latency.keeper import find_latency
+
+    keeper = _keeper_for(item, settings.latency_mode(item.config) or "record")
+    found = find_latency(keeper, case, precision, built, inputs)
+    item.stash[_hand] = found
+    _remember(item, found, _replay(item, found, {}))
+    return found
+
+
+def with_latency(item: pytest.Item, verdict: Verdict) -> Verdict:
+    """The verdict with what ``trt_benchmark`` found in the same test."""
+    from pytest_trt.latency.keeper import with_found
+
+    found = item.stash.get(_hand, None)
+    if found is None or verdict.latency is not None:
+        return verdict
+    return with_found(verdict, found, settings.scrutiny(item.config).choice)
+
+
+def is_disabled(item: pytest.Item) -> bool:
+    """Whether benchmarks are disabled, and nothing else asks for a latency."""
+    benchmark = getattr(item, "funcargs", {}).get("benchmark")
+    return settings.latency_mode(item.config) is None and bool(getattr(benchmark, "disabled", False))
+
+
+def replayed(item: pytest.Item, verdict: Verdict) -> None:
+    """Hand what was measured to pytest-benchmark, if anything was."""
+    if verdict.latency is None:
+        return
+    _remember(item, verdict.latency, _replay(item, verdict.latency, _beside(verdict)))
+
+
+def finish(session: pytest.Session) -> None:
+    """After the last test: fail those that only the whole run shows to be slower."""
+    keeper = session.config.stash.get(_keeper, None)
+    found = session.config.stash.get(_found, [])
+    if keeper is None or keeper.mode != "gate":
+        return
+    slow = {case for case, compared in keeper.suite.finish().items() if compared.ratio > 1}
+    for item, latency, info in found:
+        if str(latency.identity) in slow:
+            _fail_late(item, latency, info)
+
+
+def complaints(session: pytest.Session) -> Iterator[str]:
+    """Why a run that was to gate latency is not green: it timed nothing, or baselines had no case."""
+    from pytest_trt.latency.keeper import vanished
+
+    config = session.config
+    if settings.latency_mode(config) != "gate" or config.option.collectonly:
+        return
+    found = [latency for _, latency, _ in config.stash.get(_found, [])]
+    if not found:
+        yield "--trt-latency=gate asks for a latency, and no case was timed."
+    if found and _is_whole(config):
+        keeper = config.stash[_keeper]
+        yield from vanished(keeper, {latency.machine.key for latency in found}, _identities(session))
+
+
+def _keeper_for(item: pytest.Item, mode: str) -> Keeper:
+    """One a run: all cases share the history and the suite that they are judged as."""
+    config = item.config
+    if _keeper not in config.stash:
+        from pytest_trt.latency.keeper import open_keeper
+
+        config.stash[_keeper] = open_keeper(
+            mode,
+            timing_words=settings.latency_words(config, "timing"),
+            gate_words=settings.latency_words(config, "gate"),
+            folder=settings.baseline_dir(config),
+            store=settings.store_folder(config),
+            history=_storage(config),
+            size=sum(_is_timed(other) for other in item.session.items),
+            collected=_identities(item.session),
+        )
+    return config.stash[_keeper]
+
+
+def _is_timed(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    if "trt_benchmark" in fixtures:
+        return True
+    if settings.latency_mode(item.config) is None:
+        return False
+    return "trt_check" in fixtures or (hasattr(item, "case") and hasattr(item, "fixturenames"))
+
+
+def _storage(config: pytest.Config) -> str:
+    """Where pytest-benchmark keeps its runs, as its option tells it."""
+    return str(getattr(config.option, "benchmark_storage", "file://./.benchmarks"))
+
+
+def _identities(session: pytest.Session) -> frozenset[Identity]:
+    """All cases that were collected, at their precisions, on their backends."""
+    from pytest_trt.judging import about
+    from pytest_trt.latency.baseline import Identity
+
+    found = set()
+    for item in session.items:
+        case, precision = about(item)
+        if case is not None and not isinstance(case, Exception) and precision:
+            found.add(Identity(case.name, precision, settings.backend_for(item.config, case)))
+    return frozenset(found)
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether the whole suite was collected, so that a baseline without a case tells something."""
+    option = config.option
+    chosen = option.keyword or option.markexpr or getattr(option, "deselect", None) or getattr(option, "lf", False)
+    return not (config.args_source is pytest.Config.ArgsSource.ARGS or chosen or settings.models(config))
+
+
+def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[str, Any]:
+    """Hand samples to the item's ``benchmark``; returns what was put into its ``extra_info``."""
+    from pytest_trt.latency.found import as_info
+    from pytest_trt.latency.replay import replay
+
+    benchmark, clock = getattr(item, "funcargs", {}).get("benchmark"), item.stash.get(_clock, None)
+    if benchmark is not None and clock is not None:
+        seconds: list[float] = found.samples.lap.latency.tolist()
+        replay(benchmark, clock, seconds, found.samples.metric.clock, as_info(found, beside))
+        told: dict[str, Any] = benchmark.extra_info
+        return told
+    return {}
+
+
+def _remember(item: pytest.Item, found: Latency, info: dict[str, Any]) -> None:
+    item.config.stash.setdefault(_found, []).append((item, found, info))
+
+
+def _beside(verdict: Verdict) -> dict[str, Any]:
+    """What the history keeps beside the latency: that it was right, by how much, and of which files."""
+    worst = verdict.worst
+    engine = verdict.provenance.get("engine") or {}
+    return {
+        "verdict": "passed"
+        if verdict.judgements and not any(j.reasons for j in verdict.judgements)
+        else verdict.verdict,
+        "model_sha256": verdict.provenance.get("model_sha256"),
+        "plan_sha256": engine.get("plan_sha256"),
+        "rel_rms": worst.error if worst else None,
+        "bound": worst.bound if worst else None,
+        "accuracy": worst.accuracy.actual if worst and worst.accuracy else None,
+    }
+
+
+def _fail_late(item: pytest.Item, latency: Latency, info: dict[str, Any]) -> None:
+    """Report an error of a test that was over: xdist, JUnit, --lf and the exit status know it like any other."""
+    from pytest_trt.judging import RECORD
+
+    text = next((str(value) for name, value in item.user_properties if name == RECORD), None)
+    record = json.loads(text) if text else None
+    message = f"{latency.identity} is slower, which the whole run shows: {latency.message}"
+    if record:
+        record["verdict"], record["latency"]["state"] = "failed", "slow"
+        record["latency"].update(fails=True, action="fail", message=message)
+    properties = [(LATE, True), (RECORD, json.dumps(record))] if record else []
+    report = pytest.TestReport(
+        item.nodeid, item.location, {}, "failed", message, "teardown", user_properties=properties
+    )
+    if "trt" in info:
+        info["trt"]["state"] = "slow"
+    item.ihook.pytest_runtest_logreport(report=report)

@@ -1,0 +1,113 @@
+"""Rule and Compared: what the gate holds to, and what a comparison of two latencies found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from pytest_trt.errors import SpecError
+
+__all__ = ["Compared", "Rule", "noiseless", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What counts as slower, and how sure one has to be.
+
+    Attributes:
+        margin: share that two measurements of one engine in one session may differ by for no reason that is found:
+            interleaved comparisons test for more than 1 + margin, a history holds such differences already.
+        threshold: share that the estimate has to differ by before anything is said.
+        detectable: share that would have been found if it were there, or SAME is not said; twice the threshold if None.
+        alpha: level of one case's one-sided test, and of each end of the interval.
+        power: with which ``detectable`` is meant.
+        fdr: false discovery rate over the suite.
+        cases: of the suite, known before the first is judged.
+        least_blocks: fewer pairs of blocks than this are not judged.
+        history: newest runs of the history that count.
+    """
+
+    margin: float = 0.01
+    threshold: float = 0.025
+    detectable: float | None = None
+    alpha: float = 0.01
+    power: float = 0.9
+    fdr: float = 0.05
+    cases: int = 1
+    least_blocks: int = 6
+    history: int = 20
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in ("alpha", "power", "fdr") if not 0 < getattr(self, name) < 1]
+        wrong += [name for name in ("margin", "threshold") if not 0 <= getattr(self, name) < 1]
+        if self.cases < 1 or self.history < 1:
+            wrong.append("cases or history")
+        if wrong:
+            raise SpecError(f"{', '.join(wrong)} of the latency gate out of range: shares from 0 to 1, counts from 1.")
+
+    @property
+    def must_see(self) -> float:
+        """The share that has to be detectable before SAME is said."""
+        return 2 * self.threshold if self.detectable is None else self.detectable
+
+    @property
+    def level(self) -> float:
+        """The p that a case has to reach if it is the only slow one of the suite."""
+        return min(self.alpha, self.fdr / max(self.cases, 1))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate's latency over its baseline's.
+
+    Attributes:
+        method: "interleaved" or "history".
+        ratio: the estimate; NaN where there is none.
+        low: lower end of the interval, each end at ``Rule.alpha``.
+        high: upper end.
+        p_slow: one-sided p that the candidate is not slower.
+        p_fast: one-sided p that the candidate is not faster.
+        mde: the minimum detectable effect, the least slowdown (share) that would have been found with ``Rule.power``.
+        n: pairs of blocks, or runs of the history, that count.
+        spread: standard deviation of the log-ratios of pairs, or of the history's logs; NaN where there is none.
+        threshold: share that the estimate has to differ by.
+        reasons: why nothing can be said of it, a sentence each; empty where something can.
+        notes: what else there is to say, a sentence each.
+    """
+
+    method: str
+    ratio: float
+    low: float
+    high: float
+    p_slow: float
+    p_fast: float
+    mde: float
+    n: int
+    spread: float
+    threshold: float
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the estimate differs by more than the threshold, to either side."""
+        return abs(math.log(self.ratio)) > math.log1p(self.threshold) if self.ratio > 0 else False
+
+    @property
+    def p(self) -> float:
+        """Of the side that the estimate is on."""
+        return self.p_slow if self.ratio > 1 else self.p_fast
+
+    def because(self, *reasons: str) -> Compared:
+        """The same, and reasons why nothing can be said: a throttled or shared GPU."""
+        return replace(self, reasons=self.reasons + reasons)
+
+
+def unjudged(method: str, rule: Rule, n: int, reason: str, ratio: float = math.nan) -> Compared:
+    """What is left where nothing can be computed: all values are possible, and nothing was seen."""
+    return Compared(method, ratio, 0.0, math.inf, 1.0, 1.0, math.inf, n, math.nan, rule.threshold, (reason,))
+
+
+def noiseless(method: str, rule: Rule, n: int, ratio: float) -> Compared:
+    """What is left where all values are the same: a clock that shows no noise gives no evidence of a change either."""
+    return Compared(method, ratio, ratio, ratio, 1.0, 1.0, rule.threshold, n, 0.0, rule.threshold)

@@ -1,0 +1,529 @@
+"""Latency in a pytest run: what is timed, what pytest-benchmark keeps, what fails."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING, Any
+
+import networks
+import pytest
+from click.testing import CliRunner
+from clockwork import Clockwork
+
+from pytest_trt.cli import main
+from pytest_trt.latency import comparing, keeper
+from pytest_trt.latency.machine import Machine
+from pytest_trt.latency.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+
+QUICK = ("warmup_s=0", "least_s=0", "most_s=0.02")
+RECORD = ("--trt-latency=record", "--trt-store=store", *(f"--trt-timing={word}" for word in QUICK))
+GATE = ("--trt-latency=gate", *RECORD[1:], "--trt-timing=pairs=10")
+BY_HAND = """
+import pytest
+
+@pytest.mark.trt(onnx="net.onnx")
+def test_speed(trt_engine, trt_golden, trt_benchmark):
+    trt_golden.check(trt_engine.run(trt_golden.inputs))
+    trt_benchmark(trt_engine, trt_golden.inputs)
+"""
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A machine of this name, on which nobody disturbs; to be called with what does."""
+
+    def tell(*sentences: str, name: str = "one") -> None:
+        monkeypatch.setattr(keeper, "machine_of", lambda _: Machine({"gpu": name}, {"driver": "1"}))
+        monkeypatch.setattr(keeper, "telemetry_of", lambda _: Telemetry())
+        monkeypatch.setattr(keeper, "disturbances", lambda *_: sentences)
+
+    tell()
+    return tell
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Have the engine and its baseline take so many seconds."""
+
+    def take(candidate: float, baseline: float = 1e-3, noise: float = 0.01) -> None:
+        monkeypatch.setattr(keeper, "stopwatch_of", lambda *_: Clockwork(candidate, noise, seed=1))
+        monkeypatch.setattr(comparing, "stopwatch_of", lambda *_: Clockwork(baseline, noise, seed=2))
+
+    take(1e-3)
+    return take
+
+
+def benchmarks(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text())["benchmarks"]
+    return found
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text())["results"]
+    return found
+
+
+def promote(pytester: pytest.Pytester, *words: str) -> None:
+    """Record a run and make it the baseline."""
+    pytester.runpytest(*RECORD).assert_outcomes(passed=1)
+    pytester.path.joinpath("store").chmod(0o700)
+    done = CliRunner().invoke(main, ["baseline", "promote", "0001", "--store", "store", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+# --- what is recorded
+
+
+def test_samples_reach_pytest_benchmark_to_the_bit(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[np.ndarray] = []
+    real = keeper.measure
+    monkeypatch.setattr(keeper, "measure", lambda *told: taken.append(found := real(*told)) or found)
+
+    pytester.runpytest(*RECORD, "--benchmark-json=run.json").assert_outcomes(passed=1)
+
+    [benchmark] = benchmarks(pytester.path / "run.json")
+    [samples] = taken
+    assert benchmark["stats"]["data"] == samples.lap.latency.tolist()
+    assert benchmark["options"]["timer"] == "cuda_event"
+
+
+def test_extra_info_tells_what_was_timed_where_and_that_it_was_right(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    pytester.runpytest(*RECORD, "--trt-timing=least=700", "--benchmark-json=run.json").assert_outcomes(passed=1)
+
+    [benchmark] = benchmarks(pytester.path / "run.json")
+    told = benchmark["extra_info"]["trt"]
+    assert (told["case"], told["precision"], told["backend"], told["verdict"]) == (
+        "net", "fp32", "onnxruntime", "passed",
+    )  # fmt: skip
+    assert told["machine"]["hard"] == {"gpu": "one"}
+    assert told["metric"] == {
+        "clock": "cuda_event", "graph": True, "spin": True, "transfers": False, "inferences": 1, "batch": 1,
+        "shapes": {"x": [1, 2, 6, 6]},
+    }  # fmt: skip
+    assert told["simulated"] is True
+    assert benchmark["extra_info"]["p99_s"] == pytest.approx(1.023e-3, rel=0.01)
+    assert benchmark["extra_info"]["rel_rms"] == told["rel_rms"] < 1e-5
+    assert "UNSERIALIZABLE" not in (pytester.path / "run.json").read_text()
+
+
+def test_a_percentile_of_too_few_samples_is_left_out(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    words = ("--trt-timing=least=100", "--trt-timing=most=100")
+    pytester.runpytest(*RECORD, *words, "--trt-report=run.json")
+
+    [result] = results(pytester.path / "run.json")
+    assert result["latency"]["p90_s"] > 0
+    assert result["latency"]["p99_s"] is None
+
+
+def test_the_run_is_saved_with_its_samples_without_being_asked(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    pytester.runpytest(*RECORD)
+
+    [path] = pytester.path.glob(".benchmarks/*/0001_trt.json")
+    assert len(benchmarks(path)[0]["stats"]["data"]) >= 30
+
+
+def test_pytest_benchmarks_own_comparison_works_on_saved_runs(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    pytester.runpytest(*RECORD)
+    engine(1.2e-3)
+
+    result = pytester.runpytest(*RECORD, "--benchmark-compare=0001", "--benchmark-compare-fail=median:5%")
+
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*net?fp32? (0001_trt)*", "*net?fp32? (NOW)*"])
+    result.stderr.fnmatch_lines(["*Field 'median' has failed PercentageRegressionCheck: 20.*"])
+
+
+def test_an_engine_that_is_wrong_is_not_timed(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    proto = networks.with_weight(networks.convolutional(), "w3", lambda weights: 2 * weights)
+    networks.save(proto, pytester.path / "other.onnx")
+    toml = '[[model]]\nname = "net"\nonnx = "other.onnx"\nreference = "net.onnx"\n'
+    (pytester.path / "trt.toml").write_text(toml)
+
+    result = pytester.runpytest(*RECORD, "--trt-report=run.json", "--benchmark-json=bench.json", "-W", "error")
+
+    result.assert_outcomes(failed=1)
+    assert results(pytester.path / "run.json")[0]["latency"] is None
+    assert not (pytester.path / "bench.json").exists() or benchmarks(pytester.path / "bench.json") == []
+
+
+def test_a_test_with_trt_check_is_timed_too(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile('import pytest\n@pytest.mark.trt(onnx="net.onnx")\ndef test_net(trt_check):\n    trt_check()\n')
+
+    pytester.runpytest(*RECORD, "--benchmark-json=run.json", "--benchmark-only").assert_outcomes(passed=1)
+
+    assert benchmarks(pytester.path / "run.json")[0]["name"] == "test_net[fp32]"
+
+
+def test_without_pytest_benchmark_a_latency_is_in_the_record_alone(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    pytester.runpytest(*RECORD, "--trt-report=run.json", "-p", "no:benchmark").assert_outcomes(passed=1)
+
+    assert results(pytester.path / "run.json")[0]["latency"]["p50_s"] == pytest.approx(1e-3, rel=0.01)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-n", "1"), "refused under xdist"),
+        (("--benchmark-skip",), "--benchmark-skip skips that"),
+        (("--trt-latency=gait",), "did you mean 'gate'"),
+        (("--trt-timing=warmup=1",), "unknown key of --trt-timing: 'warmup'"),
+        (("--trt-timing=warmup_s=soon",), "must be a time such as 0.5"),
+        (("--trt-gate=threshold=3",), "must be a share"),
+        (("--trt-gate=ambiguous=ignore",), "unknown value of --trt-gate ambiguous"),
+    ],
+)
+def test_what_can_not_be_timed_ends_the_run(
+    pytester: pytest.Pytester, golden: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = pytester.runpytest("--trt-latency=gate", *words)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in "".join([*result.errlines, *result.outlines])
+
+
+def test_a_threshold_inside_the_margin_is_refused(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    result = pytester.runpytest(*GATE, "--trt-gate=margin=5%", "--trt-gate=threshold=2%")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*threshold 0.02 is below margin 0.05*"])
+
+
+# --- the gate
+
+
+def test_a_case_without_a_baseline_fails_and_says_how_to_make_one(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT603 error*no baseline of net at fp32 on onnxruntime*baseline promote RUN*"])
+
+
+def test_an_engine_as_fast_as_its_baseline_passes(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+
+    result = pytester.runpytest(*GATE, "--trt-report=run.json")
+
+    result.assert_outcomes(passed=1)
+    latency = results(pytester.path / "run.json")[0]["latency"]
+    assert (latency["state"], latency["comparison"]["method"]) == ("same", "onnx")
+    assert latency["comparison"]["mde"] < 0.05
+
+
+def test_an_engine_that_became_slower_fails_its_own_test(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    engine(1.05e-3)
+
+    result = pytester.runpytest(*GATE, "--trt-report=run.json", "--junit-xml=junit.xml")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT601 error: 5.* slower than the baseline*", "*verdict", "*failed"])
+    assert results(pytester.path / "run.json")[0]["latency"]["state"] == "slow"
+    assert ET.parse(pytester.path / "junit.xml").getroot()[0].get("failures") == "1"
+
+
+def test_a_slow_run_never_becomes_the_baseline_by_being_run_again(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    engine(1.05e-3)
+
+    pytester.runpytest(*GATE).assert_outcomes(failed=1)
+    pytester.runpytest(*GATE).assert_outcomes(failed=1)
+
+
+def test_an_engine_that_became_faster_passes_and_is_told_of(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    engine(0.9e-3)
+
+    result = pytester.runpytest(*GATE, "--trt-report=run.json")
+
+    result.assert_outcomes(passed=1)
+    [finding] = [f for f in results(pytester.path / "run.json")[0]["findings"] if f["code"] == "TRT606"]
+    assert finding["severity"] == "warning"
+
+
+def test_a_throttled_gpu_makes_it_ambiguous_and_neither_slow_nor_a_pass(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], quiet: Callable[..., None]
+) -> None:
+    promote(pytester)
+    engine(1.05e-3)
+    quiet("The GPU was throttled for 3 ms.")
+
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT602 error: *The GPU was throttled for 3 ms.*can't be told*"])
+
+
+def test_a_state_that_may_warn_passes_and_says_so(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], quiet: Callable[..., None]
+) -> None:
+    promote(pytester)
+    quiet("The GPU was throttled for 3 ms.")
+
+    result = pytester.runpytest(*GATE, "--trt-gate=ambiguous=warn")
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*TRT602*"])
+
+
+def test_noise_that_hides_a_slowdown_is_ambiguous(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    engine(1e-3, noise=1.5)
+
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT602*"])
+
+
+def test_a_baseline_of_another_machine_is_not_comparable(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], quiet: Callable[..., None]
+) -> None:
+    promote(pytester)
+    quiet(name="another")
+
+    result = pytester.runpytest(*GATE, "--trt-store=elsewhere")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT604 error*another machine*GPU: one, now another*"])
+
+
+def test_a_renamed_case_is_told_by_the_name_that_its_baseline_has(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    (pytester.path / "trt.toml").write_text('[[model]]\nname = "new"\nonnx = "net.onnx"\n')
+    golden.rename(golden.with_name("new.safetensors"))
+
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT603*the same model has one as 'net'*baseline rename net new*"])
+
+
+def test_a_baseline_whose_case_vanished_fails_the_run(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    networks.save(networks.convolutional(seed=3), pytester.path / "second.onnx")
+    (pytester.path / "trt.toml").write_text('[[model]]\nonnx = "second.onnx"\n')
+    pytester.runpytest("--trt-update-golden")
+
+    result = pytester.runpytest(*GATE, "--trt-gate=no-baseline=pass")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["ERROR: the baseline of net at fp32 on onnxruntime has no case any more*"])
+
+
+def test_a_gate_that_timed_nothing_is_not_green(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_other(): pass")
+
+    result = pytester.runpytest("--trt-latency=gate")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--trt-latency=gate asks for a latency, and no case was timed*"])
+
+
+def test_a_damaged_baseline_is_an_error_and_no_pass(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    [path] = pytester.path.glob("baseline/*/*.json")
+    path.write_text(path.read_text()[:100])
+
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*DataError: the baseline *net.fp32.onnxruntime.json can't be read*promote*"])
+
+
+def test_a_baseline_with_a_latency_of_zero_is_refused(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    [path] = pytester.path.glob("baseline/*/*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "p50_s": 0}))
+
+    pytester.runpytest(*GATE).assert_outcomes(failed=1)
+
+
+def test_a_finding_that_is_ignored_fails_nothing(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    pytester.runpytest(*GATE, "--trt-ignore=TRT603").assert_outcomes(passed=1)
+
+
+def test_what_only_the_whole_run_shows_fails_its_item_at_the_end(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(pytester)
+    monkeypatch.setattr(keeper.Suite, "add", lambda *_: False)
+    monkeypatch.setattr(keeper.Suite, "finish", lambda _: {"net at fp32 on onnxruntime": SLOW})
+    words = ("--trt-report=run.json", "--junit-xml=junit.xml", "--benchmark-json=bench.json")
+
+    result = pytester.runpytest(*GATE, *words)
+
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*net at fp32 on onnxruntime is slower, which the whole run shows*"])
+    [record] = results(pytester.path / "run.json")
+    assert (record["verdict"], record["latency"]["state"]) == ("failed", "slow")
+    assert benchmarks(pytester.path / "bench.json")[0]["extra_info"]["trt"]["state"] == "slow"
+    assert ET.parse(pytester.path / "junit.xml").getroot()[0].get("errors") == "1"
+
+
+class SLOW:
+    ratio = 1.04
+
+
+# --- budgets
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("p50_ms = 0.5", "p50_ms 1 is over the budget 0.5"),
+        ("throughput = 2000", "throughput 9* is under the budget 2000"),
+        ("memory_mb = 0.5", "memory_mb 1 is over the budget 0.5"),
+        ("p99_ms = 5", "p99_ms = 5 could not be measured: too few samples"),
+        ('speedup = { over = "torch", at_least = 2.0 }', "speedup over torch = 2 could not be measured: *torch*"),
+        ("fp32.p50_ms = 0.5", "p50_ms 1 is over the budget 0.5"),
+    ],
+)
+def test_a_budget_that_is_not_kept_or_not_measured_fails(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], limits: str, said: str
+) -> None:
+    engine(1.0004e-3)
+    with (pytester.path / "trt.toml").open("a") as file:
+        file.write(f"latency = {{ {limits} }}\n")
+    few = ("--trt-timing=least=100", "--trt-timing=most=100")
+
+    result = pytester.runpytest(*RECORD, *few)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*TRT605 error: *{said}*"])
+
+
+def test_budgets_that_are_kept_pass_and_are_told(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    with (pytester.path / "trt.toml").open("a") as file:
+        file.write("latency = { p50_ms = 2, int8.p50_ms = 0.1 }\n")
+
+    pytester.runpytest(*RECORD, "--trt-report=run.json").assert_outcomes(passed=1)
+
+    [budget] = results(pytester.path / "run.json")[0]["latency"]["budgets"]
+    assert (budget["budget"], budget["limit"], budget["met"]) == ("p50_ms", 2, True)
+
+
+@pytest.mark.parametrize("limits", ["p50 = 1", "int9.p50_ms = 1", "p50_ms = 0", "speedup = 2", 'p50_ms = "fast"'])
+def test_a_budget_that_is_none_is_refused(pytester: pytest.Pytester, golden: Path, limits: str) -> None:
+    with (pytester.path / "trt.toml").open("a") as file:
+        file.write(f"latency = {{ {limits} }}\n")
+
+    assert pytester.runpytest(*RECORD).ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.TESTS_FAILED)
+
+
+# --- by hand
+
+
+def test_trt_benchmark_times_the_tests_engine_without_any_option(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(BY_HAND)
+
+    pytester.runpytest("--benchmark-json=bench.json", "--trt-report=run.json").assert_outcomes(passed=1)
+
+    assert benchmarks(pytester.path / "bench.json")[0]["extra_info"]["trt"]["state"] == "recorded"
+    [record] = results(pytester.path / "run.json")
+    assert (record["verdict"], record["latency"]["state"]) == ("passed", "recorded")
+
+
+@pytest.mark.parametrize("words", [("--benchmark-disable",), ("-n", "1")])
+def test_trt_benchmark_runs_once_where_benchmarks_are_disabled(
+    pytester: pytest.Pytester, golden: Path, words: tuple[str, ...]
+) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(BY_HAND)
+
+    result = pytester.runpytest(*words, "--trt-report=run.json", "-W", "error")
+
+    result.assert_outcomes(passed=1)
+    assert results(pytester.path / "run.json")[0]["latency"] is None
+
+
+def test_trt_benchmark_of_another_engine_is_refused(pytester: pytest.Pytester, golden: Path) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(BY_HAND.replace("trt_benchmark(trt_engine,", "trt_benchmark(object(),"))
+
+    result = pytester.runpytest()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*trt_benchmark times the engine of trt_engine, and was given another*"])
+
+
+def test_trt_benchmark_is_judged_by_the_gate(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    promote(pytester)
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(BY_HAND)
+    engine(1.05e-3)
+
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT601 error*"])
+
+
+def test_a_test_that_only_times_has_a_record_that_says_so(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(BY_HAND.replace("    trt_golden.check(trt_engine.run(trt_golden.inputs))\n", ""))
+
+    result = pytester.runpytest("--trt-report=run.json")
+
+    result.assert_outcomes(passed=1)
+    assert results(pytester.path / "run.json")[0]["verdict"] == "timed"
