@@ -39,6 +39,7 @@ DRIFT = 0.9
 ITERATIONS = 40  # of a block
 SAMPLES = 200  # of a run
 CASES = 50
+EARLIER = 20  # runs of a history
 FIRST, MOST = 10, 40  # pairs of blocks: measured first, and at the most
 ALONE, AMONG = Rule(), Rule(cases=CASES)
 RULES: dict[str, Callable[[Any], Any]] = {"mean:5%": np.mean, "min:5%": np.min, "median:5%": np.median}
@@ -90,10 +91,15 @@ def sessions(random: np.random.Generator, noise: Noise, trials: int, pairs: int)
 
 
 def runs(random: np.random.Generator, noise: Noise, trials: int, count: int) -> np.ndarray:
-    """Logarithms of the iterations of runs, the last two never disturbed: [trials, count, samples]."""
+    """Logarithms of the iterations of runs: [trials, count, samples].
+
+    The last three are the run that is judged and its second measurements, in another process and in the same one, which
+    shares its drift; none of these is disturbed.
+    """
     level = noise.tau * random.normal(size=(trials, count))
-    bad = random.random((trials, count - 2)) < noise.disturbed
-    level[:, :-2] += bad * np.log(random.uniform(1.04, 1.12, size=bad.shape))
+    bad = random.random((trials, count - 3)) < noise.disturbed
+    level[:, :-3] += bad * np.log(random.uniform(1.04, 1.12, size=bad.shape))
+    level[:, -1] = level[:, -3]
     return iterations(random, (trials, count, SAMPLES), noise.sigma) + level[..., None].astype(np.float32)
 
 
@@ -175,41 +181,54 @@ def suites_interleaved(noise: Noise, count: int, seed: int) -> dict[str, Any]:
     return {"noise": noise.name, "method": "interleaved, 20 pairs", **suites(cases(), count)}
 
 
-def suites_history(noise: Noise, count: int, seed: int, *, shared: bool) -> dict[str, Any]:
-    """Of a history of 20 runs, a suspect measured again; ``shared``: all cases of a run drift together."""
-    random = np.random.default_rng([seed, 3, shared, *np.float64([noise.sigma, noise.tau]).view(np.uint32)])
+def suites_history(noise: Noise, count: int, seed: int, *, shared: bool, own: bool) -> dict[str, Any]:
+    """Of a history of 20 runs, a suspect measured again.
+
+    Args:
+        noise: of iterations and runs.
+        count: of suites.
+        seed: of all that is drawn.
+        shared: whether all cases of a run drift together.
+        own: whether a second measurement has a process of its own.
+    """
+    random = np.random.default_rng([seed, 3, shared, own, *np.float64([noise.sigma, noise.tau]).view(np.uint32)])
 
     def cases() -> Iterator[tuple[Compared, Compared]]:
         while True:
-            drift = noise.tau * random.normal(size=(1 if shared else CASES, 22))
-            own = Noise(noise.sigma, 0.0)
-            for values in np.exp(np.median(runs(random, own, CASES, 22), axis=-1).astype(np.float64) + drift):
-                yield confirmed(values, 0.0, AMONG), confirmed(values, SLOWER, AMONG)
+            drift = noise.tau * random.normal(size=(1 if shared else CASES, EARLIER + 3))
+            drift[:, -1] = drift[:, -3]
+            logs = np.median(runs(random, Noise(noise.sigma, 0.0), CASES, EARLIER + 3), axis=-1).astype(np.float64)
+            for values in np.exp(logs + drift):
+                yield confirmed(values, 0.0, AMONG, own=own), confirmed(values, SLOWER, AMONG, own=own)
 
-    method = "history, cases drift together" if shared else "history"
+    again = "another process" if own else "the same process"
+    method = f"history, again in {again}" + (", cases drift together" if shared else "")
     return {"noise": noise.name, "method": method, **suites(cases(), count)}
 
 
-def confirmed(values: np.ndarray, effect: float, rule: Rule) -> Compared:
-    """The last but one of the values beside those before; the last is its second measurement where it is suspect."""
-    first, again = values[-2:] * (1 + effect)
-    compared = against_history(first, values[:-2], rule)
-    return against_history(first, values[:-2], rule, again=again) if suspect(compared) else compared
+def confirmed(values: np.ndarray, effect: float, rule: Rule, *, own: bool) -> Compared:
+    """A run beside those before it, measured again where it is suspect."""
+    first, elsewhere, here = values[-3:] * (1 + effect)
+    compared = against_history(first, values[:-3], rule)
+    if not suspect(compared):
+        return compared
+    return against_history(first, values[:-3], rule, again=elsewhere if own else here, own_process=own)
 
 
 def history(noise: Noise, trials: int, seed: int) -> dict[str, Any]:
     """False alarms and power of a history of 20 runs, alone and with a second measurement; and of a short one."""
     random = np.random.default_rng([seed, 4, *np.float64([noise.sigma, noise.tau, noise.disturbed]).view(np.uint32)])
-    logs = runs(random, noise, trials, 22)
+    logs = runs(random, noise, trials, EARLIER + 3)
     values = np.exp(np.median(logs, axis=-1).astype(np.float64))
     row: dict[str, Any] = {"noise": noise.name}
     for what, effect in (("false", 0.0), ("power", SLOWER)):
-        for earlier in (20, 5, 1):
-            once = [against_history(v[-2] * (1 + effect), v[20 - earlier : -2], ALONE) for v in values]
+        for earlier in (EARLIER, 5, 1):
+            once = [against_history(v[-3] * (1 + effect), v[EARLIER - earlier : -3], ALONE) for v in values]
             row[f"{what} {earlier} runs"] = slow(once, ALONE)
-        twice = [confirmed(v, effect, AMONG) for v in values]
-        row[f"{what} confirmed"], row[f"{what} confirmed of {CASES}"] = slow(twice, ALONE), slow(twice, AMONG)
-        row[f"{what} pytest-benchmark"] = fixed(logs[:, -3], logs[:, -2], effect)
+        for own, name in ((False, "again here"), (True, "again elsewhere")):
+            twice = [confirmed(v, effect, AMONG, own=own) for v in values]
+            row[f"{what} {name}"], row[f"{what} {name} of {CASES}"] = slow(twice, ALONE), slow(twice, AMONG)
+        row[f"{what} pytest-benchmark"] = fixed(logs[:, -4], logs[:, -3], effect)
     return row
 
 
@@ -218,7 +237,7 @@ def stepping(noise: Noise, trials: int, seed: int, walk: float = 0.0) -> dict[st
     random = np.random.default_rng(
         [seed, 5, *np.float64([noise.sigma, noise.tau, noise.disturbed, walk]).view(np.uint32)]
     )
-    values = np.median(runs(random, noise, trials, 32)[:, :30], axis=-1).astype(np.float64)
+    values = np.median(runs(random, noise, trials, 33)[:, :30], axis=-1).astype(np.float64)
     values += np.cumsum(walk * random.normal(size=values.shape), axis=1)
     row: dict[str, Any] = {"noise": noise.name + (f", walk {100 * walk:g} % a run" if walk else "")}
     row["false"] = round(100 * sum(bool(changes(np.exp(v))) for v in values) / trials, 2)
@@ -236,7 +255,8 @@ def measure(trials: int, seed: int) -> dict[str, Any]:
         "interleaved": [interleaved(noise, trials, seed) for noise in ITERATING + DISTURBED],
         "suites": [
             *(suites_interleaved(noise, count, seed) for noise in (Noise(0.05, 0.02), Noise(0.10, 0.03))),
-            *(suites_history(Noise(0.05, 0.01), count, seed, shared=shared) for shared in (False, True)),
+            *(suites_history(Noise(0.05, 0.01), count, seed, shared=False, own=own) for own in (False, True)),
+            suites_history(Noise(0.05, 0.01), count, seed, shared=True, own=False),
         ],
         "history": [history(noise, trials, seed) for noise in DRIFTING],
         "changes": [
@@ -328,9 +348,12 @@ def _suites(document: dict[str, Any]) -> list[list[str]]:
 
 
 def _runs(document: dict[str, Any]) -> list[list[str]]:
-    names = ["20 runs", "confirmed", f"confirmed of {CASES}", "5 runs", "1 runs"]
-    rows = [["sigma, tau", "20 runs", "and confirmed", "confirmed, one of 50", "5 runs", "1 run", *RULES]]
-    return rows + [[row["noise"], *(_pair(row, name) for name in names), *_fixed(row)] for row in document["history"]]
+    names = ["20 runs", "again here", "again elsewhere", f"again here of {CASES}", f"again elsewhere of {CASES}"]
+    titles = ["20 runs", "again, same process", "again, another process", "same process, one of 50"]
+    rows = [["sigma, tau", *titles, "another process, one of 50", "5 runs", "1 run", *RULES]]
+    for row in document["history"]:
+        rows.append([row["noise"], *(_pair(row, name) for name in [*names, "5 runs", "1 runs"]), *_fixed(row)])
+    return rows
 
 
 def _steps(document: dict[str, Any]) -> list[list[str]]:

@@ -101,14 +101,15 @@ def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test that is timed a clock of its own, as the timer of its ``benchmark``."""
     from pytest_trt.latency.replay import ReplayClock
 
-    feeds_benchmark = config.pluginmanager.hasplugin("benchmark") and not getattr(config.option, "codspeed", False)
-    for item in items:
-        if not _is_timed(item) or not feeds_benchmark:
-            continue
-        clock = item.stash.setdefault(_clock, ReplayClock())
+    if not config.pluginmanager.hasplugin("benchmark"):
+        return
+    for item in filter(_is_timed, items):
         fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
         if "benchmark" not in fixtures:
             fixtures.append("benchmark")
+        if getattr(config.option, "codspeed", False):
+            continue  # that plugin's own `benchmark` keeps the test selected, and takes no clock
+        clock = item.stash.setdefault(_clock, ReplayClock())
         told = item.get_closest_marker("benchmark")
         # only the closest marker counts for pytest-benchmark
         item.add_marker(pytest.mark.benchmark(**{**(told.kwargs if told else {}), "timer": clock}))

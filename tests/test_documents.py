@@ -66,6 +66,7 @@ def test_the_page_on_engines_names_every_build_option() -> None:
     ("from-10-to-11.md", "roads.py", "roads-tensorrt-8.6-h200.json"),
     ("calibration.md", "calibration.py", "calibration-cpu.json"),
     ("localise.md", "localise.py", "localise-cpu.json"),
+    ("latency-gate.md", "gate.py", "gate-simulated.json"),
 ])  # fmt: skip
 def test_a_table_of_what_was_measured_is_that_of_the_results(page: str, script: str, results: str) -> None:
     told = subprocess.run(

@@ -172,6 +172,18 @@ def test_pairs_that_are_needed_suffice():
     assert paired(*blocks(1.0, noise=0.03, pairs=2 * pairs, seed=1), RULE).mde < RULE.must_see
 
 
+def test_with_the_pairs_that_are_needed_the_effect_is_just_seen():
+    from pytest_trt.latency.spread import effect
+
+    compared = paired(*blocks(1.0, noise=0.04), Rule(cases=50))
+    pairs = pairs_needed(compared, Rule(cases=50))
+    less, enough = (
+        effect(Rule(cases=50), compared.spread / math.sqrt(count), compared.n - 1, 0.01, 0.025)
+        for count in (pairs - 1, pairs)
+    )
+    assert enough <= 0.05 < less
+
+
 def test_no_number_of_pairs_is_told_where_nothing_is_known_of_the_noise():
     assert pairs_needed(paired([1e-3], [1e-3], RULE), RULE) is None
 
@@ -243,9 +255,14 @@ def test_a_second_measurement_confirms_what_one_alone_can_not():
     rule = Rule(cases=50)
     history = runs(0.01)
     first = against_history(1.029e-3, history, rule)
-    both = against_history(1.029e-3, history, rule, again=1.029e-3)
+    both = against_history(1.029e-3, history, rule, again=1.029e-3, own_process=True)
     assert suspect(first)
     assert (state(first, rule), state(both, rule)) == (State.AMBIGUOUS, State.SLOW)
+
+
+def test_a_second_measurement_of_the_same_process_adds_no_evidence():
+    once, both = (against_history(1.04e-3, runs(), RULE, again=again) for again in (None, 1.04e-3))
+    assert both == once
 
 
 def test_a_second_measurement_that_does_not_confirm_is_told():
@@ -295,6 +312,15 @@ def test_a_case_that_could_not_be_judged_helps_no_other():
     assert not suite.add("throttled", slower(0.001).because("The GPU was throttled."))
 
 
+def test_a_rerun_that_does_not_count_may_count_by_the_end():
+    suite = Suite(Rule(cases=20))
+    assert suite.add("a", slower(0.001))
+    assert not suite.add("a", slower(0.009))
+    for case in "bcd":
+        suite.add(case, slower(0.009))
+    assert list(suite.finish()) == ["a", "b", "c"]
+
+
 def test_faster_cases_do_not_make_others_slow():
     suite = Suite(Rule(cases=10))
     for case in range(9):
@@ -321,3 +347,15 @@ def test_without_scipy_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.special", None)
     with pytest.raises(BackendError, match=r'The latency gate needs scipy.*pip install "pytest-trt\[latency\]"'):
         paired(*blocks(1.0), RULE)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_times_whatever_end_in_an_exception_or_are_the_same_by_silence(seed):
+    random = np.random.default_rng(seed)
+    odd = np.array([0.0, -1.0, math.nan, math.inf, 1e-300, 1e300, 5e-324])
+    count = int(random.integers(0, 12))
+    baseline, candidate = (np.exp(random.normal(size=count)) for _ in range(2))
+    candidate[random.random(count) < 0.3] = random.choice(odd)
+    for compared in (paired(baseline, candidate, RULE), against_history(random.choice(odd), candidate, RULE)):
+        assert state(compared) is not State.SAME
+        assert sentence(compared)

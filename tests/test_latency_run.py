@@ -284,19 +284,19 @@ def test_a_throttled_gpu_makes_it_ambiguous_and_neither_slow_nor_a_pass(
 ) -> None:
     promote(pytester)
     engine(1.05e-3)
-    quiet("The GPU was throttled for 3 ms.")
+    quiet("the GPU was throttled for 3 ms")
 
     result = pytester.runpytest(*GATE)
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*TRT602 error: *The GPU was throttled for 3 ms.*can't be told*"])
+    result.stdout.fnmatch_lines(["*TRT602 error: *can't be told, since the GPU was throttled for 3 ms*"])
 
 
 def test_a_state_that_may_warn_passes_and_says_so(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], quiet: Callable[..., None]
 ) -> None:
     promote(pytester)
-    quiet("The GPU was throttled for 3 ms.")
+    quiet("the GPU was throttled for 3 ms")
 
     result = pytester.runpytest(*GATE, "--trt-gate=ambiguous=warn")
 

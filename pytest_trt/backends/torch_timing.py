@@ -105,7 +105,8 @@ def device_stopwatch(
     """
     import torch
 
-    stream: Any = torch.cuda.Stream(device)
+    cuda: Any = torch.cuda
+    stream = cuda.Stream(device)
 
     @contextmanager
     def around() -> Iterator[None]:

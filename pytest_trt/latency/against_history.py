@@ -25,7 +25,13 @@ _FEW_RUNS = 5
 
 
 def against_history(
-    value: float, history: ArrayLike, rule: Rule, *, again: float | None = None, tau: float | None = None
+    value: float,
+    history: ArrayLike,
+    rule: Rule,
+    *,
+    again: float | None = None,
+    own_process: bool = False,
+    tau: float | None = None,
 ) -> Compared:
     """Compare a run's latency with a prediction interval over earlier runs of the same key.
 
@@ -39,6 +45,8 @@ def against_history(
         rule: levels, and how many of the newest runs count.
         again: the p50 of a second measurement, taken because the first was ``suspect``: both then have to be beyond
             the threshold, and their mean decides.
+        own_process: whether ``again`` was measured in a process of its own. Only then is it a second run, and the mean
+            of two; within one process both share what drifts between runs, and the second can only disprove the first.
         tau: share that runs of one engine are known to differ by on this machine (a standard deviation).
     """
     import numpy as np
@@ -50,9 +58,9 @@ def against_history(
         return unjudged(METHOD, rule, int(earlier.size), problem)
     changes = np.log(values)
     if earlier.size == 1:
-        return _against_one(changes - math.log(earlier[0]), rule, tau or 0.0)
+        return _against_one(changes - math.log(earlier[0]), rule, tau or 0.0, own_process)
     spread = spread_of(np.log(earlier), _CUT, _LEAST_TO_CUT)
-    return _against_runs(changes - spread.mean, spread, rule)
+    return _against_runs(changes - spread.mean, spread, rule, own_process)
 
 
 def _problem(values: NDArray[np.float64], earlier: NDArray[np.float64]) -> str | None:
@@ -64,24 +72,32 @@ def _problem(values: NDArray[np.float64], earlier: NDArray[np.float64]) -> str |
     return f"{wrong} of {earlier.size} earlier runs have a p50 that is no time." if wrong else None
 
 
-def _against_one(changes: NDArray[np.float64], rule: Rule, tau: float) -> Compared:
+def _against_one(changes: NDArray[np.float64], rule: Rule, tau: float, own_process: bool) -> Compared:
     assumed = max(tau, _ONE_RUN / 3)
     threshold = max(_ONE_RUN, 3 * tau, rule.threshold)
     note = f"One earlier run shows no noise: runs are taken to differ by {100 * assumed:.1f} % (a standard deviation)."
-    return _judged(changes, Spread(0.0, assumed, 1, 0), math.inf, rule, threshold, (note,))
+    error = _error(Spread(0.0, assumed, 1, 0), changes, own_process)
+    return _judged(changes, Spread(0.0, assumed, 1, 0), error, math.inf, rule, threshold, (note,))
 
 
-def _against_runs(changes: NDArray[np.float64], spread: Spread, rule: Rule) -> Compared:
+def _against_runs(changes: NDArray[np.float64], spread: Spread, rule: Rule, own_process: bool) -> Compared:
     if spread.sd == 0:
         return _against_identical(changes, spread, rule)
     notes = [] if not spread.left_out else [f"{spread.left_out} of the earlier runs far from all others: left out."]
     if spread.n < _FEW_RUNS:
         notes.append(f"{spread.n} earlier runs show little of the noise: the interval is wide.")
-    return _judged(changes, spread, spread.n - 1, rule, rule.threshold, tuple(notes))
+    error = _error(spread, changes, own_process)
+    return _judged(changes, spread, error, spread.n - 1, rule, rule.threshold, tuple(notes))
+
+
+def _error(spread: Spread, changes: NDArray[np.float64], own_process: bool) -> float:
+    """Standard error of the new runs' mean less the history's."""
+    new_runs = changes.size if own_process else 1
+    return spread.sd * math.sqrt(1 / new_runs + 1 / spread.n)
 
 
 def _against_identical(changes: NDArray[np.float64], spread: Spread, rule: Rule) -> Compared:
-    ratio = math.exp(float(changes.mean()))
+    ratio = ratio_of(float(changes.mean()))
     if spread.n < _LEAST_TO_CUT or changes.any():
         reason = f"All {spread.n} earlier runs have the same p50: a clock that shows no noise can't tell a difference."
         return unjudged(METHOD, rule, spread.n, reason, ratio)
@@ -89,16 +105,21 @@ def _against_identical(changes: NDArray[np.float64], spread: Spread, rule: Rule)
 
 
 def _judged(
-    changes: NDArray[np.float64], spread: Spread, freedom: float, rule: Rule, threshold: float, notes: tuple[str, ...]
+    changes: NDArray[np.float64],
+    spread: Spread,
+    error: float,
+    freedom: float,
+    rule: Rule,
+    threshold: float,
+    notes: tuple[str, ...],
 ) -> Compared:
     mean = float(changes.mean())
-    error = spread.sd * math.sqrt(1 / changes.size + 1 / spread.n)
     half = half_width(error, freedom, rule.alpha)
     least = math.log1p(threshold)
     agree = bool((changes > least).all() or (changes < -least).all()) or changes.size == 1
     return Compared(
         method=METHOD,
-        ratio=math.exp(mean),
+        ratio=ratio_of(mean),
         low=ratio_of(mean - half),
         high=ratio_of(mean + half),
         p_slow=tail(mean / error, freedom) if agree else 1.0,
@@ -113,7 +134,7 @@ def _judged(
 
 
 def _disagreement(changes: NDArray[np.float64]) -> str:
-    first, second = (math.exp(change) for change in changes)
+    first, second = (ratio_of(change) for change in changes)
     return f"A second measurement did not confirm the first: {first:.3f} and then {second:.3f} times the history."
 
 

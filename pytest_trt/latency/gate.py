@@ -74,7 +74,7 @@ def _seen(compared: Compared, rule: Rule) -> tuple[str, ...]:
     if not math.isfinite(compared.high) or not math.isfinite(compared.mde):
         return _measured(compared)
     interval = f"{100 * (1 - 2 * rule.alpha):g} % interval {compared.low:.3f} to {compared.high:.3f}"
-    unit = _UNITS[compared.method] + ("s" if compared.n != 1 else "")
+    unit = _UNITS.get(compared.method, "value") + ("s" if compared.n != 1 else "")
     return (
         f"Ratio {compared.ratio:.3f} ({interval}, {compared.n} {unit});",
         f"a slowdown of {_percent(compared.mde)} is found with power {rule.power:g}.",

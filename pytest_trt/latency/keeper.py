@@ -199,7 +199,7 @@ def _settled(state: State, message: str, doubts: tuple[str, ...]) -> tuple[State
     """A throttled or shared GPU tells nothing, neither that an engine is slower nor that it is not."""
     if not doubts or state in (State.RECORDED, State.NO_BASELINE, State.NOT_COMPARABLE, State.RENAMED):
         return state, message
-    return State.AMBIGUOUS, f"{' '.join(doubts)} So it can't be told; what was seen: {message}"
+    return State.AMBIGUOUS, f"It can't be told, since {'; '.join(doubts)}. What was seen: {message}"
 
 
 def _held(

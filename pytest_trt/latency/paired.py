@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_trt.latency.compared import Compared, noiseless, unjudged
-from pytest_trt.latency.spread import effect, half_width, ratio_of, spread_of, tail, unusable
+from pytest_trt.latency.spread import effect, error_needed, half_width, ratio_of, spread_of, tail, unusable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,6 @@ METHOD = "interleaved"
 _CUT = 6.0  # a pair that is left out; at 3.5, as for a history, 10 quiet pairs alarm twice as often as they may
 _LEAST_TO_CUT = 10
 _FEW_VALUES = 3
-_MOST_PAIRS = 10_000
 
 
 def paired(baseline: ArrayLike, candidate: ArrayLike, rule: Rule) -> Compared:
@@ -44,7 +43,7 @@ def paired(baseline: ArrayLike, candidate: ArrayLike, rule: Rule) -> Compared:
         return unjudged(METHOD, rule, min(a.size, b.size), problem)
     logs = np.log(b) - np.log(a)
     if logs.size < 2:
-        return unjudged(METHOD, rule, 1, "One pair of blocks shows no noise: measure more.", math.exp(logs[0]))
+        return unjudged(METHOD, rule, 1, "One pair of blocks shows no noise: measure more.", ratio_of(logs[0]))
     spread = spread_of(logs, _CUT, _LEAST_TO_CUT)
     return _compared(spread, rule).because(*_reasons(a, b, spread, rule))
 
@@ -65,7 +64,7 @@ def _compared(spread: Spread, rule: Rule) -> Compared:
     half = half_width(error, freedom, rule.alpha)
     return Compared(
         method=METHOD,
-        ratio=math.exp(spread.mean),
+        ratio=ratio_of(spread.mean),
         low=ratio_of(spread.mean - half),
         high=ratio_of(spread.mean + half),
         p_slow=tail((spread.mean - margin) / error, freedom),
@@ -119,8 +118,7 @@ def pairs_needed(compared: Compared, rule: Rule) -> int | None:
     """
     if not compared.spread >= 0 or compared.n < 2 or rule.must_see <= rule.threshold:
         return None
-    for pairs in range(max(rule.least_blocks, compared.n), _MOST_PAIRS):
-        error = compared.spread / math.sqrt(pairs)
-        if effect(rule, error, compared.n - 1, rule.margin, rule.threshold) <= rule.must_see:
-            return pairs
-    return None
+    error = error_needed(rule, compared.n - 1, rule.margin, rule.threshold)
+    if not 0 < error < math.inf:
+        return None
+    return max(math.ceil((compared.spread / error) ** 2), compared.n, rule.least_blocks)

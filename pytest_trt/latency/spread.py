@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.latency.compared import Rule
 
-__all__ = ["Spread", "effect", "half_width", "ratio_of", "spread_of", "tail", "unusable"]
+__all__ = ["Spread", "effect", "error_needed", "half_width", "ratio_of", "spread_of", "tail", "unusable"]
 
 _NORMAL_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 _MOST_LEFT_OUT = 0.2
@@ -98,6 +98,20 @@ def effect(rule: Rule, error: float, freedom: float, margin: float, threshold: f
     power = half_width(error, freedom, 1 - rule.power)
     tested = math.log1p(margin) + half_width(error, freedom, rule.level) + power
     return ratio_of(max(tested, math.log1p(threshold) + power)) - 1
+
+
+def error_needed(rule: Rule, freedom: float, margin: float, threshold: float) -> float:
+    """The largest standard error of the log-ratio at which ``effect`` is the rule's ``must_see``.
+
+    Args:
+        rule: level, power, and the effect.
+        freedom: degrees of freedom that the standard error will be taken to have.
+        margin: share that is tested against.
+        threshold: share that the estimate has to exceed.
+    """
+    seen, power = math.log1p(rule.must_see), _quantile(rule.power, freedom)
+    tested = (seen - math.log1p(margin)) / max(_quantile(1 - rule.level, freedom) + power, _SAME)
+    return min(tested, (seen - math.log1p(threshold)) / max(power, _SAME))
 
 
 def ratio_of(log: float) -> float:

@@ -44,9 +44,9 @@ class Suite:
         A case that comes again (a rerun) replaces what it was.
         """
         self._seen[case] = compared
-        if self._counts(case):
-            self._told.add(case)
-        return self._counts(case)
+        counts = self._counts(case)
+        (self._told.add if counts else self._told.discard)(case)
+        return counts
 
     def finish(self) -> dict[str, Compared]:
         """Cases that count now that all were seen, and did not when they came."""

@@ -5,7 +5,6 @@ Counters are read before and after, and nothing while the clock runs: asking a G
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ class Telemetry:
 
     Attributes:
         values: of a GPU: sm_mhz, memory_mhz, max_sm_mhz, temperature_c, power_w, pstate, reasons (a bit mask),
-            throttled_ns by its reason, processes (of others, their ids), free_bytes. Of a CPU: see
+            throttled_ns by its reason, other_processes (how many), free_bytes. Of a CPU: see
             :func:`~pytest_trt.latency.processor.processor_load`.
         notes: what could not be found out, a sentence each.
     """
@@ -83,7 +82,7 @@ def disturbances(before: Telemetry, after: Telemetry, expected_mhz: float | None
         *_throttled(before.values, after.values),
         *_reasons(before.values, after.values),
         *_slow_clock(after.values, expected_mhz),
-        *_other_processes(before.values, after.values),
+        *_shared(before.values, after.values),
         *_busy_host(before.values, after.values),
     )
 
@@ -100,7 +99,7 @@ def _told(nvml: Nvml) -> dict[str, Any]:
         "power_w": None if power is None else power / 1000,
         "pstate": nvml.ask("nvmlDeviceGetPerformanceState"),
         "throttled_ns": _counters(nvml) or _violations(nvml) or None,
-        "processes": _processes(nvml),
+        "other_processes": _other_processes(nvml),
         "free_bytes": None if memory is None else int(memory.free),
     }
     return {key: value for key, value in told.items() if value is not None}
@@ -120,12 +119,13 @@ def _violations(nvml: Nvml) -> dict[str, int]:
     return {word: int(found.violationTime) for word, found in told.items() if found is not None}
 
 
-def _processes(nvml: Nvml) -> list[int] | None:
-    """Those of others. In a container NVML tells the host's ids, ours among them, which we can't know."""
+def _other_processes(nvml: Nvml) -> int | None:
+    """How many; this process is known to have a context by now."""
     found = nvml.ask("nvmlDeviceGetComputeRunningProcesses")
     if found is None:
         return None
-    return sorted({int(process.pid) for process in found} - {os.getpid()})
+    # one is ours, be it by another number: in a container NVML may tell the host's
+    return max(len({int(process.pid) for process in found}) - 1, 0)
 
 
 def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -147,11 +147,9 @@ def _slow_clock(after: Mapping[str, Any], expected: float | None) -> list[str]:
     return [f"the GPU's multiprocessors ran at {clock:.0f} MHz, of {expected:.0f} expected"]
 
 
-def _other_processes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    others = sorted({*before.get("processes", ()), *after.get("processes", ())})
-    if not others:
-        return []
-    return [f"{len(others)} other process(es) use the GPU: {', '.join(map(str, others))}"]
+def _shared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    others = max(before.get("other_processes", 0), after.get("other_processes", 0))
+    return [f"{others} other process(es) use the GPU"] if others else []
 
 
 def _busy_host(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def measure(
     inferences = inferences or choose_inferences(stopwatch, timing.sample_s, seconds)
     per_block = samples_lasting(stopwatch, timing.least_s / _BLOCKS, inferences, seconds, clock)
     warmed = clock()
-    laps, settled = _sampled(stopwatch, timing, inferences, per_block, clock)
+    laps, settled = _sampled(stopwatch, timing, inferences, min(per_block, timing.most), clock)
     whole = _joined(laps)
     lap = _thinned(whole, timing.most)
     return Samples(
@@ -108,9 +108,9 @@ def choose_inferences(stopwatch: Stopwatch, sample_s: float, seconds: float) -> 
         sample_s: seconds that a sample should last.
         seconds: of the host that an inference takes about.
     """
-    inferences = 1
-    while seconds < 10 * sample_s and inferences < _MOST_INFERENCES:
-        took = float(np.median(stopwatch.lap(_TRIAL, inferences).compute)) * inferences
+    inferences, samples = 1, _TRIAL if seconds < 10 * sample_s else 1
+    while inferences < _MOST_INFERENCES:
+        took = float(np.median(stopwatch.lap(samples, inferences).compute)) * inferences
         if took >= sample_s:
             break
         inferences *= 1 << max(1, ceil(log2(sample_s / took))) if took > 0 else 2

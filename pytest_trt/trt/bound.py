@@ -151,12 +151,12 @@ def _own_context(
     trt: ModuleType, engine: tensorrt.ICudaEngine, profile: int, stream: Stream, said: Heard, source: str
 ) -> tensorrt.IExecutionContext:
     """A second context; of the same engine loaded once more where two may not have the same profile (8.6)."""
-    for load in (lambda: engine, lambda: _loaded_again(trt, engine)):
-        context = load().create_execution_context()
+    for again in (False, True):
+        chosen = _loaded_again(trt, engine) if again else engine
+        context = chosen.create_execution_context()
         require(context is not None, said, f"{source}: no second execution context can be made, mostly for memory")
-        if context.active_optimization_profile == profile:
-            return context
-        if context.set_optimization_profile_async(profile, stream.handle):
+        has_it = context.active_optimization_profile == profile
+        if has_it or context.set_optimization_profile_async(profile, stream.handle):
             return context
     raise BackendError(said.told(f"{source}: no second execution context takes profile {profile}"))
 

@@ -1,0 +1,232 @@
+"""``pytest-trt history``: latencies of earlier runs, and where they stepped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pytest_trt.cli.said import as_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_trt.latency.changes import Change
+    from pytest_trt.latency.history import Entry, History, Key
+
+__all__ = ["command"]
+
+_BARS = "▁▂▃▄▅▆▇█"
+_LEAST_SPAN = 0.1  # a chart spans 10 % at the least, so that noise looks like noise
+_COLOURS = {"slow": "red", "fast": "green", "ambiguous": "yellow", "vanished": "yellow"}
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Runs that may be compared, and what is said of them: steps, or why none were looked for."""
+
+    key: Key
+    runs: Sequence[Entry]
+    steps: Sequence[Change]
+    unsearched: str | None
+
+
+@click.command("history")
+@click.argument("case", required=False)
+@click.option("--precision", metavar="P", help="Of this precision only.")
+@click.option(
+    "--storage", default=".benchmarks", show_default=True, metavar="PLACE",
+    help="Folder that pytest-benchmark saves runs to, or one file of it or of --benchmark-json.",
+)  # fmt: skip
+@click.option("--baseline", metavar="RUN", help="Compare with this run, and not each with the one before.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=30, show_default=True, help="List the newest so many runs."
+)
+@as_json
+def command(
+    case: str | None, precision: str | None, storage: str, baseline: str | None, limit: int, as_json: bool
+) -> None:
+    """List the latencies of CASE, or of all cases, run by run, and flag where they stepped up or down.
+
+    What can't be compared - another machine, precision, backend or metric - is listed apart.
+    """
+    from pytest_trt.latency.history import read_history
+
+    history = read_history(storage)
+    for complaint in history.complaints:
+        click.echo(f"pytest-trt: {complaint}", err=True)
+    wanted = _wanted(history, case, precision, storage)
+    _require_run(history, baseline)
+    found = [_searched(key, runs) for key, runs in history.series(wanted).items()]
+    facts = {"series": [_facts(one, baseline, limit) for one in found], "complaints": list(history.complaints)}
+    say(_lines(found, baseline, limit), facts, json_wanted=as_json)
+
+
+def _wanted(history: History, case: str | None, precision: str | None, storage: str) -> Sequence[Entry]:
+    """Entries of the case at the precision.
+
+    Raises:
+        DataError: no run of ours is there.
+        SpecError: there are runs, and none of this case or precision.
+    """
+    from pytest_trt.errors import DataError, unknown
+
+    if not history.entries:
+        raise DataError(f"{storage} holds no latency of pytest-trt: runs with --trt-latency=record are kept there.")
+    cases = {entry.key.case for entry in history.entries}
+    if case is not None and case not in cases:
+        raise unknown("case", case, sorted(cases))
+    precisions = {entry.key.precision for entry in history.of(case=case)}
+    if precision is not None and precision not in precisions:
+        raise unknown("precision", precision, sorted(precisions))
+    return history.of(case=case, precision=precision)
+
+
+def _require_run(history: History, run: str | None) -> None:
+    from pytest_trt.errors import unknown
+
+    runs = {entry.run for entry in history.entries}
+    if run is not None and run not in runs:
+        raise unknown("run", run, sorted(runs))
+
+
+def _searched(key: Key, runs: Sequence[Entry]) -> _Series:
+    from pytest_trt.errors import BackendError
+    from pytest_trt.latency.changes import LEAST_RUNS, changes
+
+    if len(runs) < LEAST_RUNS:
+        return _Series(key, runs, [], f"{len(runs)} runs are too few to look for steps ({LEAST_RUNS})")
+    try:
+        return _Series(key, runs, changes([run.p50_s for run in runs]), None)
+    except BackendError as error:
+        return _Series(key, runs, [], str(error))
+
+
+def _changed(runs: Sequence[Entry], baseline: str | None) -> list[float | None]:
+    """Each p50 over the baseline's, or over that of the run before, less one."""
+    fixed = [run.p50_s for run in runs if run.run == baseline]
+    if baseline is not None:
+        return [run.p50_s / fixed[-1] - 1 if fixed else None for run in runs]
+    return [None, *(b.p50_s / a.p50_s - 1 for a, b in pairwise(runs))]
+
+
+def _lines(found: Sequence[_Series], baseline: str | None, limit: int) -> list[str]:
+    lines: list[str] = []
+    for one in found:
+        others = len({other.key.machine for other in found if _case(other.key) == _case(one.key)})
+        lines += [*_head(one, others, limit), *_runs(one, baseline, limit), *_steps(one), ""]
+    return lines[:-1]
+
+
+def _case(key: Key) -> tuple[str, str, str]:
+    return key.case, key.precision, key.backend
+
+
+def _head(one: _Series, machines: int, limit: int) -> list[str]:
+    key = one.key
+    where = f"machine {key.machine}" if key.machine else "an unknown machine"
+    lines = [click.style(f"{key.case} at {key.precision} on {key.backend}, {where}", bold=_coloured())]
+    if machines > 1:
+        lines.append(f"  measured on {machines} machines, which can't be compared: each is listed apart")
+    lines.append(f"  {_metric(key)}")
+    shown = one.runs[-limit:]
+    if _coloured() and len(shown) > 1:
+        lines.append(f"  {_sparkline([run.p50_s for run in shown])}")
+    return lines
+
+
+def _metric(key: Key) -> str:
+    metric: dict[str, Any] = json.loads(key.metric)
+    words = [str(metric.get("clock", "an unknown clock"))]
+    words += [word for word in ("graph", "spin", "transfers") if metric.get(word)]
+    words += [f"{word} {metric[word]}" for word in ("batch", "inferences") if metric.get(word)]
+    return ", ".join(words)
+
+
+def _runs(one: _Series, baseline: str | None, limit: int) -> list[str]:
+    changed, steps = _changed(one.runs, baseline), {step.index: step for step in one.steps}
+    width = max(len(run.run) for run in one.runs)
+    lines = [f"  {'when (UTC)':16}  {'run':{width}}  {'p50 ms':>9}  {'change':>8}  state"]
+    for at in range(max(len(one.runs) - limit, 0), len(one.runs)):
+        run, change = one.runs[at], changed[at]
+        if at:
+            lines += _environment(one.runs[at - 1], run)
+        if at in steps:
+            lines.append(f"  {_step(steps[at])}")
+        share = "" if change is None else f"{100 * change:+.1f} %"
+        row = f"  {_when(run)}  {run.run:{width}}  {1e3 * run.p50_s:9.4f}  {share:>8}  {_state(run, baseline)}"
+        lines.append(row.rstrip())
+    return lines
+
+
+def _when(run: Entry) -> str:
+    from datetime import timezone
+
+    return run.when.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def _state(run: Entry, baseline: str | None) -> str:
+    words = [click.style(run.state, fg=_COLOURS.get(run.state)) if _coloured() else run.state] if run.state else []
+    words += ["baseline"] if run.run == baseline else []
+    return ", ".join([*words, *(["disturbed: " + " ".join(run.disturbances)] if run.disturbances else [])])
+
+
+def _environment(before: Entry, run: Entry) -> list[str]:
+    """What else changed from one run to the next."""
+    old, new = before.environment, run.environment
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in names)
+    return [f"  -- environment changed: {told}"] if told else []
+
+
+def _step(step: Change) -> str:
+    share = f"{100 * abs(step.ratio - 1):.1f} % {'slower' if step.ratio > 1 else 'faster'}"
+    text = f">> a step: {share} from here on (p = {step.p:.1g})"
+    return click.style(text, fg="red" if step.ratio > 1 else "green") if _coloured() else text
+
+
+def _steps(one: _Series) -> list[str]:
+    if one.unsearched:
+        return [f"  {one.unsearched}"]
+    if not one.steps:
+        return ["  no step found"]
+    told = [f"{one.runs[step.index].run} ({100 * (step.ratio - 1):+.1f} %)" for step in one.steps]
+    return [f"  steps: {', '.join(told)}"]
+
+
+def _sparkline(values: Sequence[float]) -> str:
+    """One character a value, low to high, over 10 % at the least."""
+    middle = (min(values) + max(values)) / 2
+    span = max(max(values) - min(values), _LEAST_SPAN * middle)
+    low, high = middle - span / 2, middle + span / 2
+    bars = (_BARS[min(int((value - low) / span * len(_BARS)), len(_BARS) - 1)] for value in values)
+    return f"{''.join(bars)}  {1e3 * low:.4g} to {1e3 * high:.4g} ms"
+
+
+def _coloured() -> bool:
+    """Whether a terminal shows it that was not told to show plain text."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _facts(one: _Series, baseline: str | None, limit: int) -> dict[str, Any]:
+    changed = _changed(one.runs, baseline)
+    runs = [_run_facts(run, change, baseline) for run, change in zip(one.runs, changed, strict=True)]
+    steps = [{"run": one.runs[step.index].run, "ratio": step.ratio, "p": step.p} for step in one.steps]
+    key = one.key
+    return {
+        "case": key.case, "precision": key.precision, "backend": key.backend, "machine": key.machine,
+        "metric": json.loads(key.metric), "runs": runs[-limit:], "steps": steps, "unsearched": one.unsearched,
+    }  # fmt: skip
+
+
+def _run_facts(run: Entry, change: float | None, baseline: str | None) -> dict[str, Any]:
+    return {
+        "run": run.run, "when": run.when.isoformat(), "p50_s": run.p50_s, "samples": run.samples, "change": change,
+        "state": run.state or None, "baseline": run.run == baseline, "disturbances": list(run.disturbances),
+        "environment": dict(run.environment), "file": str(run.file),
+    }  # fmt: skip
