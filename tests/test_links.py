@@ -42,6 +42,14 @@ def anchors_of(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in told}
 
 
+def test_pages_that_the_code_names_are_there() -> None:
+    sources = [source.read_text(encoding="utf-8") for source in (ROOT / "pytest_trt").rglob("*.py")]
+    named = {page for source in sources for page in re.findall(r"docs/[\w./-]+\.md", source)}
+
+    assert len(named) > 2
+    assert [page for page in named if not (ROOT / page).is_file()] == []
+
+
 @pytest.mark.parametrize(("link", "there"), [
     ("there.md", True),
     ("there.md#two-words-3-0", True),
