@@ -35,7 +35,8 @@ else:
     import tomli as tomllib
 
 _NUMBER = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+")
-_BY_A_SHELL = re.compile(r"[|<>*$`;]|&(?!&)|^(cd|for|if|export) ")
+_BY_A_SHELL = re.compile(r"[|<>*$`;]|&(?!&)")
+_OF_A_SHELL = re.compile(r"(cd|for|if|export) ")  # what follows them depends on them
 
 
 class Untrue(AssertionError):
@@ -87,7 +88,7 @@ class Page:
         for word in (word for words in block.all("without") for word in shlex.split(words)):
             line = line.replace(f" {word}", "")
         # what needs a package like torch, which can't be imported twice, has a process of its own
-        self.printed, self.code = (_by_a_shell if block.one("needs") else _command)(line, self)
+        self.printed, self.code = _command(line, self, apart=bool(block.one("needs")))
         if self.code != expected:
             raise Untrue(f"{block.where}: {line}\nexit code {self.code}, not {expected}\n{self.printed}")
 
@@ -228,29 +229,33 @@ _AS: dict[str, Callable[[Page, Block], None]] = {
 }
 
 
-def _command(line: str, page: Page) -> tuple[str, int]:
-    """What a line prints and its exit code: ours in this process, where imports are paid for once."""
-    if _BY_A_SHELL.search(line.split(" #")[0]):
+def _command(line: str, page: Page, *, apart: bool) -> tuple[str, int]:
+    """What a line prints and its exit code: parts that are joined by ``&&``, until one fails."""
+    if _OF_A_SHELL.match(line):
         return _by_a_shell(line, page)
     printed = ""
     for part in line.split("&&"):
-        said, code = _one(shlex.split(part, comments=True), part, page)
+        said, code = _part(part, page, apart)
         printed += said
         if code:
             return printed, code
     return printed, 0
 
 
-def _one(words: list[str], line: str, page: Page) -> tuple[str, int]:
+def _part(part: str, page: Page, apart: bool) -> tuple[str, int]:
+    """Ours runs in this process, where imports are paid for once, if it is plain and not to be kept apart."""
+    words = shlex.split(part, comments=True)
+    if "pip" in words[:3] and "install" in words:
+        return _installed(words)
+    if apart or _BY_A_SHELL.search(part.split(" #")[0]):
+        return _by_a_shell(part, page)
     if words[0] == "pytest":
         found = page.pytester.runpytest_inprocess(*words[1:])
         return "\n".join([*found.outlines, *found.errlines]), int(found.ret)
     if words[0] == "pytest-trt":
         result = CliRunner().invoke(main, words[1:], prog_name="pytest-trt")
         return result.output, result.exit_code
-    if "pip" in words and "install" in words:
-        return _installed(words)
-    return _by_a_shell(line, page)
+    return _by_a_shell(part, page)
 
 
 def _installed(words: list[str]) -> tuple[str, int]:

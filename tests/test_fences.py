@@ -76,6 +76,12 @@ def test_a_block_is_skipped_with_its_reason_alone(pytester: pytest.Pytester) -> 
         run("<!-- skip: needs a GPU -->\n```sh\nfalse\n```", pytester)
 
 
+@pytest.mark.parametrize("line", ["pip install 'no-such-package>=1'", "python -m pip install no-such-package && true"])
+@pytest.mark.parametrize("needs", ["", "<!-- needs: pytest -->\n"])
+def test_nothing_is_installed(line: str, needs: str, pytester: pytest.Pytester) -> None:
+    assert "would install no-such-package" in run(f"{needs}```sh\n{line}\n```", pytester).printed
+
+
 def test_a_file_is_written_and_a_command_shows_what_it_does(pytester: pytest.Pytester) -> None:
     page = run(
         "<!--\nfile: test_it.py\nthen: pytest -q\n-->\n```python\ndef test_it():\n    pass\n```\n\n"
