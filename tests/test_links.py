@@ -10,6 +10,8 @@ import pytest
 from fences import PAGES, ROOT
 from markdown_it import MarkdownIt
 
+import pytest_trt
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -48,6 +50,20 @@ def test_pages_that_the_code_names_are_there() -> None:
 
     assert len(named) > 2
     assert [page for page in named if not (ROOT / page).is_file()] == []
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = re.findall(r"[\w./-]+\.md", navigation)
+
+    assert sorted(named) == sorted(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))
+
+
+def test_the_page_on_python_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+    homes = sorted(f"::: pytest_trt.{home}.{name}" for name, home in pytest_trt._HOMES.items())
+
+    assert sorted(re.findall(r"^::: .*", page, re.MULTILINE)) == homes
 
 
 @pytest.mark.parametrize(("link", "there"), [
