@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -14,11 +15,9 @@ from pytest_trt.candidate import adopt, candidate_of, propose
 from pytest_trt.case import Case
 from pytest_trt.check import check
 from pytest_trt.cli import main
+from pytest_trt.cli.chosen import golden_folder
 from pytest_trt.errors import CaseError
 from pytest_trt.golden import read
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +232,25 @@ def test_goldens_go_where_pytest_finds_them(folder: Path) -> None:
     ran("adopt", "net", "--reason", "why")
 
     assert (folder / "kept" / "net.safetensors").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which files are open")
+def test_asking_pytest_for_its_golden_folder_leaves_nothing_open() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    assert golden_folder(None) == Path("golden")
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_conftest_that_fails_is_a_message_that_names_the_option(folder: Path) -> None:
+    (folder / "conftest.py").write_text("raise RuntimeError('planted')\n")
+
+    found = ran("create")
+
+    assert found.exit_code == 2
+    assert "--golden-dir" in found.output
+    assert ran("create", "--golden-dir", "golden").exit_code == 0
 
 
 def test_an_adoption_that_fails_leaves_the_golden_and_the_candidate(

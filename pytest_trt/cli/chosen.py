@@ -61,7 +61,7 @@ def golden_folder(given: Path | None) -> Path:
     from pytest_trt.settings import golden_dir
 
     try:
-        config = pytest.Config.fromdictargs({}, [])
+        config = pytest.Config.fromdictargs({}, ["--capture=no"])  # else it opens files that nobody closes
     except (Exception, SystemExit) as error:  # whatever pytest or a conftest.py raises
         raise SpecError(
             f"pytest can't be set up here, so its golden folder is not known ({error}): name it with --golden-dir."
