@@ -33,11 +33,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def on_a_terminal(*words: str, **variables: str) -> str:
-    """What a command writes to a terminal of 100 columns."""
+def on_a_terminal(*words: str, stream: str = "stdout", **variables: str) -> str:
+    """What a command writes to a terminal of 100 columns, which one of its streams is."""
     primary, secondary = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm", **variables}
-    with subprocess.Popen([*CLI, *words], stdout=secondary, stderr=subprocess.PIPE, env=environment):
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: secondary}
+    with subprocess.Popen([*CLI, *words], env=environment, **streams):  # type: ignore[call-overload]
         os.close(secondary)
         chunks = []
         while True:
@@ -78,6 +79,20 @@ def test_rich_takes_nothing_of_a_name_for_markup(folder: Path) -> None:
     (folder / "net.onnx").rename(folder / "[bold]net.onnx")
 
     assert "[bold]net.onnx" in on_a_terminal("inspect", "[bold]net.onnx")
+
+
+@pytest.mark.parametrize(("words", "phase"), [
+    (("golden", "create"), "simulating fp32"),
+    (("calibrate", "net.onnx", "few.npz", "-o", "ranges.txt"), "calibrating on few.npz: largest values 0 %"),
+    (("doctor",), "looking at python"),
+])  # fmt: skip
+def test_long_work_is_told_of_on_the_terminals_last_line(folder: Path, words: tuple[str, ...], phase: str) -> None:
+    np.savez(folder / "few.npz", x=networks.images(16))
+
+    told = on_a_terminal(*words, stream="stderr")
+
+    assert phase in told
+    assert told.rstrip().endswith("\x1b[2K")
 
 
 def test_a_table_as_text_is_in_columns() -> None:

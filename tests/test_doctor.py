@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -570,6 +571,52 @@ def test_a_probe_that_hangs_is_stopped() -> None:
 
 def test_a_library_that_is_not_there_is_told_by_the_loader() -> None:
     assert "libnothing-of-this-name" in ended(Here().opens("libnothing-of-this-name.so"))
+
+
+DRIVER = """
+#include <string.h>
+#include <stddef.h>
+int cuDriverGetVersion(int *version) { *version = 12080; return 0; }
+int cuInit(unsigned flags) { return flags; }
+int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+int cuDeviceGet(int *device, int index) { *device = 10 + index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) {
+    strncpy(name, device == 10 ? "first" : "second", size);
+    return 0;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)80 << 30; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 8 : 9; return 0; }
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="compiles a driver for Linux")
+def test_the_probe_asks_a_driver_as_cuda_declares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "driver.c").write_text(DRIVER)
+    compiled = ["cc", "-shared", "-fPIC", "-o", str(tmp_path / "libcuda.so.1"), str(tmp_path / "driver.c")]
+    subprocess.run(compiled, check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+
+    found, _ = driver.cuda_of(Here(timeout=59))
+
+    assert found is not None
+    assert (found["version"], found["init"]) == ([12, 8], 0)
+    assert [device["name"] for device in found["devices"]] == ["first", "second"]
+    assert found["devices"][1] == {"name": "second", "capability": [8, 9], "memory": 80 << 30}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="compiles a driver for Linux")
+def test_a_driver_that_ends_the_process_ends_that_of_the_probe_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver.c").write_text("int cuDriverGetVersion(int *version) { return *(volatile int *)0; }\n")
+    compiled = ["cc", "-shared", "-fPIC", "-o", str(tmp_path / "libcuda.so.1"), str(tmp_path / "driver.c")]
+    subprocess.run(compiled, check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+
+    found, why = driver.cuda_of(Here(timeout=58))
+
+    assert found is None
+    assert why == "it ended the process by a segmentation fault"
 
 
 def test_a_folder_that_is_called_as_a_package_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
