@@ -21,7 +21,7 @@ _FILE = click.Path(path_type=Path)
 _SUFFIXES = (".md", ".html", ".json")
 
 
-@click.command(name="compare")
+@click.command(name="compare", short_help="Tell what changed between two records.")
 @click.argument("before", type=_FILE)
 @click.argument("after", type=_FILE)
 @click.option(

@@ -9,7 +9,7 @@ __all__ = ["command"]
 _VARIABLE = "_PYTEST_TRT_COMPLETE"
 
 
-@click.command(name="completion")
+@click.command(name="completion", short_help="Print what a shell completes by.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the completion for SHELL, to be read where it starts.

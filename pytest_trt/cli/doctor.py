@@ -21,7 +21,7 @@ _STYLES = {"good": "good", "absent": "quiet", "doubt": "doubt", "broken": "bad"}
 _WIDTH = max(map(len, _WORDS.values()))
 
 
-@click.command(name="doctor")
+@click.command(name="doctor", short_help="Look this machine over; say how to mend it.")
 @click.option(
     "--for",
     "asked",

@@ -21,7 +21,7 @@ __all__ = ["command"]
 _STYLES = {"passed": "good", "built": "doubt", "failed": "bad", "error": "bad"}
 
 
-@click.command(name="inspect")
+@click.command(name="inspect", short_help="Tell what a file holds.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--load", is_flag=True, help="A plan: load it for its layers. A plan is code: only one that you trust.")
 @as_json

@@ -13,7 +13,7 @@ __all__ = ["command"]
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(name="report")
+@click.command(name="report", short_help="Render a record again.")
 @click.argument("run", type=_FILE)
 @click.option(
     "-o", "--output", type=_FILE, multiple=True, required=True, help="By suffix: .md, .html or .json; repeatable."
