@@ -133,7 +133,7 @@ class Results:
             github.summarise(self.reports.told, os.environ)
         except OSError as error:
             terminalreporter.write_line(f"the step's summary can't be written: {error.strerror or error}", yellow=True)
-        for line in github.annotated(self.records, self.config.rootpath, os.environ):
+        for line in github.annotated(self.reports.told, self.config.rootpath, os.environ):
             sys.stderr.write(f"{line}\n")
 
     def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -200,7 +200,8 @@ class Results:
         return "trt_precision in the ini file" if whole and settings.ini_precisions(self.config) else ""
 
     def _write_reports(self, session: pytest.Session) -> None:
-        complaints = self.reports.finish(self.records, self._partial(session), int(session.exitstatus))
+        status = int(session.exitstatus)
+        complaints = self.reports.finish(self.records, self._partial(session), status, self.complaints)
         self.complaints += complaints
         if complaints:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
