@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -52,13 +52,10 @@ class Reports:
         if not records or self._spent > _FREE_S + _SHARE * (began - self._began):
             return
         told = self._document(results, partial=True, exit_status=None)
-        try:
-            for path in records:
+        for path in records:
+            with suppress(OSError):  # where it stays so, the end says why; Windows has files that are busy for a moment
                 write(path, told)
-        except OSError:
-            self._spent = math.inf  # the end says why
-        else:
-            self._spent += time.monotonic() - began
+        self._spent += time.monotonic() - began
 
     def finish(
         self, results: list[dict[str, Any]], partial: bool, exit_status: int, complaints: Sequence[str] = ()

@@ -111,6 +111,8 @@ class Results:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
+        from pytest_trt.collection import shown
+
         verbosity = self.config.get_verbosity()
         if self.records and verbosity < 0:
             self._show_briefly(terminalreporter)
@@ -121,7 +123,7 @@ class Results:
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
         for path in self.reports.paths if verbosity >= 0 else ():
-            terminalreporter.write_line(f"report: {path}")
+            terminalreporter.write_line(f"report: {shown(path, self.config)}")
         if github.is_running(os.environ):
             self._tell_github(terminalreporter)
         for text in self.complaints:

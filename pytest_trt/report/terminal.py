@@ -113,7 +113,7 @@ def _failure(record: Record) -> Iterator[Block]:
     yield Block(3, _hops(record))
     yield from (Block(rank, [line]) for rank, line in zip((2, 5, 7), _located(record), strict=False))
     yield Block(8, _speed(record))
-    yield Block(8, _engine(record))
+    yield Block(2, _engine(record))
     yield Block(9, [f"  golden: {record['provenance'].get('golden')}"])
     yield Block(1, [f"  {record['accept']}"] if record["accept"] else [])
 
