@@ -232,6 +232,40 @@ def history(noise: Noise, trials: int, seed: int) -> dict[str, Any]:
     return row
 
 
+def states(compared: list[tuple[Compared, Compared]], rule: Rule) -> dict[str, float]:
+    """What is said of cases that did not change, and of those 5 % slower, in percent; each alone in its suite."""
+    row = {}
+    for side, what in ((0, "unchanged"), (1, "slower")):
+        found = [decide(one[side], rule, rejected=Suite(rule).add("case", one[side]))[0] for one in compared]
+        for state in (State.SLOW, State.FAST, State.SAME, State.AMBIGUOUS):
+            row[f"{what} {state.value}"] = round(100 * found.count(state) / len(found), 2)
+    return row
+
+
+def states_interleaved(noise: Noise, trials: int, seed: int, rule: Rule) -> dict[str, Any]:
+    """Of ten pairs that grow."""
+    random = np.random.default_rng([seed, 6, rule.cases, *np.float64([noise.sigma, noise.tau]).view(np.uint32)])
+    blocks = np.exp(np.median(sessions(random, noise, trials, MOST), axis=-1).astype(np.float64))
+    found = [(grow(a, b, rule)[0], grow(a, b * (1 + SLOWER), rule)[0]) for a, b in zip(*blocks, strict=True)]
+    return {"noise": noise.name, "method": "growing", "cases": rule.cases, **states(found, rule)}
+
+
+def states_history(noise: Noise, trials: int, seed: int, rule: Rule) -> dict[str, Any]:
+    """Of 20 runs, a suspect measured again in the same process."""
+    random = np.random.default_rng([seed, 7, rule.cases, *np.float64([noise.sigma, noise.tau]).view(np.uint32)])
+    values = np.exp(np.median(runs(random, noise, trials, EARLIER + 3), axis=-1).astype(np.float64))
+    found = [(confirmed(v, 0.0, rule, own=False), confirmed(v, SLOWER, rule, own=False)) for v in values]
+    return {"noise": noise.name, "method": "history", "cases": rule.cases, **states(found, rule)}
+
+
+def all_states(trials: int, seed: int) -> list[dict[str, Any]]:
+    """Of a case alone and of one among fifty."""
+    quiet, hardest = Noise(0.05, 0.02), Noise(0.10, 0.03)
+    rows = [states_interleaved(noise, trials, seed, rule) for noise in (quiet, hardest) for rule in (ALONE, AMONG)]
+    drifts = [Noise(0.05, tau) for tau in (0.005, 0.01, 0.02)]
+    return rows + [states_history(noise, trials, seed, rule) for noise in drifts for rule in (ALONE, AMONG)]
+
+
 def stepping(noise: Noise, trials: int, seed: int, walk: float = 0.0) -> dict[str, Any]:
     """Histories of 30 runs that are said to change although they do not, and steps of +5 % that are found."""
     random = np.random.default_rng(
@@ -252,6 +286,7 @@ def measure(trials: int, seed: int) -> dict[str, Any]:
     """All of it."""
     count = max(trials // 5, 10)
     return {
+        "states": all_states(trials, seed),
         "interleaved": [interleaved(noise, trials, seed) for noise in ITERATING + DISTURBED],
         "suites": [
             *(suites_interleaved(noise, count, seed) for noise in (Noise(0.05, 0.02), Noise(0.10, 0.03))),
@@ -288,7 +323,14 @@ def tables(document: dict[str, Any]) -> str:
     """As Markdown."""
     return "\n\n".join(
         _markdown(rows)
-        for rows in (_bars(document), _blocks(document), _suites(document), _runs(document), _steps(document))
+        for rows in (
+            _bars(document),
+            _blocks(document),
+            _suites(document),
+            _runs(document),
+            _told(document),
+            _steps(document),
+        )
     )
 
 
@@ -356,6 +398,15 @@ def _runs(document: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def _told(document: dict[str, Any]) -> list[list[str]]:
+    kinds = [f"{what} {state}" for what in ("unchanged", "slower") for state in ("slow", "fast", "same", "ambiguous")]
+    titles = [f"{kind.split()[0].replace('slower', '+5 %')}: {kind.split()[1].upper()}" for kind in kinds]
+    rows = [["cases", "sigma, tau", *titles]]
+    for row in document["states"]:
+        rows.append([f"{row['method']}, {row['cases']}", row["noise"], *(f"{row[kind]:g}" for kind in kinds)])
+    return rows
+
+
 def _steps(document: dict[str, Any]) -> list[list[str]]:
     names = ["false", *(f"found, {behind} runs behind it" for behind in (3, 5, 10))]
     rows = [["30 runs: sigma, tau", *names]]
@@ -373,9 +424,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--states", type=Path, help="results whose states are simulated anew, and all else is left")
     words = parser.parse_args()
     if words.table:
         print(tables(json.loads(words.table.read_text())))
+        return
+    if words.states:
+        document = {**json.loads(words.states.read_text()), "states": all_states(words.trials, words.seed)}
+        words.states.write_text(json.dumps(document, indent=1) + "\n")
         return
     begun = time.perf_counter()
     document = {"simulated": True, "trials": words.trials, "seed": words.seed, **measure(words.trials, words.seed)}

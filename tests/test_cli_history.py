@@ -73,9 +73,23 @@ def test_the_newest_runs_are_listed_and_all_are_searched(folder):
 
 def test_a_baseline_is_marked_and_compared_with(folder):
     save_all(folder, [1e-3, 1.1e-3, 1.2e-3])
-    lines = ran("net", "--baseline", "0001_main").stdout.splitlines()
+    lines = ran("net", "--baseline", "0001").stdout.splitlines()
+    assert lines == ran("net", "--baseline", "0001_main").stdout.splitlines()
     assert lines[3].endswith("recorded, baseline")
     assert "+20.0 %" in lines[5]
+
+
+def test_the_promoted_run_is_marked_and_compared_with(folder):
+    save_all(folder, [1e-3, 1.1e-3, 1.2e-3], model_sha256="a" * 64, machine={"key": "0123456789abcdef", "hard": {}})
+    promoted = CliRunner().invoke(main, ["baseline", "promote", "0002", "--reason", "a release"])
+    assert promoted.exit_code == 0, promoted.output
+    lines = ran("net").stdout.splitlines()
+    assert "to base" in lines[2]
+    assert [line.split("main")[1].split() for line in lines[3:6]] == [
+        ["1.0000", "-9.1", "%", "recorded"],
+        ["1.1000", "+0.0", "%", "recorded,", "baseline"],
+        ["1.2000", "+9.1", "%", "recorded"],
+    ]
 
 
 def test_an_unknown_baseline_is_refused(folder):
@@ -178,3 +192,21 @@ def test_what_is_no_terminal_gets_plain_text(folder):
     found = ran("net").stdout
     assert "\x1b" not in found
     assert "▁" not in found
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_terminal_that_wants_plain_text_gets_it(monkeypatch, name, value):
+    import io
+
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert history._coloured()
+    monkeypatch.setenv(name, value)
+    assert not history._coloured()

@@ -81,6 +81,9 @@ def test_every_name_and_number_is_that_of_the_real_bindings():
     real = pytest.importorskip("cuda.bindings.runtime")
     fake = fake_cuda.runtime()
     assert [name for name in vars(fake) if name.startswith("cuda") and not hasattr(real, name)] == []
-    for kind in (fake.cudaError_t, fake.cudaMemcpyKind, fake.cudaDeviceAttr):
+    kinds = (fake.cudaError_t, fake.cudaMemcpyKind, fake.cudaDeviceAttr, fake.cudaStreamCaptureMode)
+    for kind in kinds:
         theirs = getattr(real, kind.__name__)
         assert {name: int(getattr(theirs, name)) for name in kind.__members__} == dict(kind.__members__)
+    flags = ("cudaEventDefault", "cudaEventBlockingSync", "cudaStreamDefault", "cudaStreamNonBlocking")
+    assert [getattr(fake, name) for name in flags] == [getattr(real, name) for name in flags]

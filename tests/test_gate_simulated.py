@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.gate import Noise, bars, history, interleaved, measure, sessions, stepping, suites_interleaved
+from benchmarks.gate import (
+    AMONG,
+    Noise,
+    bars,
+    history,
+    interleaved,
+    measure,
+    sessions,
+    states_history,
+    states_interleaved,
+    stepping,
+    suites_interleaved,
+)
 
 HARDEST = Noise(sigma=0.10, tau=0.03)
 
@@ -61,6 +73,16 @@ def test_a_history_at_one_percent_drift_finds_five_percent_and_alarms_for_nothin
 def test_one_run_is_no_history_to_find_five_percent_with(runs):
     assert runs["false 1 runs"] <= 1
     assert runs["power 1 runs"] < 60
+
+
+def test_what_is_five_percent_slower_is_hardly_ever_called_the_same_and_what_is_the_same_mostly_is():
+    told = [
+        states_interleaved(HARDEST, trials=200, seed=1, rule=AMONG),
+        *(states_history(Noise(sigma=0.05, tau=tau), trials=200, seed=1, rule=AMONG) for tau in (0.01, 0.02)),
+    ]
+    assert all(row["slower same"] <= 10 for row in told)
+    assert told[0]["unchanged same"] >= 85
+    assert told[1]["unchanged same"] >= 85
 
 
 def test_steps_are_found_and_bad_runs_are_none():

@@ -124,6 +124,17 @@ def test_measuring_an_engine_tells_its_time_and_memory(monkeypatch: pytest.Monke
     assert samples.memory == built.facts["plan_bytes"] + (1 << 20)
 
 
+def test_a_bare_loop_of_replays_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.bare import bare_loop
+
+    install(monkeypatch, "10.16", TAKES)
+    built = engine("10.16")
+
+    bare = bare_loop(bytes(built.engine.serialize()), FEEDS, 2)(20)
+
+    assert bare == pytest.approx(stopwatch_of(built, FEEDS, Timing()).lap(20, 2).latency)
+
+
 def test_what_can_not_be_captured_is_enqueued_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cuda = install(monkeypatch, "8.6", TAKES, no_capture=True)
 

@@ -308,7 +308,7 @@ def test_noise_that_hides_a_slowdown_is_ambiguous(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
 ) -> None:
     promote(pytester)
-    engine(1e-3, noise=1.5)
+    engine(1e-3, noise=4)
 
     result = pytester.runpytest(*GATE)
 

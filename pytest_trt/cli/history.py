@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ from pytest_trt.cli.said import as_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_trt.latency.baseline import Identity
     from pytest_trt.latency.changes import Change
     from pytest_trt.latency.history import Entry, History, Key
 
@@ -28,12 +30,20 @@ _COLOURS = {"slow": "red", "fast": "green", "ambiguous": "yellow", "vanished": "
 
 @dataclass(frozen=True)
 class _Series:
-    """Runs that may be compared, and what is said of them: steps, or why none were looked for."""
+    """Runs that may be compared, and what is said of them: steps, or why none were looked for; the promoted run."""
 
     key: Key
     runs: Sequence[Entry]
     steps: Sequence[Change]
     unsearched: str | None
+    baseline: Entry | None
+
+    @property
+    def changed(self) -> list[float | None]:
+        """Each p50 over the baseline's, or where there is none over that of the run before, less one."""
+        if self.baseline is not None:
+            return [run.p50_s / self.baseline.p50_s - 1 for run in self.runs]
+        return [None, *(b.p50_s / a.p50_s - 1 for a, b in pairwise(self.runs))]
 
 
 @click.command("history")
@@ -43,13 +53,23 @@ class _Series:
     "--storage", default=".benchmarks", show_default=True, metavar="PLACE",
     help="Folder that pytest-benchmark saves runs to, or one file of it or of --benchmark-json.",
 )  # fmt: skip
-@click.option("--baseline", metavar="RUN", help="Compare with this run, and not each with the one before.")
+@click.option("--baseline", metavar="RUN", help="Compare with this run (0007), and not with the promoted one.")
+@click.option(
+    "--baseline-dir", "folder", type=click.Path(path_type=Path), default=Path("baseline"), show_default=True,
+    help="Folder of the baselines; runs are compared each with the one before where none was promoted.",
+)  # fmt: skip
 @click.option(
     "--limit", type=click.IntRange(min=1), default=30, show_default=True, help="List the newest so many runs."
 )
 @as_json
 def command(
-    case: str | None, precision: str | None, storage: str, baseline: str | None, limit: int, as_json: bool
+    case: str | None,
+    precision: str | None,
+    storage: str,
+    baseline: str | None,
+    folder: Path,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """List the latencies of CASE, or of all cases, run by run, and flag where they stepped up or down.
 
@@ -61,10 +81,10 @@ def command(
     for complaint in history.complaints:
         click.echo(f"pytest-trt: {complaint}", err=True)
     wanted = _wanted(history, case, precision, storage)
-    _require_run(history, baseline)
-    found = [_searched(key, runs) for key, runs in history.series(wanted).items()]
-    facts = {"series": [_facts(one, baseline, limit) for one in found], "complaints": list(history.complaints)}
-    say(_lines(found, baseline, limit), facts, json_wanted=as_json)
+    named = _baselines(history, baseline, folder)
+    found = [_searched(key, runs, named) for key, runs in history.series(wanted).items()]
+    facts = {"series": [_facts(one, limit) for one in found], "complaints": list(history.complaints)}
+    say(_lines(found, limit), facts, json_wanted=as_json)
 
 
 def _wanted(history: History, case: str | None, precision: str | None, storage: str) -> Sequence[Entry]:
@@ -87,50 +107,56 @@ def _wanted(history: History, case: str | None, precision: str | None, storage: 
     return history.of(case=case, precision=precision)
 
 
-def _require_run(history: History, run: str | None) -> None:
+def _baselines(history: History, told: str | None, folder: Path) -> set[tuple[str, str, str, str, str]]:
+    """Case, precision, backend, machine and run of each that is compared with: by the user's word, else as promoted.
+
+    Raises:
+        DataError: a baseline can't be read.
+        SpecError: no run has the name that was told.
+    """
     from pytest_trt.errors import unknown
+    from pytest_trt.latency.baseline import read_baselines
 
-    runs = {entry.run for entry in history.entries}
-    if run is not None and run not in runs:
-        raise unknown("run", run, sorted(runs))
+    if told is None:
+        promoted = read_baselines(folder)
+        return {(*_what(one.identity), one.key, one.run) for one in promoted}
+    named = [entry for entry in history.entries if told in (entry.run, entry.run.partition("_")[0])]
+    if not named:
+        raise unknown("run", told, sorted({entry.run for entry in history.entries}))
+    return {(*_what(entry.key), entry.key.machine, entry.run) for entry in named}
 
 
-def _searched(key: Key, runs: Sequence[Entry]) -> _Series:
+def _searched(key: Key, runs: Sequence[Entry], named: set[tuple[str, str, str, str, str]]) -> _Series:
     from pytest_trt.errors import BackendError
     from pytest_trt.latency.changes import LEAST_RUNS, changes
 
+    marked = [run for run in runs if (*_what(key), key.machine, run.run) in named]
+    baseline = marked[-1] if marked else None
     if len(runs) < LEAST_RUNS:
-        return _Series(key, runs, [], f"{len(runs)} runs are too few to look for steps ({LEAST_RUNS})")
+        return _Series(key, runs, [], f"{len(runs)} runs are too few to look for steps ({LEAST_RUNS})", baseline)
     try:
-        return _Series(key, runs, changes([run.p50_s for run in runs]), None)
+        return _Series(key, runs, changes([run.p50_s for run in runs]), None, baseline)
     except BackendError as error:
-        return _Series(key, runs, [], str(error))
+        return _Series(key, runs, [], str(error), baseline)
 
 
-def _changed(runs: Sequence[Entry], baseline: str | None) -> list[float | None]:
-    """Each p50 over the baseline's, or over that of the run before, less one."""
-    fixed = [run.p50_s for run in runs if run.run == baseline]
-    if baseline is not None:
-        return [run.p50_s / fixed[-1] - 1 if fixed else None for run in runs]
-    return [None, *(b.p50_s / a.p50_s - 1 for a, b in pairwise(runs))]
-
-
-def _lines(found: Sequence[_Series], baseline: str | None, limit: int) -> list[str]:
+def _lines(found: Sequence[_Series], limit: int) -> list[str]:
     lines: list[str] = []
     for one in found:
-        others = len({other.key.machine for other in found if _case(other.key) == _case(one.key)})
-        lines += [*_head(one, others, limit), *_runs(one, baseline, limit), *_steps(one), ""]
+        others = len({other.key.machine for other in found if _what(other.key) == _what(one.key)})
+        lines += [*_head(one, others, limit), *_runs(one, limit), *_steps(one), ""]
     return lines[:-1]
 
 
-def _case(key: Key) -> tuple[str, str, str]:
+def _what(key: Key | Identity) -> tuple[str, str, str]:
     return key.case, key.precision, key.backend
 
 
 def _head(one: _Series, machines: int, limit: int) -> list[str]:
     key = one.key
     where = f"machine {key.machine}" if key.machine else "an unknown machine"
-    lines = [click.style(f"{key.case} at {key.precision} on {key.backend}, {where}", bold=_coloured())]
+    title = f"{key.case} at {key.precision} on {key.backend}, {where}"
+    lines = [click.style(title, bold=True) if _coloured() else title]
     if machines > 1:
         lines.append(f"  measured on {machines} machines, which can't be compared: each is listed apart")
     lines.append(f"  {_metric(key)}")
@@ -148,10 +174,11 @@ def _metric(key: Key) -> str:
     return ", ".join(words)
 
 
-def _runs(one: _Series, baseline: str | None, limit: int) -> list[str]:
-    changed, steps = _changed(one.runs, baseline), {step.index: step for step in one.steps}
+def _runs(one: _Series, limit: int) -> list[str]:
+    changed, steps = one.changed, {step.index: step for step in one.steps}
     width = max(len(run.run) for run in one.runs)
-    lines = [f"  {'when (UTC)':16}  {'run':{width}}  {'p50 ms':>9}  {'change':>8}  state"]
+    column = "change" if one.baseline is None else "to base"
+    lines = [f"  {'when (UTC)':16}  {'run':{width}}  {'p50 ms':>9}  {column:>8}  state"]
     for at in range(max(len(one.runs) - limit, 0), len(one.runs)):
         run, change = one.runs[at], changed[at]
         if at:
@@ -159,7 +186,7 @@ def _runs(one: _Series, baseline: str | None, limit: int) -> list[str]:
         if at in steps:
             lines.append(f"  {_step(steps[at])}")
         share = "" if change is None else f"{100 * change:+.1f} %"
-        row = f"  {_when(run)}  {run.run:{width}}  {1e3 * run.p50_s:9.4f}  {share:>8}  {_state(run, baseline)}"
+        row = f"  {_when(run)}  {run.run:{width}}  {1e3 * run.p50_s:9.4f}  {share:>8}  {_state(run, one.baseline)}"
         lines.append(row.rstrip())
     return lines
 
@@ -170,10 +197,15 @@ def _when(run: Entry) -> str:
     return run.when.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
-def _state(run: Entry, baseline: str | None) -> str:
-    words = [click.style(run.state, fg=_COLOURS.get(run.state)) if _coloured() else run.state] if run.state else []
-    words += ["baseline"] if run.run == baseline else []
-    return ", ".join([*words, *(["disturbed: " + " ".join(run.disturbances)] if run.disturbances else [])])
+def _state(run: Entry, baseline: Entry | None) -> str:
+    words = [_shown(run.state, _COLOURS.get(run.state))] if run.state else []
+    words += ["baseline"] if run is baseline else []
+    words += [f"disturbed: {' '.join(run.disturbances)}"] if run.disturbances else []
+    return ", ".join(words)
+
+
+def _shown(text: str, colour: str | None) -> str:
+    return click.style(text, fg=colour) if colour and _coloured() else text
 
 
 def _environment(before: Entry, run: Entry) -> list[str]:
@@ -186,8 +218,7 @@ def _environment(before: Entry, run: Entry) -> list[str]:
 
 def _step(step: Change) -> str:
     share = f"{100 * abs(step.ratio - 1):.1f} % {'slower' if step.ratio > 1 else 'faster'}"
-    text = f">> a step: {share} from here on (p = {step.p:.1g})"
-    return click.style(text, fg="red" if step.ratio > 1 else "green") if _coloured() else text
+    return _shown(f">> a step: {share} from here on (p = {step.p:.1g})", "red" if step.ratio > 1 else "green")
 
 
 def _steps(one: _Series) -> list[str]:
@@ -209,13 +240,14 @@ def _sparkline(values: Sequence[float]) -> str:
 
 
 def _coloured() -> bool:
-    """Whether a terminal shows it that was not told to show plain text."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether a terminal shows it that can, and was not told to show plain text."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
 
 
-def _facts(one: _Series, baseline: str | None, limit: int) -> dict[str, Any]:
-    changed = _changed(one.runs, baseline)
-    runs = [_run_facts(run, change, baseline) for run, change in zip(one.runs, changed, strict=True)]
+def _facts(one: _Series, limit: int) -> dict[str, Any]:
+    runs = [_run_facts(run, change, one.baseline) for run, change in zip(one.runs, one.changed, strict=True)]
     steps = [{"run": one.runs[step.index].run, "ratio": step.ratio, "p": step.p} for step in one.steps]
     key = one.key
     return {
@@ -224,9 +256,9 @@ def _facts(one: _Series, baseline: str | None, limit: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run_facts(run: Entry, change: float | None, baseline: str | None) -> dict[str, Any]:
+def _run_facts(run: Entry, change: float | None, baseline: Entry | None) -> dict[str, Any]:
     return {
         "run": run.run, "when": run.when.isoformat(), "p50_s": run.p50_s, "samples": run.samples, "change": change,
-        "state": run.state or None, "baseline": run.run == baseline, "disturbances": list(run.disturbances),
+        "state": run.state or None, "baseline": run is baseline, "disturbances": list(run.disturbances),
         "environment": dict(run.environment), "file": str(run.file),
     }  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_trt.latency.compared import Compared, noiseless, unjudged
-from pytest_trt.latency.spread import Spread, effect, half_width, ratio_of, spread_of, tail, unusable
+from pytest_trt.latency.spread import Spread, effect, half_width, ratio_of, spread_of, tail, unseen, unusable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,6 +125,7 @@ def _judged(
         p_slow=tail(mean / error, freedom) if agree else 1.0,
         p_fast=tail(-mean / error, freedom) if agree else 1.0,
         mde=effect(rule, error, freedom, 0.0, threshold),
+        unseen=math.inf if math.isinf(freedom) else unseen(rule, mean, error, freedom, 0.0),
         n=spread.n,
         spread=spread.sd,
         threshold=threshold,

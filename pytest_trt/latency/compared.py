@@ -18,9 +18,9 @@ class Rule:
         margin: share that two measurements of one engine in one session may differ by for no reason that is found:
             interleaved comparisons test for more than 1 + margin, a history holds such differences already.
         threshold: share that the estimate has to differ by before anything is said.
-        detectable: share that would have been found if it were there, or SAME is not said; twice the threshold if None.
+        detectable: share that has to be ruled out before SAME is said; twice the threshold if None.
         alpha: level of one case's one-sided test, and of each end of the interval.
-        power: with which ``detectable`` is meant.
+        power: of the minimum detectable effect, and with which ``detectable`` is ruled out.
         fdr: false discovery rate over the suite.
         cases: of the suite, known before the first is judged.
         least_blocks: fewer pairs of blocks than this are not judged.
@@ -47,7 +47,7 @@ class Rule:
 
     @property
     def must_see(self) -> float:
-        """The share that has to be detectable before SAME is said."""
+        """The share that has to be ruled out before SAME is said."""
         return 2 * self.threshold if self.detectable is None else self.detectable
 
     @property
@@ -68,6 +68,7 @@ class Compared:
         p_slow: one-sided p that the candidate is not slower.
         p_fast: one-sided p that the candidate is not faster.
         mde: the minimum detectable effect, the least slowdown (share) that would have been found with ``Rule.power``.
+        unseen: the largest change (share, to either side) that is not ruled out, one-sided at ``Rule.power``.
         n: pairs of blocks, or runs of the history, that count.
         spread: standard deviation of the log-ratios of pairs, or of the history's logs; NaN where there is none.
         threshold: share that the estimate has to differ by.
@@ -82,6 +83,7 @@ class Compared:
     p_slow: float
     p_fast: float
     mde: float
+    unseen: float
     n: int
     spread: float
     threshold: float
@@ -105,9 +107,9 @@ class Compared:
 
 def unjudged(method: str, rule: Rule, n: int, reason: str, ratio: float = math.nan) -> Compared:
     """What is left where nothing can be computed: all values are possible, and nothing was seen."""
-    return Compared(method, ratio, 0.0, math.inf, 1.0, 1.0, math.inf, n, math.nan, rule.threshold, (reason,))
+    return Compared(method, ratio, 0.0, math.inf, 1.0, 1.0, math.inf, math.inf, n, math.nan, rule.threshold, (reason,))
 
 
 def noiseless(method: str, rule: Rule, n: int, ratio: float) -> Compared:
     """What is left where all values are the same: a clock that shows no noise gives no evidence of a change either."""
-    return Compared(method, ratio, ratio, ratio, 1.0, 1.0, rule.threshold, n, 0.0, rule.threshold)
+    return Compared(method, ratio, ratio, ratio, 1.0, 1.0, rule.threshold, abs(ratio - 1), n, 0.0, rule.threshold)

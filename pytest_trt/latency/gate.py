@@ -27,7 +27,7 @@ def decide(compared: Compared, rule: Rule, *, rejected: bool) -> tuple[State, st
     """Say what a comparison means.
 
     SLOW and FAST need the suite's word and an estimate beyond the threshold. SAME needs more than their absence: that
-    a difference of ``rule.must_see`` would have been found. All else is AMBIGUOUS.
+    a change of ``rule.must_see`` is ruled out. All else is AMBIGUOUS.
 
     Args:
         compared: what was found.
@@ -49,8 +49,8 @@ def _meant(compared: Compared, rule: Rule, rejected: bool) -> tuple[State, str]:
             State.AMBIGUOUS,
             f"{_change(compared)}, which the noise does not let tell from chance (p = {compared.p:.2g}).",
         )
-    if compared.mde > rule.must_see:
-        return State.AMBIGUOUS, f"Too noisy to tell: a slowdown of {_percent(rule.must_see)} could have been missed."
+    if compared.unseen > rule.must_see:
+        return State.AMBIGUOUS, f"Too noisy to tell: a change of {_percent(rule.must_see)} is not ruled out."
     if compared.p <= rule.alpha:
         return State.SAME, f"{_change(compared)}, under the threshold of {_percent(compared.threshold)}."
     return State.SAME, "No change found."

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_trt.latency.compared import Compared, noiseless, unjudged
-from pytest_trt.latency.spread import effect, error_needed, half_width, ratio_of, spread_of, tail, unusable
+from pytest_trt.latency.spread import effect, error_needed, half_width, ratio_of, spread_of, tail, unseen, unusable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +70,7 @@ def _compared(spread: Spread, rule: Rule) -> Compared:
         p_slow=tail((spread.mean - margin) / error, freedom),
         p_fast=tail((-spread.mean - margin) / error, freedom),
         mde=effect(rule, error, freedom, rule.margin, rule.threshold),
+        unseen=unseen(rule, spread.mean, error, freedom, rule.margin),
         n=spread.n,
         spread=spread.sd,
         threshold=rule.threshold,

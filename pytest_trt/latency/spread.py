@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.latency.compared import Rule
 
-__all__ = ["Spread", "effect", "error_needed", "half_width", "ratio_of", "spread_of", "tail", "unusable"]
+__all__ = ["Spread", "effect", "error_needed", "half_width", "ratio_of", "spread_of", "tail", "unseen", "unusable"]
 
 _NORMAL_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 _MOST_LEFT_OUT = 0.2
@@ -98,6 +98,19 @@ def effect(rule: Rule, error: float, freedom: float, margin: float, threshold: f
     power = half_width(error, freedom, 1 - rule.power)
     tested = math.log1p(margin) + half_width(error, freedom, rule.level) + power
     return ratio_of(max(tested, math.log1p(threshold) + power)) - 1
+
+
+def unseen(rule: Rule, mean: float, error: float, freedom: float, margin: float) -> float:
+    """The largest change, as a share, that is not ruled out with the rule's power; one-sided, to the side it is on.
+
+    Args:
+        rule: power.
+        mean: the log-ratio.
+        error: its standard error.
+        freedom: degrees of freedom.
+        margin: share that the two sides may differ by for no reason.
+    """
+    return ratio_of(abs(mean) + math.log1p(margin) + half_width(error, freedom, 1 - rule.power)) - 1
 
 
 def error_needed(rule: Rule, freedom: float, margin: float, threshold: float) -> float:
