@@ -39,7 +39,7 @@ class _Listener:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.started = datetime.now(timezone.utc)
-        self.finished = 0
+        self.finished: set[str] = set()
         self.crashed = False
 
     @pytest.hookimpl(tryfirst=True)
@@ -51,7 +51,8 @@ class _Listener:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take verdicts and written goldens; the teardown report comes last and carries all."""
-        self.finished += report.when == "teardown"
+        if report.when == "teardown":
+            self.finished.add(report.nodeid)
         if any(name.startswith("trt_") for name, _ in report.user_properties) and not self._in_worker():
             self._results().hear(report)
 
@@ -70,7 +71,7 @@ class _Listener:
             from pytest_trt.clocks import complaints
 
             results = self._results()
-            results.finished, results.crashed = self.finished, self.crashed
+            results.finished, results.crashed = len(self.finished), self.crashed
             results.complaints += complaints(session)
             results.finish(session)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,8 @@ class Reports:
         self._root = root
         self._options = options
         self._started = started
-        self._ended: tuple[list[dict[str, Any]], bool, int | None] = ([], True, None)
+        self._ended: dict[str, Any] = {"partial": True, "exit_status": None}
+        self._results: list[dict[str, Any]] = []
         self._began = time.monotonic()
         self._spent = 0.0
 
@@ -51,33 +52,32 @@ class Reports:
         if not records or self._spent > _FREE_S + _SHARE * (began - self._began):
             return
         told = self._document(results, partial=True, exit_status=None)
-        try:
-            for path in records:
+        for path in records:
+            with suppress(OSError):  # where it stays so, the end says why; Windows has files that are busy for a moment
                 write(path, told)
-        except OSError:
-            self._spent = math.inf  # the end says why
-        else:
-            self._spent += time.monotonic() - began
+        self._spent += time.monotonic() - began
 
-    def finish(self, results: list[dict[str, Any]], partial: bool, exit_status: int) -> list[str]:
+    def finish(
+        self, results: list[dict[str, Any]], partial: bool, exit_status: int, complaints: Sequence[str] = ()
+    ) -> list[str]:
         """Write every report, records first; why one could not be, a sentence each."""
-        self._ended = (results, partial, exit_status)
+        self._ended = {"partial": partial, "exit_status": exit_status, "complaints": tuple(complaints)}
+        self._results = results
         ordered = sorted(self.paths, key=lambda path: path.suffix != ".json")
         return [complaint for path in ordered if (complaint := _written(path, self.told))]
 
     @cached_property
     def told(self) -> dict[str, Any]:
         """The record of the run that has ended."""
-        results, partial, exit_status = self._ended
-        return self._document(results, partial=partial, exit_status=exit_status)
+        return self._document(self._results, **self._ended)
 
     @cached_property
     def _environment(self) -> dict[str, Any]:
         return environment(self._root, self._options)
 
-    def _document(self, results: list[dict[str, Any]], *, partial: bool, exit_status: int | None) -> dict[str, Any]:
-        now = times(self._started, datetime.now(timezone.utc), ended=exit_status is not None)
-        return document(results, {**self._environment, **now}, partial=partial, exit_status=exit_status)
+    def _document(self, results: list[dict[str, Any]], **state: Any) -> dict[str, Any]:
+        now = times(self._started, datetime.now(timezone.utc), ended=state["exit_status"] is not None)
+        return document(results, {**self._environment, **now}, **state)
 
 
 def _written(path: Path, told: dict[str, Any]) -> str:

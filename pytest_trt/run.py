@@ -111,6 +111,8 @@ class Results:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
+        from pytest_trt.collection import shown
+
         verbosity = self.config.get_verbosity()
         if self.records and verbosity < 0:
             self._show_briefly(terminalreporter)
@@ -121,7 +123,7 @@ class Results:
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
         for path in self.reports.paths if verbosity >= 0 else ():
-            terminalreporter.write_line(f"report: {path}")
+            terminalreporter.write_line(f"report: {shown(path, self.config)}")
         if github.is_running(os.environ):
             self._tell_github(terminalreporter)
         for text in self.complaints:
@@ -133,7 +135,7 @@ class Results:
             github.summarise(self.reports.told, os.environ)
         except OSError as error:
             terminalreporter.write_line(f"the step's summary can't be written: {error.strerror or error}", yellow=True)
-        for line in github.annotated(self.records, self.config.rootpath, os.environ):
+        for line in github.annotated(self.reports.told, self.config.rootpath, os.environ):
             sys.stderr.write(f"{line}\n")
 
     def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -200,7 +202,8 @@ class Results:
         return "trt_precision in the ini file" if whole and settings.ini_precisions(self.config) else ""
 
     def _write_reports(self, session: pytest.Session) -> None:
-        complaints = self.reports.finish(self.records, self._partial(session), int(session.exitstatus))
+        status = int(session.exitstatus)
+        complaints = self.reports.finish(self.records, self._partial(session), status, self.complaints)
         self.complaints += complaints
         if complaints:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -275,6 +275,25 @@ def test_a_marked_test_is_annotated_at_its_function(
     assert "::error file=test_net.py,line=3,title=net at int8" in result.stderr.str()
 
 
+def test_what_is_wrong_beside_the_cases_is_in_every_report(
+    golden: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    (pytester.path / "trt.toml").write_text('[[model]]\nonnx = "net.onnx"\nprecisions = ["fp16"]\n')
+    pytester.makepyfile("def test_a(): pass")
+
+    words = ["--trt-precision=bf16", "--trt-report=run.json", "--trt-report=run.md"]
+    result = pytester.runpytest("test_what_is_wrong_beside_the_cases_is_in_every_report.py", *words)
+
+    said = "--trt-precision=bf16 was asked for, and no case was judged at bf16"
+    told = read_record(pytester.path / "run.json")
+    assert (told["exit_status"], told["complaints"][0][: len(said)]) == (1, said)
+    assert f"- ❌ {said}" in (pytester.path / "run.md").read_text(encoding="utf-8")
+    assert f"- ❌ {said}" in (pytester.path / "summary.md").read_text(encoding="utf-8")
+    assert f"::error title=pytest-trt::{said}" in result.stderr.str()
+
+
 def test_elsewhere_github_hears_nothing(
     broken: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,9 +320,7 @@ def test_a_run_without_cases_of_ours_tells_github_nothing(
 
 
 def test_evil_names_stay_inside_their_annotation(failed: dict[str, Any], tmp_path: Path) -> None:
-    [record] = evil(failed)["results"]
-
-    [line] = annotated([record], tmp_path, {})
+    [line] = annotated(evil(failed), tmp_path, {})
 
     assert "\n" not in line
     assert "\r" not in line
@@ -314,14 +331,15 @@ def test_evil_names_stay_inside_their_annotation(failed: dict[str, Any], tmp_pat
 
 
 def test_ten_annotations_at_most_and_the_last_tells_of_the_rest(failed: dict[str, Any], tmp_path: Path) -> None:
-    lines = annotated(failed["results"] * 30, tmp_path, {})
+    lines = annotated({**failed, "results": failed["results"] * 30}, tmp_path, {})
 
     assert len(lines) == 10
-    assert lines[-1].startswith("::error title=pytest-trt::21 more cases did not pass")
+    assert lines[-1] == "::error title=pytest-trt::21 more are in the step's summary and in the log."
+    assert len(annotated({**failed, "results": failed["results"] * 10}, tmp_path, {})) == 10
 
 
 def test_a_file_is_told_from_the_workspace(failed: dict[str, Any], tmp_path: Path) -> None:
-    [line] = annotated(failed["results"], tmp_path / "repo" / "models", {"GITHUB_WORKSPACE": str(tmp_path / "repo")})
+    [line] = annotated(failed, tmp_path / "repo" / "models", {"GITHUB_WORKSPACE": str(tmp_path / "repo")})
 
     assert line.startswith("::error file=models/sub/trt.toml,line=7,")
 

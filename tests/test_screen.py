@@ -284,5 +284,5 @@ def test_vv_tells_all_findings_and_all_figures_of_what_passed(golden: Path, pyte
 
 
 def test_reports_are_named_but_for_quiet(golden: Path, pytester: pytest.Pytester) -> None:
-    assert "report: " in section(pytester.runpytest("--trt-report=run.json"))
+    assert "report: out/run.json\n" in section(pytester.runpytest("--trt-report=out/run.json"))
     assert "report: " not in pytester.runpytest("--trt-report=run.json", "-q").stdout.str()

@@ -29,21 +29,21 @@ def is_running(variables: Mapping[str, str]) -> bool:
     return variables.get("GITHUB_ACTIONS") == "true"
 
 
-def annotated(records: list[Record], root: Path, variables: Mapping[str, str]) -> list[str]:
-    """A workflow command for each case that did not pass, at the line where it is written; the tenth tells of the rest.
+def annotated(document: Record, root: Path, variables: Mapping[str, str]) -> list[str]:
+    """Workflow commands: of each case that did not pass, at the line where it is written, and of what else is wrong.
 
     Args:
-        records: of the run.
-        root: pytest's root folder, which the records' files are told from.
+        document: the record of the run.
+        root: pytest's root folder, which the record's files are told from.
         variables: of the process; the workspace is among them.
     """
-    bad = [record for record in records if record["verdict"] in ("failed", "error")]
+    bad = [record for record in document["results"] if record["verdict"] in ("failed", "error")]
     workspace = Path(variables.get("GITHUB_WORKSPACE") or root)
-    shown = bad if len(bad) <= _MOST else bad[: _MOST - 1]
-    lines = [_annotation(record, root, workspace) for record in shown]
-    more = len(bad) - len(shown)
-    rest = f"{more} more cases did not pass: they are in the step's summary and in the log."
-    return [*lines, _command({"title": "pytest-trt"}, rest)] if more else lines
+    lines = [_command({"title": "pytest-trt"}, text) for text in document["complaints"]]
+    lines += [_annotation(record, root, workspace) for record in bad]
+    more = len(lines) - _MOST + 1
+    rest = f"{more} more are in the step's summary and in the log."
+    return lines if len(lines) <= _MOST else [*lines[: _MOST - 1], _command({"title": "pytest-trt"}, rest)]
 
 
 def summarise(document: Record, variables: Mapping[str, str]) -> None:

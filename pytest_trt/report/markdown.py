@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.report.terminal import asked, backend_label, cells, counted, number
+from pytest_trt.report.outputs import number
+from pytest_trt.report.terminal import asked, backend_label, cells, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,12 +62,13 @@ def _opening(document: Record) -> list[str]:
     records: list[Record] = document["results"]
     heading = f"## pytest-trt: {escaped(counted(records))}\n\n"
     partial = "**Partial:** the run was cut short, and cases are missing.\n\n" if document["partial"] else ""
+    complaints = _together(f"- ❌ {escaped(text)}\n" for text in document.get("complaints", ()))
     if not records:
-        return [heading, partial, "Nothing was judged.\n"]
+        return [heading, partial, *complaints, "Nothing was judged.\n"]
     head, *rows = cells(records)
     signs = ["", *(_SIGNS.get(record["verdict"], "❌") for record in records)]
     lines = [_row([sign, *row]) for sign, row in zip(signs, [head, *rows], strict=True)]
-    return [heading, partial, lines[0], "|---" * (len(head) + 1) + "|\n", *lines[1:]]
+    return [heading, partial, *complaints, lines[0], "|---" * (len(head) + 1) + "|\n", *lines[1:]]
 
 
 def _sections(document: Record) -> list[str]:

@@ -15,7 +15,7 @@ from pytest_trt.hops import blamed
 from pytest_trt.report.environment import gpus_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pytest_trt.comparison import Comparison, Element
@@ -63,7 +63,12 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
 
 
 def document(
-    results: list[dict[str, Any]], environment: Mapping[str, Any], *, partial: bool, exit_status: int | None
+    results: list[dict[str, Any]],
+    environment: Mapping[str, Any],
+    *,
+    partial: bool,
+    exit_status: int | None,
+    complaints: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The whole record of a run.
 
@@ -72,11 +77,13 @@ def document(
         environment: what the run ran on; the GPUs are added as the results tell them.
         partial: whether something is missing, because the run was cut short or still goes on.
         exit_status: pytest's; None while the run goes on.
+        complaints: why the run is not green beside its results.
     """
     return {
         "schema": SCHEMA,
         "partial": partial,
         "exit_status": exit_status,
+        "complaints": list(complaints),
         "environment": {**environment, "gpus": gpus_of(results)},
         "results": results,
     }

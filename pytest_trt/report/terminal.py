@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.report.outputs import accuracy, blocks_of, columns, number
 from pytest_trt.report.screen import Block, fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "number", "reason", "table"]
+__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "reason", "table"]
 
 Record = dict[str, Any]
 
@@ -45,7 +46,7 @@ def cells(records: list[Record]) -> list[tuple[str, ...]]:
 
 def table(records: list[Record]) -> list[tuple[str, str]]:
     """Lines of the summary table, each with the verdict that it tells ("" for the head)."""
-    lines = _columns(cells(records))
+    lines = columns(cells(records))
     verdicts = ["", *(str(record["verdict"]) for record in records)]
     return list(zip(lines, verdicts, strict=True))
 
@@ -108,11 +109,11 @@ def _failure(record: Record) -> Iterator[Block]:
     yield Block(0, [f"{title}: FAILED, {why}"])
     yield from _findings(record)
     for name in sorted(outside, key=lambda name: name != record["worst_output"]):
-        yield from _output(name, outside[name], 0 if name == record["worst_output"] else _OTHER)
+        yield from blocks_of(name, outside[name], 0 if name == record["worst_output"] else _OTHER)
     yield Block(3, _hops(record))
     yield from (Block(rank, [line]) for rank, line in zip((2, 5, 7), _located(record), strict=False))
     yield Block(8, _speed(record))
-    yield Block(8, _engine(record))
+    yield Block(2, _engine(record))
     yield Block(9, [f"  golden: {record['provenance'].get('golden')}"])
     yield Block(1, [f"  {record['accept']}"] if record["accept"] else [])
 
@@ -123,7 +124,7 @@ def _told(record: Record, verbosity: int) -> list[str]:
     found = [finding for finding in record["findings"] if finding["severity"] in severities]
     lines = [line for finding in found for line in _finding(finding, record)]
     if verbosity >= 2:
-        blocks = [block for name, output in record["outputs"].items() for block in _output(name, output)]
+        blocks = [block for name, output in record["outputs"].items() for block in blocks_of(name, output)]
         lines += [line for block in blocks for line in block.lines]
         lines += [*_hops(record), *_located(record), *_speed(record), *_engine(record)]
     else:
@@ -200,7 +201,7 @@ def _row(record: Record) -> tuple[str, ...]:
         number(output["bound"]),
         worst,
         top1,
-        _accuracy(output),
+        accuracy(output),
         _honoured(record),
         _latency(record),
         record["verdict"],
@@ -246,78 +247,3 @@ def _engine(record: Record) -> list[str]:
 def _size(output: dict[str, Any]) -> str:
     unit = " unequal" if output["metric"] == "mismatch" else ""
     return f"{number(output['error'])}{unit}"
-
-
-def _accuracy(output: dict[str, Any]) -> str:
-    found = output["accuracy"]
-    return f"{found['actual']:.4f} (fp32 {found['reference']:.4f})" if found else ""
-
-
-def _output(name: str, o: dict[str, Any], later: int = 0) -> Iterator[Block]:
-    """One output; ``later`` is added to its ranks."""
-    run = f" in {o['run']}" if o["run"] else ""
-    limit = f", bound by the {o['bound_from']}" if o["bound"] is not None else ""
-    head = f"  output {name!r}{run}: {o['dtype']}{o['shape']} against golden {o['golden_dtype']}{limit}"
-    worst = _worst(o["worst"])
-    yield Block(later, [head, *(f"    {reason}" for reason in o["reasons"])])
-    yield Block(
-        later + 3,
-        [f"    {o['beyond']} of {o['count']} elements differ by more than is allowed ({_share(o)})", *_nonfinite(o)],
-    )
-    yield Block(later + 3, worst[:3])
-    yield Block(later + 6, worst[3:])
-    yield Block(
-        later + 4,
-        [
-            f"    distribution of |difference|: p99 {number(o['p99'])}, p99.9 {number(o['p999'])},"
-            f" max {number(o['max_abs'])}; bias {number(o['mean_error'])}; cosine {number(o['cosine'], 6)};"
-            f" SQNR {number(o['sqnr_db'])} dB"
-        ],
-    )
-    yield Block(later + 4, _ranking(o))
-
-
-def _share(o: dict[str, Any]) -> str:
-    return f"{100 * (o['beyond'] or 0) / max(o['count'], 1):.3g} %"
-
-
-def _nonfinite(o: dict[str, Any]) -> list[str]:
-    counts = [o["nan"]["actual"], o["inf"]["actual"], o["nan"]["golden"], o["inf"]["golden"]]
-    if not any(counts):
-        return []
-    return ["    NaN {}, Inf {} in the output; NaN {}, Inf {} in the golden".format(*counts)]
-
-
-def _worst(elements: list[dict[str, Any]]) -> list[str]:
-    if not elements:
-        return []
-    rows: list[tuple[str, ...]] = [("worst", "index", "actual", "golden", "difference", "allowed")]
-    for rank, e in enumerate(elements, 1):
-        figures = (number(e[key], 6) for key in ("actual", "golden", "difference", "allowed"))
-        rows.append((f"{rank}.", str(e["index"]), *figures))
-    return [f"    {line}" for line in _columns(rows)]
-
-
-def _ranking(o: dict[str, Any]) -> list[str]:
-    if o["top1"] is None:
-        return []
-    flips = ", ".join(f"sample {f['sample']}: class {f['reference']} -> {f['actual']}" for f in o["flips"])
-    kept = round(o["top1"] * o["samples"])
-    line = f"    top-1 agrees on {kept} of {o['samples']} samples, top-5 on {round(o['top5'] * o['samples'])}"
-    lines = [f"{line}; first flips: {flips}" if flips else line]
-    if o["accuracy"]:
-        lines.append(f"    accuracy {_accuracy(o)}")
-    return lines
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of one length, their cells under each other."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A figure to so many digits; what JSON has no number for stays a word."""
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else f"{value:.{digits}g}"
