@@ -42,6 +42,7 @@ from pytest_trt.trial import Built
 if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
 
+BACKEND = "tensorrt"
 MOST_LAYERS = 12
 SLOWER = (1.04, 1.06)
 
@@ -70,7 +71,7 @@ def built(
     proto: onnx.ModelProto, name: str, precision: str, inputs: Arrays, options: BuildOptions, store: Path
 ) -> Built:
     """The engine of a network."""
-    backend = choose("tensorrt")
+    backend = choose(BACKEND)
     recipe = Recipe(Model(proto, name), Precision.parse(precision), feeds=(inputs,), options=options, store=store)
     return Built(backend.build(recipe), recipe, backend)
 

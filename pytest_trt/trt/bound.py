@@ -150,14 +150,20 @@ def memory_of(engine: tensorrt.ICudaEngine, plan_bytes: int | None) -> int | Non
 def _own_context(
     trt: ModuleType, engine: tensorrt.ICudaEngine, profile: int, stream: Stream, said: Heard, source: str
 ) -> tensorrt.IExecutionContext:
-    """A second context; of the same engine loaded once more where two may not have the same profile (8.6)."""
-    for again in (False, True):
-        chosen = _loaded_again(trt, engine) if again else engine
-        context = chosen.create_execution_context()
-        require(context is not None, said, f"{source}: no second execution context can be made, mostly for memory")
-        has_it = context.active_optimization_profile == profile
-        if has_it or context.set_optimization_profile_async(profile, stream.handle):
-            return context
+    """A second context; of the same engine loaded once more where two may not have the same profile (8.6).
+
+    The second context of one engine is never told a profile: 8.6 crashes there where a shape depends on data.
+    """
+    what = f"{source}: no second execution context can be made, mostly for memory"
+    context = engine.create_execution_context()
+    require(context is not None, said, what)
+    if context.active_optimization_profile == profile:
+        return context
+    context = _loaded_again(trt, engine).create_execution_context()
+    require(context is not None, said, what)
+    has_it = context.active_optimization_profile == profile
+    if has_it or context.set_optimization_profile_async(profile, stream.handle):
+        return context
     raise BackendError(said.told(f"{source}: no second execution context takes profile {profile}"))
 
 
