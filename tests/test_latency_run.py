@@ -50,11 +50,21 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
-    """Have the engine and its baseline take so many seconds."""
+    """Have the engine, which is opened first, and its baseline take so many seconds."""
 
     def take(candidate: float, baseline: float = 1e-3, noise: float = 0.01) -> None:
-        monkeypatch.setattr(keeper, "stopwatch_of", lambda *_: Clockwork(candidate, noise, seed=1))
-        monkeypatch.setattr(comparing, "stopwatch_of", lambda *_: Clockwork(baseline, noise, seed=2))
+        under_test: list[object] = []
+        seeds = iter(range(1000))
+
+        def opened(of: object, *_: object) -> Clockwork:
+            return Clockwork(candidate if of is under_test[-1] else baseline, noise, seed=next(seeds))
+
+        def opened_first(of: object, *_: object) -> Clockwork:
+            under_test.append(of)
+            return opened(of)
+
+        monkeypatch.setattr(keeper, "stopwatch_of", opened_first)
+        monkeypatch.setattr(comparing, "stopwatch_of", opened)
 
     take(1e-3)
     return take
@@ -308,7 +318,7 @@ def test_noise_that_hides_a_slowdown_is_ambiguous(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
 ) -> None:
     promote(pytester)
-    engine(1e-3, noise=4)
+    engine(1e-3, noise=12)
 
     result = pytester.runpytest(*GATE)
 
@@ -433,7 +443,7 @@ class SLOW:
 def test_a_budget_that_is_not_kept_or_not_measured_fails(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], limits: str, said: str
 ) -> None:
-    engine(1.0004e-3)
+    engine(1.0004e-3, noise=0)
     with (pytester.path / "trt.toml").open("a") as file:
         file.write(f"latency = {{ {limits} }}\n")
     few = ("--trt-timing=least=100", "--trt-timing=most=100")

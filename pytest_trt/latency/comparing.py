@@ -16,16 +16,17 @@ import numpy as np
 from pytest_trt.errors import DataError, PytestTrtError
 from pytest_trt.latency.gate import against_history, decide, paired, pairs_needed, suspect
 from pytest_trt.latency.history import read_history
-from pytest_trt.latency.interleaved import interleave
 from pytest_trt.latency.kept import kept_plan, kept_recipe
 from pytest_trt.latency.machine import differences
 from pytest_trt.latency.opening import stopwatch_of
+from pytest_trt.latency.rounds import Rounds, in_rounds
 from pytest_trt.latency.state import State
 from pytest_trt.latency.timing import measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pytest_trt.backends import Engine
     from pytest_trt.feeds import Arrays
     from pytest_trt.latency.baseline import Baseline, Identity
     from pytest_trt.latency.compared import Compared
@@ -148,40 +149,45 @@ def _beside(question: Question, baseline: Baseline, stopwatch: Stopwatch, notes:
     return None
 
 
-def _by_plan(question: Question, baseline: Baseline) -> Stopwatch | None:
+def _by_plan(question: Question, baseline: Baseline) -> Engine | None:
     path = kept_plan(question.keeper.store, baseline.kept.get("plan"))
     if path is None or not question.built.backend.builds_engines:
         return None
-    recipe = replace(question.built.recipe, plan=path)
-    return stopwatch_of(question.built.backend.build(recipe), question.inputs, question.keeper.timing)
+    return question.built.backend.build(replace(question.built.recipe, plan=path))
 
 
-def _by_model(question: Question, baseline: Baseline) -> Stopwatch | None:
+def _by_model(question: Question, baseline: Baseline) -> Engine | None:
     recipe = kept_recipe(question.keeper.store, baseline.kept.get("onnx"), question.built.recipe)
-    if recipe is None:
-        return None
-    return stopwatch_of(question.built.backend.build(recipe), question.inputs, question.keeper.timing)
+    return None if recipe is None else question.built.backend.build(recipe)
 
 
-def _in_turns(question: Question, baseline: Baseline, other: Stopwatch, stopwatch: Stopwatch, method: str) -> Reply:
+def _in_turns(question: Question, baseline: Baseline, other: Engine, stopwatch: Stopwatch, method: str) -> Reply:
     """ABBA; on for as long as a noisy session needs, which is asked of its noise and not of its result."""
     keeper = question.keeper
-    if (other.graph, other.clock) != (stopwatch.graph, stopwatch.clock):
+
+    def opened(engine: Engine) -> Stopwatch:
+        return stopwatch_of(engine, question.inputs, keeper.timing)
+
+    before = opened(other)
+    if (before.graph, before.clock) != (stopwatch.graph, stopwatch.clock):
         message = (
-            f"The baseline is timed {_how(other)} here, and the engine {_how(stopwatch)}: that is no comparison."
+            f"The baseline is timed {_how(before)} here, and the engine {_how(stopwatch)}: that is no comparison."
             " Time both alike with --trt-timing graph=false."
         )
         return Reply(State.NOT_COMPARABLE, message, baseline=baseline, method=method)
-    design = keeper.design
-    blocks = interleave(other, stopwatch, design, question.inferences)
+    del before
+    design, rounds = keeper.design, Rounds(lambda: opened(other), lambda: opened(question.built.engine))
+    blocks = in_rounds(rounds, design, question.inferences)
     compared = paired(blocks.baseline, blocks.candidate, keeper.rule)
     needed = pairs_needed(compared, keeper.rule) or _MOST_PAIRS * design.pairs
     more = min(needed, _MOST_PAIRS * design.pairs) - design.pairs
     if more > 0:
-        further = interleave(other, stopwatch, replace(design, pairs=more), blocks.inferences)
-        before = np.concatenate([blocks.baseline, further.baseline])
-        after = np.concatenate([blocks.candidate, further.candidate])
-        compared = paired(before, after, keeper.rule)
+        further = in_rounds(rounds, replace(design, pairs=more), blocks.inferences, seed=1)
+        compared = paired(
+            np.concatenate([blocks.baseline, further.baseline]),
+            np.concatenate([blocks.candidate, further.candidate]),
+            keeper.rule,
+        )
     state, message = decide(compared, keeper.rule, rejected=keeper.suite.add(str(question.identity), compared))
     return Reply(state, message, compared, method, baseline, notes=_same_plan(question, baseline, method))
 

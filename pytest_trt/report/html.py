@@ -1,0 +1,233 @@
+"""The record as one HTML file: no network, no script needed to read it; it shows what was found and judges nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.errors import SpecError
+from pytest_trt.findings.codes import CODES
+from pytest_trt.report import links, told
+from pytest_trt.report.matrix import matrix_of, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import jinja2
+    from markupsafe import Markup
+
+    from pytest_trt.report.charts import Figure
+
+__all__ = ["render", "require"]
+
+_ROWS = {
+    "passed": 1500,
+    "built": 1500,
+    "timed": 1500,
+}  # of each kind of table in the page: browsers take a second for 100 000 cells
+_OTHER_ROWS = 6000  # of cases that want to be looked at
+_LEAST_ROWS = 8
+_OPEN = 3  # cases that did not pass are open from the start, as many
+
+
+@dataclass(frozen=True)
+class Case:
+    """One result with its figures.
+
+    Attributes:
+        name: its anchor.
+        record: the result as it is.
+        side: what stood against the golden: "engine", "simulated" or the backend.
+        opened: whether its details are shown from the start.
+        outputs: figures of each output.
+        figures: all others, in the order that they are shown in.
+        left_out: what is not shown, and why.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    side: str
+    opened: bool
+    outputs: Mapping[str, Sequence[Figure]]
+    figures: Mapping[str, Figure]
+    left_out: Sequence[tuple[str, str]] = field(default=())
+
+
+def require() -> None:
+    """Say in time that a report can't be written.
+
+    Raises:
+        SpecError: jinja2 or svg.py is missing; says what to install.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import svg  # noqa: F401
+    except ImportError as error:
+        raise SpecError(f'an HTML report needs jinja2 and svg.py: pip install "pytest-trt[html]" ({error})') from error
+
+
+def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
+    """The record of a run as a self-contained HTML page.
+
+    Args:
+        document: the record, as ``report.record.document`` makes it, or read from its JSON.
+        docs: where findings are documented, with ``{family}`` and ``{code}`` in it.
+
+    Raises:
+        SpecError: jinja2 or svg.py is missing, or ``docs`` is neither a path nor an address of the web.
+    """
+    require()
+    from pytest_trt.report.charts import numbers
+
+    names = numbers()
+    results = document.get("results") or []
+    opened = _opened(results)
+    cases = [
+        _case(place, result, place in opened, _rows(result, len(results)), names)
+        for place, result in enumerate(results)
+    ]
+    page = _environment(links.checked(docs)).get_template("page.html")
+    style, script = _asset("style.css"), _asset("page.js")
+    text = page.render(
+        record=document,
+        environment=document.get("environment") or {},
+        cases=cases,
+        matrix=matrix_of(results),
+        tally=tally(results),
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+    # a name may hold half a surrogate pair, which no file can
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _case(place: int, result: Mapping[str, Any], opened: bool, rows: int, names: Iterator[int]) -> Case:
+    side = _side(result)
+    outputs = _of_outputs(result, side, rows, names)
+    figures = _of_case(result, rows, names)
+    left = _left_out(result, outputs, figures)
+    return Case(f"case-{place + 1}", result, side, opened, outputs, figures, left)
+
+
+def _side(result: Mapping[str, Any]) -> str:
+    """What stands against the golden; what runs a graph or a module and builds no engine has its own name."""
+    backend = str(result.get("backend"))
+    return "simulated" if result.get("simulated") else "engine" if "tensorrt" in backend else backend
+
+
+def _of_outputs(result: Mapping[str, Any], side: str, rows: int, names: Iterator[int]) -> dict[str, list[Figure]]:
+    from pytest_trt.report import charts
+
+    drawn: Mapping[str, Any] = (result.get("figures") or {}).get("outputs") or {}
+    found = {}
+    for output, figures in drawn.items():
+        both = (
+            charts.errors(output, figures.get("errors") or {}, side, names, rows),
+            charts.scatter(output, figures.get("scatter") or {}, side, names),
+        )
+        found[output] = [figure for figure in both if figure]
+    return found
+
+
+def _of_case(result: Mapping[str, Any], rows: int, names: Iterator[int]) -> dict[str, Figure]:
+    from pytest_trt.report import charts
+
+    figures: Mapping[str, Any] = result.get("figures") or {}
+    latency: Mapping[str, Any] = result.get("latency") or {}
+    found = {
+        "hops": charts.hops(result.get("hops") or (), result.get("blame"), names),
+        "layers": charts.layers(result.get("layers") or {}, names, rows),
+        "sqnr": charts.sqnr(figures.get("tensors") or (), names, rows),
+        "ranges": charts.ranges(figures.get("ranges") or (), names, rows),
+        "compared": charts.compared(latency, names),
+        "history": charts.history(latency, names),
+        "distribution": charts.distribution(latency, names, rows),
+    }
+    return {name: figure for name, figure in found.items() if figure}
+
+
+def _left_out(
+    result: Mapping[str, Any], outputs: Mapping[str, Sequence[Figure]], figures: Mapping[str, Figure]
+) -> list[tuple[str, str]]:
+    """What a reader may look for and not find, with the reason."""
+    if result.get("verdict") not in ("passed", "failed") and not result.get("outputs"):
+        return []
+    older = "figures" not in result
+    why = "the record has no figures: it was written by an earlier release" if older else ""
+    missing = [
+        ("error histogram and scatter", why or "no finite values to draw", any(outputs.values())),
+        ("hops", "measured where a case fails, or with --trt-localise", "hops" in figures),
+        (
+            "SQNR along the network",
+            why or "no tensor differs from fp32, or none was compared (--trt-localise)",
+            "sqnr" in figures,
+        ),
+        ("ranges", why or "the precision has none, or nobody knows them", "ranges" in figures),
+        ("layers by achieved precision", _no_layers(result), "layers" in figures),
+        ("latency", "not measured", bool(result.get("latency"))),
+    ]
+    return [(name, reason) for name, reason, there in missing if not there]
+
+
+def _no_layers(result: Mapping[str, Any]) -> str:
+    return "simulated: there is no engine" if result.get("simulated") else "the backend does not tell"
+
+
+def _rows(result: Mapping[str, Any], size: int) -> int:
+    """How many rows a case's tables may have in a page of so many cases."""
+    return max(_LEAST_ROWS, _ROWS.get(str(result.get("verdict")), _OTHER_ROWS) // size)
+
+
+def _opened(results: Sequence[Mapping[str, Any]]) -> set[int]:
+    if len(results) == 1:
+        return {0}
+    bad = [place for place, result in enumerate(results) if result.get("verdict") in ("failed", "error")]
+    return set(bad[:_OPEN])
+
+
+@cache
+def _environment(docs: str) -> jinja2.Environment:
+    import jinja2
+
+    from pytest_trt.report.charts import meter
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("pytest_trt.report", "page"),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update({name: getattr(told, name) for name in told.__all__})
+    made.filters.update(prose=_prose, extract=lambda name, found: found[name])
+    made.globals.update(meter=meter, codes=CODES, address=links.address, page_of=lambda code: links.page_of(code, docs))
+    return made
+
+
+def _prose(text: Any) -> Markup:
+    """A message, its words in backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _asset(name: str) -> str:
+    from importlib.resources import files
+
+    return (files("pytest_trt.report") / "page" / name).read_text("utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded from anywhere; of styles and scripts the page's own are the only ones."""
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
