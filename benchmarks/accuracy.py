@@ -28,7 +28,8 @@ from pytest_trt.envelope import envelope_of
 from pytest_trt.how import How, recipe_of
 from pytest_trt.model import load
 from pytest_trt.precision import Precision
-from pytest_trt.report.record import environment, record_of
+from pytest_trt.report.environment import environment
+from pytest_trt.report.record import record_of
 from pytest_trt.tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -178,7 +179,10 @@ def main() -> None:
         for way in told.way or (WHOLE if name in ("resnet18", "digits") and not told.quick else QUICK):
             row = measure(case, way, options, told.folder)
             rows.append({**row, "simulated_error": simulated.get(row["precision"])})
-            document = {"environment": {**environment(), "driver": driver(), "build": told.build}, "rows": rows}
+            document = {
+                "environment": {**environment(Path.cwd()), "driver": driver(), "build": told.build},
+                "rows": rows,
+            }
             told.results.write_text(json.dumps(document, indent=1) + "\n")
             print(table(rows[-1:]).splitlines()[-1], row["message"][:600], flush=True)
     print(table(rows))

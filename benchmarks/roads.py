@@ -27,7 +27,7 @@ from pytest_trt.layer import achieved
 from pytest_trt.model import load
 from pytest_trt.opening import open_golden
 from pytest_trt.precision import Precision
-from pytest_trt.report.record import environment
+from pytest_trt.report.environment import environment
 from pytest_trt.tolerance import SLACK
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in told.only or sorted(path.stem for path in told.folder.glob("*.onnx")):
         rows += rows_of(name, told.folder, options)
-        document = {"environment": {**environment(), "driver": driver(), "build": told.build}, "rows": rows}
+        document = {"environment": {**environment(Path.cwd()), "driver": driver(), "build": told.build}, "rows": rows}
         told.results.write_text(json.dumps(document, indent=1) + "\n")
         print(table(rows[-3:]), flush=True)
 

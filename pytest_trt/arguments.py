@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_trt import settings
+from pytest_trt.case_file import files_of, has_cases
 from pytest_trt.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["add_root_cases", "has_cases", "is_case_file", "parse", "prepare_options"]
+__all__ = ["add_root_cases", "is_case_file", "prepare_options"]
 
 
 def prepare_options(config: pytest.Config) -> None:
@@ -57,7 +57,7 @@ def _refuse_disarmed(config: pytest.Config) -> None:
 def add_root_cases(config: pytest.Config) -> None:
     """Files of cases in the root folder are collected too where ``testpaths`` names only folders below it."""
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        found = [str(path) for path in sorted(config.rootpath.glob("*.toml")) if has_cases(path)]
+        found = [str(path) for path in files_of(config.rootpath)]
         config.args = [*config.args, *(path for path in found if path not in config.args)]
 
 
@@ -66,37 +66,6 @@ def is_case_file(path: Path, config: pytest.Config) -> bool:
     if path.suffix == ".toml":
         return has_cases(path)
     return any(path == named or named in path.parents for named in settings.models(config))
-
-
-def has_cases(path: Path) -> bool:
-    """Whether the file is one that holds cases; of a pyproject.toml, whether it has our table."""
-    if path.name == "pyproject.toml":
-        return _names_us(path)
-    return path.name == "trt.toml" or path.name.endswith(".trt.toml")
-
-
-def parse(path: Path) -> dict[str, Any]:
-    """The document of a TOML file.
-
-    Raises:
-        ValueError, OSError: it can't be read.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    return document
-
-
-def _names_us(path: Path) -> bool:
-    try:
-        if b"pytest-trt" not in path.read_bytes().replace(b"_", b"-"):
-            return False
-        tool = parse(path).get("tool", {})
-    except (ValueError, OSError):
-        return False  # pytest itself reads this file, and says what is wrong with it
-    return isinstance(tool, dict) and ("pytest-trt" in tool or "pytest_trt" in tool)
 
 
 def _refuse_update(config: pytest.Config) -> None:

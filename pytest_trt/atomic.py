@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["write_whole"]
+
+_WINDOWS = os.name == "nt"
+_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -30,7 +34,19 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
         path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
         with open(draft, "xb", opener=partial(os.open, mode=0o600 if private else 0o666)) as file:
             file.write(data)
-        draft.replace(path)
+        _put(draft, path)
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Put the draft in its place; on Windows that waits for whoever has the old file open, a virus scanner too."""
+    for pause in _PAUSES_S if _WINDOWS else ():
+        try:
+            draft.replace(path)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    draft.replace(path)

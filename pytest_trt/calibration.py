@@ -47,6 +47,7 @@ def calibrate(
     precision: str = "int8",
     needed: Collection[str] | None = None,
     progress: Progress | None = None,
+    expected: int | None = None,
 ) -> Ranges:
     """The range of each tensor over all samples: its largest |x|, or less where a method clips.
 
@@ -68,6 +69,7 @@ def calibrate(
         needed: which of the tensors must have a range, all if not given. Of the others, those that no range can hold
             (NaN, infinite, or too small for a scale) are left out, and it is noted.
         progress: told what is going on.
+        expected: how many samples there are, if that is known; for the progress alone.
 
     Raises:
         DataError: no samples, samples that do not fit, a NaN or infinite value among them, inputs that never change, a
@@ -88,8 +90,7 @@ def calibrate(
     title = f"calibrating on {source}"
     notes: tuple[str, ...] = ()
     with _told(progress) as tell:
-        tell(f"{title}: largest values", None)
-        widest, seen = _widest(stream, tensors)
+        widest, seen = _widest(stream, tensors, partial(tell, f"{title}: largest values"), expected)
         amax, broken = _held(widest, model, source, needed)
         if passes == 2:
             found = _counted(stream, amax, seen.count, partial(tell, f"{title}: histograms"))
@@ -145,10 +146,13 @@ def _require_ranged(precision: str, batch: int | None) -> None:
         raise DataError(f"a batch of {batch} samples is none: take 1 or more, or leave it out.")
 
 
-def _widest(stream: Stream, tensors: list[str]) -> tuple[dict[str, float], Seen]:
+def _widest(
+    stream: Stream, tensors: list[str], tell: Callable[[float | None], None], expected: int | None
+) -> tuple[dict[str, float], Seen]:
     """The first pass: the largest |x| of each tensor, and what the samples showed of themselves."""
     amax, seen = dict.fromkeys(tensors, 0.0), Seen()
     for arrays in stream.pieces():
+        tell(min(seen.count / expected, 1.0) if expected else None)
         seen.add(arrays, samples_in(arrays, stream.model.inputs))
         for found in stream.activations(arrays):
             _widen(amax, found)

@@ -23,6 +23,7 @@ from pytest_trt.tolerance import Tolerance
 __all__ = ["Case", "cases_of_file", "known_keys"]
 
 _ILLEGAL = re.compile(r'[\x00-\x1f<>:"/\\|?*\[\]]')
+_DEVICE = re.compile(r"(aux|con|nul|prn|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,15 @@ class Case:
                 f"{self.where}: the name {self.name!r} can't be a golden's file name: leave out control"
                 ' characters, < > : " / \\ | ? * [ ] and outer dots and spaces, and keep it under 200 characters.'
             )
+        if _DEVICE.fullmatch(self.name):
+            raise CaseError(
+                f"{self.where}: the name {self.name!r} is that of a device on Windows, where its golden could not be"
+                " checked out: give the case another `name`."
+            )
+        if self.name.endswith(".candidate"):
+            raise CaseError(
+                f"{self.where}: the name {self.name!r} is that of another golden's candidate: leave out .candidate."
+            )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], base: Path, where: str, command: str = "") -> Case:
@@ -137,14 +147,18 @@ def cases_of_file(tables: Any, base: Path, where: str) -> list[Case | CaseError]
         return [CaseError(f"{where}: write [[model]] with two brackets, one table a model.")]
     labels = [f"{where}: model {_label(table, number)}" for number, table in enumerate(tables, 1)]
     found = [_case(table, base, label) for table, label in zip(tables, labels, strict=True)]
-    names = [case.name for case in found if isinstance(case, Case)]
-    return [_of_one_name(case) if isinstance(case, Case) and names.count(case.name) > 1 else case for case in found]
+    # Windows and macOS know no case of letters, and goldens are checked out there too
+    names = [case.name.casefold() for case in found if isinstance(case, Case)]
+    return [
+        _of_one_name(case) if isinstance(case, Case) and names.count(case.name.casefold()) > 1 else case
+        for case in found
+    ]
 
 
 def _of_one_name(case: Case) -> CaseError:
     return CaseError(
-        f"{case.where}: another model of this file is called {case.name!r} too, and they would share one golden."
-        " Give each its own `name`; neither was checked."
+        f"{case.where}: another model of this file is called {case.name!r} too (Windows and macOS know no case of"
+        " letters), and they would share one golden. Give each its own `name`; neither was checked."
     )
 
 

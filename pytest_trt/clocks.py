@@ -275,18 +275,18 @@ def _beside(verdict: Verdict) -> dict[str, Any]:
 
 def _fail_late(item: pytest.Item, latency: Latency, info: dict[str, Any]) -> None:
     """Report an error of a test that was over: xdist, JUnit, --lf and the exit status know it like any other."""
-    from pytest_trt.judging import RECORD
+    from pytest_trt.judging import attach, records_of
 
-    text = next((str(value) for name, value in item.user_properties if name == RECORD), None)
-    record = json.loads(text) if text else None
+    records = records_of(item)
+    record = json.loads(records[0]) if records else None
     message = f"{latency.identity} is slower, which the whole run shows: {latency.message}"
     if record:
         record["verdict"], record["latency"]["state"] = "failed", "slow"
         record["latency"].update(fails=True, action="fail", message=message)
-    properties = [(LATE, True), (RECORD, json.dumps(record))] if record else []
     report = pytest.TestReport(
-        item.nodeid, item.location, {}, "failed", message, "teardown", user_properties=properties
+        item.nodeid, item.location, {}, "failed", message, "teardown", user_properties=[(LATE, True)] if record else []
     )
+    attach(report, [json.dumps(record)] if record else [])
     if "trt" in info:
         info["trt"]["state"] = "slow"
     item.ihook.pytest_runtest_logreport(report=report)

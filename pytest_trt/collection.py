@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt import settings
-from pytest_trt.arguments import has_cases, parse
-from pytest_trt.case import Case, cases_of_file
-from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError, unknown
+from pytest_trt.case import Case
+from pytest_trt.case_file import cases_in, files_of, quoted, shown_from
+from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -134,7 +132,7 @@ def cases_beside(test_file: Path, config: pytest.Config) -> list[Case | CaseErro
         SpecError: a word in them is not known.
     """
     for folder in [test_file.parent, *test_file.parent.parents]:
-        files = [path for path in sorted(folder.glob("*.toml")) if has_cases(path)]
+        files = files_of(folder)
         found: list[Case | CaseError] = []
         for path in files:
             try:
@@ -157,13 +155,7 @@ def _cases(path: Path, config: pytest.Config) -> list[Case | CaseError]:
     label = shown(path, config)
     if path.suffix == ".onnx":
         return [case_of_model(path, config)]
-    tables = _tables(path, label)
-    return [
-        case
-        if isinstance(case, CaseError)
-        else replace(case, command=f'"{label}::{case.name}"{settings.options_again(config)}')
-        for case in cases_of_file(tables, path.parent, label)
-    ]
+    return cases_in(path, label, settings.options_again(config))
 
 
 def _lines(path: Path, count: int) -> list[int]:
@@ -173,37 +165,6 @@ def _lines(path: Path, count: int) -> list[int]:
     return found if len(found) == count else [0] * count
 
 
-def _tables(path: Path, label: str) -> Any:
-    try:
-        document = parse(path)
-    except (ValueError, OSError) as error:
-        raise CaseError(f"{label} can't be read as TOML: {error}. None of its cases was checked.") from error
-    if path.name != "pyproject.toml":
-        return _models(document, label)
-    if "pytest_trt" in document["tool"]:
-        raise unknown(f"table in {label}:", "tool.pytest_trt", ["tool.pytest-trt"])
-    return _models(document["tool"]["pytest-trt"], f"{label} [tool.pytest-trt]")
-
-
-def _models(table: Any, where: str) -> Any:
-    if not isinstance(table, dict):
-        raise CaseError(f"{where} = {table!r} must be a table.")
-    for key in table:
-        if key != "model":
-            raise unknown(f"key in {where}:", key, ["model"])
-    if "model" not in table:
-        raise CaseError(f"{where} holds no case: write one [[model]] table for each model.")
-    return table["model"]
-
-
-def quoted(path: str) -> str:
-    """The path as a shell takes it."""
-    return f'"{path}"' if " " in path else path
-
-
 def shown(path: Path, config: pytest.Config) -> str:
     """The path as the user would type it."""
-    try:
-        return os.path.relpath(path, config.invocation_params.dir).replace(os.sep, "/")
-    except ValueError:  # another drive
-        return str(path)
+    return shown_from(path, config.invocation_params.dir)

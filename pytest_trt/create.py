@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_trt.calibration import Progress
     from pytest_trt.case import Case
     from pytest_trt.feeds import Arrays
 
-__all__ = ["HOP_LIMIT", "create", "in_ci", "movements", "update"]
+__all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "movements", "refuse_in_ci", "update"]
 
 HOP_LIMIT = 1e-5
 """Largest relative RMS between PyTorch and its ONNX export: correct exports measured 6e-8 to 7e-7."""
@@ -56,22 +57,36 @@ def update(case: Case, golden_dir: Path, reason: str = "") -> list[str]:
         GoldenRefused: in continuous integration, or the golden is ONNX test data.
         PytestTrtError: the model or its data can't be used, or hold no evidence; nothing is overwritten.
     """
-    if in_ci():
-        raise GoldenRefused(
-            f"{case.where}: goldens are not written where CI is set: a gate that writes what it checks passes"
-            " always. Make the golden on your machine, look at it and commit it."
-        )
+    refuse_in_ci(case.where)
     place = find_golden(case, golden_dir)
     if place.is_dir():
         return [f"{case.name}: {place} is ONNX test data and was left as it is"]
     golden = replace(create(case, reason), source=str(place))
-    lines = _changes(case, golden, place)
+    lines = changes(case, golden, place, f"{place} written anew" if place.exists() else f"new golden {place}")
     write(golden, place, case.name)
     return lines
 
 
-def create(case: Case, reason: str = "") -> Golden:
+def refuse_in_ci(where: str) -> None:
+    """Refuse to write a golden in continuous integration.
+
+    Raises:
+        GoldenRefused: this runs there.
+    """
+    if in_ci():
+        raise GoldenRefused(
+            f"{where}: goldens are not written where CI is set: a gate that writes what it checks passes"
+            " always. Make the golden on your machine, look at it and commit it."
+        )
+
+
+def create(case: Case, reason: str = "", progress: Progress | None = None) -> Golden:
     """The golden of a case, not written anywhere.
+
+    Args:
+        case: what to make it for.
+        reason: why, kept in the golden.
+        progress: told what is going on.
 
     Raises:
         GoldenRefused: the reference is not fp32, its outputs are NaN, or PyTorch and ONNX disagree.
@@ -91,7 +106,7 @@ def create(case: Case, reason: str = "") -> Golden:
     exact = simulate(model, Precision.FP32, inputs, case.batch)
     outputs = reference.run(inputs) if reference.run else exact
     _require_numbers(outputs, model.source)
-    envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch)
+    envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch, progress)
     golden = Golden(
         runs=(Run(inputs, outputs),),
         source=f"of {case.name}",
@@ -238,21 +253,33 @@ def _onnxruntime_version() -> str:
     return str(require_onnxruntime().__version__)
 
 
-def _changes(case: Case, golden: Golden, path: Path) -> list[str]:
+def changes(case: Case, golden: Golden, path: Path, title: str) -> list[str]:
+    """What a golden changes against the one that lies at a place, a line each.
+
+    Args:
+        case: whose golden.
+        golden: the one that was made.
+        path: of the present one; it need not be there.
+        title: what the first line says.
+    """
     if not path.exists():
-        return [f"{case.name}: new golden {path}", *_bounds(golden, None)]
+        return [f"{case.name}: {title}", *_bounds(golden, None)]
     try:
         old = read(path, mend(case))
     except GoldenError as error:
         return [f"{case.name}: {path} replaces a golden that could not be read: {error}"]
-    lines = [f"{case.name}: {path} written anew"]
+    return [f"{case.name}: {title}", *_arrays(old, golden), *_bounds(golden, old)]
+
+
+def _arrays(old: Golden, golden: Golden) -> list[str]:
+    lines = []
     for part, before, after in (
         ("input", old.inputs, golden.inputs),
         ("output", old.outputs, golden.outputs),
     ):
         lines += [f"  {part} {name!r}: {_moved(before.get(name), array)}" for name, array in after.items()]
         lines += [f"  {part} {name!r}: gone" for name in before if name not in after]
-    return [*lines, *_bounds(golden, old)]
+    return lines
 
 
 def _moved(before: NDArray[Any] | None, after: NDArray[Any]) -> str:
@@ -266,7 +293,8 @@ def _moved(before: NDArray[Any] | None, after: NDArray[Any]) -> str:
 
 def _bounds(golden: Golden, old: Golden | None) -> list[str]:
     lines = []
-    for precision, entries in golden.envelope.items():
+    order = Precision.labels()
+    for precision, entries in sorted(golden.envelope.items(), key=lambda entry: order.index(entry[0])):
         for name, entry in entries.items():
             before = (old.envelope if old else {}).get(precision, {}).get(name)
             old_bound = f"{before['bound']:.2e}" if before else ""

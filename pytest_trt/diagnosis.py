@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_trt.errors import PytestTrtError
+from pytest_trt.figures import figures_of
 from pytest_trt.findings import Evidence, Severity, diagnose
 from pytest_trt.findings.evidence import Refusal
 from pytest_trt.gathering import half_of, later_hops, located_of, origin_of, quantised_of, repeated_of
@@ -69,6 +70,9 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         findings=findings,
         ignored=ignored,
         located=evidence.located or (),
+        figures=figures_of(
+            verdict.judgements, trial.golden.runs, trial.outputs, evidence.located or (), evidence.quantised
+        ),
         warnings=(*verdict.warnings, *failures),
     )
 

@@ -20,8 +20,9 @@ from pytest_trt.session import open_session, run
 from pytest_trt.tolerance import SLACK, floor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from pytest_trt.calibration import Progress
     from pytest_trt.feeds import Arrays
 
 __all__ = ["envelope_of", "provable", "simulate"]
@@ -32,7 +33,11 @@ _ROOM = 1.25
 
 
 def envelope_of(
-    reference: Model, inputs: list[Arrays], precisions: Iterable[Precision], batch: int | None
+    reference: Model,
+    inputs: list[Arrays],
+    precisions: Sequence[Precision],
+    batch: int | None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
     """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
 
@@ -41,6 +46,7 @@ def envelope_of(
         inputs: runs of arrays by input name.
         precisions: which to simulate.
         batch: the most samples at once where the first axis is dynamic.
+        progress: told what is going on.
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
@@ -49,7 +55,9 @@ def envelope_of(
     exact = [simulate(reference, Precision.FP32, run, batch) for run in inputs]
     envelope: dict[str, dict[str, dict[str, float]]] = {}
     refused: dict[str, str] = {}
-    for precision in precisions:
+    for number, precision in enumerate(precisions):
+        if progress:
+            progress(f"{reference.source}: simulating {precision.label}", number / len(precisions))
         try:
             model = at_opset(reference, precision)
             _require_same_network(model, reference, inputs, exact, batch)
@@ -60,6 +68,8 @@ def envelope_of(
             refused[precision.label] = str(error)
         except Exception as error:  # a fault of ours at one precision leaves the others
             refused[precision.label] = f"a fault of pytest-trt, please report it: {blame(error)}"
+    if progress:
+        progress("", None)
     return envelope, refused
 
 

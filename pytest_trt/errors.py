@@ -11,6 +11,7 @@
     ├── BackendError           a backend that is absent, or fails to build or to run
     │   ├── PrecisionNotHonoured   the engine was built, and runs in another precision
     │   └── ForeignPlan            a plan of another GPU or release, or a damaged one
+    ├── ReportError            a record that can't be read, a report that can't be rendered
     └── GoldenError
         ├── MissingGolden      there is none
         ├── StaleGolden        it was made from another model
@@ -47,6 +48,7 @@ __all__ = [
     "NotPassed",
     "PrecisionNotHonoured",
     "PytestTrtError",
+    "ReportError",
     "SpecError",
     "StaleGolden",
     "unknown",
@@ -99,6 +101,10 @@ class PrecisionNotHonoured(BackendError):
 
 class ForeignPlan(BackendError):
     """A plan of another GPU or release, or a damaged one, can't be loaded here."""
+
+
+class ReportError(PytestTrtError):
+    """A record that can't be read, or a report that can't be rendered."""
 
 
 class GoldenError(PytestTrtError):

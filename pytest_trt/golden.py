@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 __all__ = [
     "LEAST_MOVEMENT",
     "SCHEMA",
+    "SUFFIX",
     "Golden",
     "Run",
+    "is_candidate",
     "movement",
     "read",
     "require_evidence",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
+SUFFIX = ".safetensors"
 LEAST_MOVEMENT = 1e-3
 """Std over samples / RMS under which agreeing with an output proves nothing: a network whose activations died
 gives 1e-7 and passes at every precision, live ones give 8e-3 and more."""
@@ -100,6 +103,11 @@ class Golden:
     def outputs(self) -> Arrays:
         """Reference outputs by name; of several data sets, the first one's."""
         return self.runs[0].outputs
+
+
+def is_candidate(golden: Golden) -> bool:
+    """Whether it was made to be looked at, and was not adopted yet."""
+    return bool(golden.provenance.get("candidate"))
 
 
 def write(golden: Golden, path: Path, case: str) -> None:

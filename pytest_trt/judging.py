@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,23 +19,25 @@ if TYPE_CHECKING:
     from pytest_trt.verdict import Verdict
 
 __all__ = [
-    "RECORD",
     "WRITTEN",
     "about",
+    "attach",
     "collected",
     "gather",
     "judge_case",
     "note",
     "note_error",
     "prepare",
+    "records_of",
     "renote",
+    "ship",
 ]
-
-RECORD = "trt_record"
-"""Name of the item's property that holds the record as JSON text."""
 
 WRITTEN = "trt_golden_written"
 """Name of the item's property that tells what a golden's update changed."""
+
+_records = pytest.StashKey[list[str]]()
+"""Records of an item as JSON text, until a report takes them along."""
 
 _verdict = pytest.StashKey["Verdict"]()
 _updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
@@ -100,7 +103,7 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     record = record_of(verdict)
     _put(item, record)
     if not verdict.passed:
-        raise NotPassed(message(record))
+        raise NotPassed(message(record, whole=item.config.get_verbosity() >= 2))
     return verdict
 
 
@@ -127,6 +130,7 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
     if kept is not None:
         names = {name for name, _ in item.user_properties if name.startswith("trt_")} - {WRITTEN}
         item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in names]
+        item.stash[_records] = []
     note(item, with_found(kept or alone, found, settings.scrutiny(item.config).choice))
 
 
@@ -178,7 +182,7 @@ def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
 def golden_path(case: Case, config: pytest.Config) -> str:
     """Where a case's golden is kept, or would be."""
     own = case.base / case.golden if case.golden else settings.golden_dir(config) / f"{case.name}.safetensors"
-    return str(own.resolve())
+    return os.path.normcase(own.resolve())
 
 
 def about(item: pytest.Item) -> tuple[Case | Exception | None, str | None]:
@@ -256,8 +260,31 @@ def _update_once(item: pytest.Item, case: Case) -> None:
         raise error_of
 
 
+def records_of(item: pytest.Item) -> list[str]:
+    """The item's records so far, as JSON text."""
+    return item.stash.get(_records, [])
+
+
+def attach(report: pytest.TestReport, records: list[str]) -> None:
+    """Put records on a report, as an attribute: that crosses xdist, and JUnit's XML does not show it."""
+    vars(report)["trt_records"] = records
+
+
+def ship(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Put the item's records on its last report, and before pytest-html where that shows them."""
+    if report.when == "teardown":
+        records = records_of(item)
+        attach(report, records)
+        if item.config.pluginmanager.hasplugin("html") and item.config.getoption("htmlpath", None):
+            from pytest_trt.report.pytest_html import extras
+
+            shown = [extra for text in records for extra in extras(json.loads(text))]
+            vars(report)["extras"] = [*getattr(report, "extras", []), *shown]
+
+
 def _put(item: pytest.Item, record: dict[str, Any]) -> None:
     worst = record["outputs"].get(record["worst_output"], {})
+    latency = record["latency"] or {}
     properties = {
         "trt_case": record["case"],
         "trt_precision": record["precision"],
@@ -266,6 +293,10 @@ def _put(item: pytest.Item, record: dict[str, Any]) -> None:
         "trt_verdict": record["verdict"],
         "trt_rel_rms": worst.get("rel_rms"),
         "trt_bound": worst.get("bound"),
-        RECORD: json.dumps(record, allow_nan=False),
+        "trt_findings": ",".join(dict.fromkeys(finding["code"] for finding in record["findings"])) or None,
+        "trt_latency_state": latency.get("state"),
+        **{f"trt_latency_{name}": latency.get(name) for name in ("p50_s", "p90_s", "p99_s")},
+        "trt_latency_ratio": (latency.get("comparison") or {}).get("ratio"),
     }
     item.user_properties.extend((name, value) for name, value in properties.items() if value is not None)
+    item.stash.setdefault(_records, []).append(json.dumps(record, allow_nan=False))

@@ -88,16 +88,14 @@ def known_backend(text: str) -> object:
 
 
 def known_suffix(text: str) -> object:
-    """The report's path.
+    """The suffix of the report's path.
 
     Raises:
-        SpecError: no report is written under its suffix.
+        SpecError: no report is written under it.
     """
-    from pytest_trt.errors import unknown
+    from pytest_trt.report.rendering import known
 
-    if not text.endswith(".json"):
-        raise unknown("report suffix of", text, [".json"])
-    return text
+    return known(text)
 
 
 def not_empty(text: str) -> object:
@@ -293,9 +291,10 @@ OPTIONS = (
     ),
     Option(
         "report",
-        "Write the record of all verdicts to this .json file.",
-        "string",
-        {"metavar": "FILE", "type": _checked(known_suffix)},
+        "Write a report of all verdicts to this file: .json (the record, which the others render), .md or .html."
+        " Repeatable.",
+        "linelist",
+        {"action": "append", "metavar": "FILE", "type": _checked(known_suffix)},
     ),
     Option(
         "typing",

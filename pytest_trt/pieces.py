@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_trt.model import TensorSpec
     from pytest_trt.stored import Stored
 
-__all__ = ["pieces"]
+__all__ = ["how_many", "pieces"]
 
 _ABOUT = re.compile(r"\.|(README|LICENSE)(\.\w+)?$", re.IGNORECASE)
 
@@ -60,6 +60,23 @@ def pieces(
         yield arrays
     if not begun:
         raise DataError(f"{field} {source!r} holds no samples.")
+
+
+def how_many(source: str, base: Path, specs: tuple[TensorSpec, ...]) -> int | None:
+    """How many samples files hold, by their headers; None where that can't be told without reading them."""
+    path = base / source
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+    try:
+        return sum(_length(file, specs) for file in files) or None
+    except Exception:  # whoever reads them says what is wrong
+        return None
+
+
+def _length(file: Path, specs: tuple[TensorSpec, ...]) -> int:
+    with opened(file) as arrays:
+        named_arrays = _with_names(arrays, specs, str(file))
+        return max(stored.shape[0] for stored in named_arrays.values() if stored.shape)
 
 
 def _found(

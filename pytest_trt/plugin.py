@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,16 +38,23 @@ class _Listener:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.finished = 0
+        self.started = datetime.now(timezone.utc)
+        self.finished: set[str] = set()
         self.crashed = False
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Put a record in place that says that nothing is done yet, where one was asked for."""
+        if self.config.stash[_given] and not self._in_worker():
+            self._results().begin()
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take verdicts and written goldens; the teardown report comes last and carries all."""
-        if report.when != "teardown":
-            return
-        self.finished += 1
-        if any(name.startswith("trt_") for name, _ in report.user_properties):
-            _results_of(self.config).take(report)
+        if report.when == "teardown":
+            self.finished.add(report.nodeid)
+        if any(name.startswith("trt_") for name, _ in report.user_properties) and not self._in_worker():
+            self._results().hear(report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -54,16 +62,16 @@ class _Listener:
         self.crashed = self.crashed or bool(error)
         usage = getattr(node, "workeroutput", {}).get("trt_usage")
         if usage:
-            _results_of(self.config).refuse(usage)
+            self._results().refuse(usage)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
-        if not hasattr(self.config, "workerinput") and self._anything():
+        if not self._in_worker() and self._anything():
             from pytest_trt.clocks import complaints
 
-            results = _results_of(self.config)
-            results.finished, results.crashed = self.finished, self.crashed
+            results = self._results()
+            results.finished, results.crashed = len(self.finished), self.crashed
             results.complaints += complaints(session)
             results.finish(session)
 
@@ -71,7 +79,7 @@ class _Listener:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
         """Fail what only the whole run shows to be slower, while tests can still fail."""
         done = yield
-        if _used in self.config.stash and not hasattr(self.config, "workerinput"):
+        if _used in self.config.stash and not self._in_worker():
             from pytest_trt.clocks import finish
 
             finish(session)
@@ -80,18 +88,21 @@ class _Listener:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the table."""
         if self._anything():
-            _results_of(self.config).show(terminalreporter)
+            self._results().show(terminalreporter)
+
+    def _in_worker(self) -> bool:
+        """Whether this is one of xdist's workers, whose reports the controller hears too."""
+        return hasattr(self.config, "workerinput")
 
     def _anything(self) -> bool:
         return _results in self.config.stash or self.config.stash[_given]
 
+    def _results(self) -> Results:
+        from pytest_trt.run import Results
 
-def _results_of(config: pytest.Config) -> Results:
-    from pytest_trt.run import Results
-
-    if _results not in config.stash:
-        config.stash[_results] = Results(config)
-    return config.stash[_results]
+        if _results not in self.config.stash:
+            self.config.stash[_results] = Results(self.config, self.started)
+        return self.config.stash[_results]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -160,8 +171,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """A test that asks for the gate and never runs it does not pass."""
+    """A test that asks for the gate and never runs it does not pass; the last report takes the item's records along."""
     report = yield
+    if call.when == "teardown" and any(name.startswith("trt_") for name, _ in item.user_properties):
+        from pytest_trt.judging import ship
+
+        ship(item, report)
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
         if fixtures is not None and item.get_closest_marker("trt") is not None:

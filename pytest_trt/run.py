@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt import settings
+from pytest_trt.report import github
+from pytest_trt.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
+
 
 __all__ = ["Results", "header"]
 
 _ALL_ERRORS = ": every attempt ended in an error."
 _NAME = ". Name models in a trt.toml, with @pytest.mark.trt, or with --trt-model."
 
-_COLOURS = {"passed": {"green": True}, "built": {"yellow": True}, "failed": {"red": True}, "error": {"red": True}}
+_COLOURS = {
+    "passed": {"green": True},
+    "built": {"yellow": True},
+    "timed": {"yellow": True},
+    "failed": {"red": True},
+    "error": {"red": True},
+}
 
 
 def header(config: pytest.Config) -> str:
     """What the run was asked for, in a line; looks at package metadata only."""
     from pytest_trt.backends import packages_of
-    from pytest_trt.report.record import environment
+    from pytest_trt.report.environment import packages
 
-    packages = environment()["packages"]
+    installed = packages()
     own = f"{', '.join(settings.precisions_for(config, None))} or each case's own"
     asked = ", ".join(settings.precisions_asked(config)) or own
     backend = settings.backend_for(config, None)
-    version = next((packages[name] for name in packages_of(backend) if name in packages), "not installed")
+    version = next((installed[name] for name in packages_of(backend) if name in installed), "not installed")
     kind = ", simulated on the CPU" if backend == "onnxruntime" else ""
     kind += ", built only and not judged" if settings.build_only(config) else ""
     return f"trt: precision {asked}; backend {backend} {version}{kind}; goldens in {settings.golden_dir(config)}"
@@ -38,7 +50,8 @@ def header(config: pytest.Config) -> str:
 class Results:
     """Verdicts as they arrive (in xdist's controller too), and what they mean for the run."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, started: datetime) -> None:
+        paths = [] if config.option.collectonly else settings.report_files(config)
         self.config = config
         self.records: list[dict[str, Any]] = []
         self.written: list[str] = []
@@ -46,20 +59,33 @@ class Results:
         self.usage: list[str] = []
         self.finished = 0
         self.crashed = False
+        self.reports = Reports(paths, config.rootpath, settings.words(config), started)
 
-    def take(self, report: pytest.TestReport) -> None:
+    def begin(self) -> None:
+        """Put partial records in place, if records were asked for."""
+        self.reports.keep(self.records)
+
+    def hear(self, report: pytest.TestReport) -> None:
+        """Take what a report of ours tells; a failure's message is coloured from here on, and known by its reason."""
+        file, line, _ = report.location
+        if report.failed and isinstance(report.longrepr, str):
+            from pytest_trt.report.screen import Message
+
+            vars(report)["longrepr"] = Message(report.longrepr, file, (line or 0) + 1)
+        if report.when == "teardown":
+            self._take(report, {"file": file.replace(os.sep, "/"), "line": None if line is None else line + 1})
+
+    def _take(self, report: pytest.TestReport, place: dict[str, Any]) -> None:
         """Take the records and the golden's changes that an item left."""
         from pytest_trt.clocks import LATE
-        from pytest_trt.judging import RECORD, WRITTEN
+        from pytest_trt.judging import WRITTEN
 
-        late = any(name == LATE for name, _ in report.user_properties)
-        if late:  # what was told of this test before is told anew
+        if any(name == LATE for name, _ in report.user_properties):  # what was told of this test before is told anew
             self.records = [record for record in self.records if record["nodeid"] != report.nodeid]
-        for name, value in report.user_properties:
-            if name == RECORD:
-                self.records.append({"nodeid": report.nodeid, **json.loads(str(value))})
-            elif name == WRITTEN:
-                self.written.append(str(value))
+        records = [json.loads(text) for text in getattr(report, "trt_records", ())]
+        self.records += [{"nodeid": report.nodeid, **place, **record} for record in records]
+        self.written += [str(value) for name, value in report.user_properties if name == WRITTEN]
+        self.reports.keep(self.records)
 
     def refuse(self, words: list[str]) -> None:
         """Take words that were not known; several workers find the same."""
@@ -79,26 +105,64 @@ class Results:
             self.complaints += self._not_judged(cut=bool(session.shouldstop or session.shouldfail))
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._write_report(session)
+        self._write_reports(session)
 
     def show(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
-        from pytest_trt.report.terminal import table, told_beside
+        from pytest_trt.collection import shown
 
-        terminalreporter.section("pytest-trt")
-        for line, verdict in table(self.records) if self.records else ():
-            terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
-        if beside := told_beside(self.records):
-            terminalreporter.write_line(beside, yellow=True)
-        built = sum(record["verdict"] == "built" for record in self.records)
-        if built:
-            terminalreporter.write_line(f"{built} built and nothing of them judged (--trt-build-only)", yellow=True)
+        verbosity = self.config.get_verbosity()
+        if self.records and verbosity < 0:
+            self._show_briefly(terminalreporter)
+        else:
+            terminalreporter.section("pytest-trt")
+            self._show_table(terminalreporter, self.records)
+            self._show_beside(terminalreporter, verbosity)
         for text in [*self.written, *self._unused()]:
             terminalreporter.write_line(text)
+        for path in self.reports.paths if verbosity >= 0 else ():
+            terminalreporter.write_line(f"report: {shown(path, self.config)}")
+        if github.is_running(os.environ):
+            self._tell_github(terminalreporter)
         for text in self.complaints:
             terminalreporter.write_line(f"ERROR: {text}", red=True)
+
+    def _tell_github(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The step's summary, and annotations, which the runner reads off the error stream."""
+        try:
+            github.summarise(self.reports.told, os.environ)
+        except OSError as error:
+            terminalreporter.write_line(f"the step's summary can't be written: {error.strerror or error}", yellow=True)
+        for line in github.annotated(self.reports.told, self.config.rootpath, os.environ):
+            sys.stderr.write(f"{line}\n")
+
+    def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """What did not pass, and a line for all."""
+        from pytest_trt.report.terminal import counted
+
+        bad = [record for record in self.records if record["verdict"] in ("failed", "error")]
+        self._show_table(terminalreporter, bad)
+        terminalreporter.write_line(f"trt: {counted(self.records)}", red=bool(bad), green=not bad)
+
+    def _show_table(self, terminalreporter: pytest.TerminalReporter, records: list[dict[str, Any]]) -> None:
+        from pytest_trt.report.terminal import table
+
+        for line, verdict in table(records) if records else ():
+            terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
+
+    def _show_beside(self, terminalreporter: pytest.TerminalReporter, verbosity: int) -> None:
+        from pytest_trt.report.screen import pieces
+        from pytest_trt.report.terminal import beside
+
+        built = sum(record["verdict"] == "built" for record in self.records)
+        for line in beside(self.records, verbosity):
+            for text, colour in pieces(line):
+                terminalreporter.write(text, **colour)
+            terminalreporter.write_line("")
+        if built:
+            terminalreporter.write_line(f"{built} built and nothing of them judged (--trt-build-only)", yellow=True)
 
     def _not_judged(self, *, cut: bool) -> Iterator[str]:
         """Why the run is not green: a precision that nothing was judged at, though it was asked for.
@@ -137,21 +201,19 @@ class Results:
         whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not selected
         return "trt_precision in the ini file" if whole and settings.ini_precisions(self.config) else ""
 
-    def _write_report(self, session: pytest.Session) -> None:
-        path = settings.report_file(self.config)
-        if path is None or self.config.option.collectonly:
-            return
-        from pytest_trt.report.record import document, write
-
+    def _write_reports(self, session: pytest.Session) -> None:
         status = int(session.exitstatus)
-        cut = status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
-        missed = self.finished < getattr(session, "testscollected", 0)
-        partial = cut or missed or bool(session.shouldstop or session.shouldfail) or self.crashed
-        try:
-            write(path, document(self.records, partial=partial, exit_status=status))
-        except OSError as error:
-            self.complaints.append(f"the report {path} can't be written: {error.strerror or error}.")
+        complaints = self.reports.finish(self.records, self._partial(session), status, self.complaints)
+        self.complaints += complaints
+        if complaints:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _partial(self, session: pytest.Session) -> bool:
+        """Whether something is missing: the run was cut short, or a worker crashed."""
+        ends = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+        missed = self.finished < getattr(session, "testscollected", 0)
+        cut = session.exitstatus in ends or bool(session.shouldstop or session.shouldfail)
+        return cut or missed or self.crashed
 
     def _unused(self) -> list[str]:
         """Goldens that no collected case uses, where the whole suite was collected and could be read."""
@@ -162,7 +224,13 @@ class Results:
         whole = whole and not getattr(self.config.option, "lf", False)
         if not whole or not used or self.config.stash.get(unreadable, False):
             return []
-        found = sorted(settings.golden_dir(self.config).glob("*.safetensors"))
+        found = [
+            path
+            for path in sorted(settings.golden_dir(self.config).glob("*.safetensors"))
+            if not path.name.endswith(".candidate.safetensors")
+        ]
         return [
-            f"unused golden: {path} belongs to no collected case" for path in found if str(path.resolve()) not in used
+            f"unused golden: {path} belongs to no collected case"
+            for path in found
+            if os.path.normcase(path.resolve()) not in used
         ]

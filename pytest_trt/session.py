@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import BackendError, ModelError
@@ -37,12 +36,12 @@ def require_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise BackendError(
             f"onnxruntime can't be imported ({error}), and goldens and simulation need it. Install exactly one of:"
-            " pip install 'pytest-trt[cpu]' (onnxruntime) or pip install 'pytest-trt[gpu]' (onnxruntime-gpu)."
+            ' pip install "pytest-trt[cpu]" (onnxruntime) or pip install "pytest-trt[gpu]" (onnxruntime-gpu).'
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise BackendError(
             "onnxruntime is installed in part only: onnxruntime and onnxruntime-gpu overwrite each other."
-            " Uninstall both, then install one: pip install 'pytest-trt[cpu]' or 'pytest-trt[gpu]'."
+            ' Uninstall both, then install one: pip install "pytest-trt[cpu]" or "pytest-trt[gpu]".'
         )
     return onnxruntime  # type: ignore[no-any-return]
 
@@ -131,5 +130,5 @@ def _accelerated(onnxruntime: ModuleType, whole: bool) -> Any:
 
 
 def _plain(error: Exception) -> str:
-    text = str(error).split(os.linesep)[0]
+    text = next(iter(str(error).splitlines()), "")
     return text.removeprefix("[ONNXRuntimeError] : ").strip() or type(error).__name__

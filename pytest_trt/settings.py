@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_trt.errors import SpecError
 from pytest_trt.options import (
+    OPTIONS,
     dest_of,
     known_backend,
     known_build_option,
@@ -54,13 +55,14 @@ __all__ = [
     "options_again",
     "precisions_asked",
     "precisions_for",
-    "report_file",
+    "report_files",
     "require_engine",
     "scrutiny",
     "standing",
     "store_folder",
     "update_golden",
     "validate",
+    "words",
 ]
 
 T = TypeVar("T")
@@ -88,7 +90,6 @@ def validate(config: pytest.Config) -> None:
         ("lowering", known_lowering),
         ("calibration_method", known_method),
         ("typing", known_typing),
-        ("report", known_suffix),
         ("select", known_codes),
         ("ignore", known_codes),
         ("rebuilds", known_count),
@@ -100,7 +101,12 @@ def validate(config: pytest.Config) -> None:
                 check(text)
             except SpecError as error:
                 raise SpecError(f"ini option trt_{label}: {error}") from error
-    for label, check in (("build", known_build_option), ("timing", known_timing_word), ("gate", known_gate_word)):
+    for label, check in (
+        ("build", known_build_option),
+        ("report", known_suffix),
+        ("timing", known_timing_word),
+        ("gate", known_gate_word),
+    ):
         for text in _ini(config, label) or ():
             try:
                 check(text)
@@ -269,13 +275,25 @@ def options_again(config: pytest.Config) -> str:
     return f" --trt-golden-dir={quoted}" if folder else ""
 
 
-def report_file(config: pytest.Config) -> Path | None:
-    """Where to write the record, if anywhere."""
-    given = config.getoption("trt_report")
-    if given:
-        return Path(config.invocation_params.dir, given)
-    ini = _ini(config, "report")
-    return _ini_folder(config) / ini if ini else None
+def report_files(config: pytest.Config) -> list[Path]:
+    """Where to write reports, each file once; the command line's replace the ini file's."""
+    given: list[str] = config.getoption("trt_report") or []
+    ini: list[str] = _ini(config, "report") or []
+    base, paths = (config.invocation_params.dir, given) if given else (_ini_folder(config), ini)
+    return list(dict.fromkeys(Path(base, path) for path in paths))
+
+
+def words(config: pytest.Config) -> list[str]:
+    """Our options as they were given on the command line, one word each."""
+    found: list[str] = []
+    for option in OPTIONS:
+        value = getattr(config.option, dest_of(option.name), None)
+        flag = f"--trt-{option.name}"
+        if value is True:
+            found.append(flag)
+        elif value:
+            found += [f"{flag}={one}" for one in (value if isinstance(value, list) else [value])]
+    return found
 
 
 def localise_always(config: pytest.Config) -> bool:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import stat
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ Material = Mapping[str, object]
 """All that decides what is built, plain as JSON is: the model's hash, precision, options, TensorRT's version, GPU."""
 
 _MEND = "Name a folder of your own with --trt-store=DIR, or keep nothing with --trt-store=none."
+_WINDOWS = os.name == "nt"
 _OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no links, and no waiting for a pipe
 
 
@@ -300,7 +300,7 @@ def _is_there(folder: Path) -> bool:
 
 def _foreign(found: os.stat_result) -> str:
     """How others could have written it; empty where they could not, and on Windows, which tells by no mode."""
-    if sys.platform == "win32":
+    if _WINDOWS:
         return ""
     if found.st_uid != os.geteuid():
         return f"belongs to another user (uid {found.st_uid}, and this is uid {os.geteuid()})"

@@ -145,7 +145,7 @@ def _torch(factory: str, field: str, where: str) -> Any:
     except ImportError as error:
         raise CaseError(
             f"{where}: {field} = {factory!r} needs torch, which can't be imported ({error}):"
-            " pip install 'pytest-trt[torch]'."
+            ' pip install "pytest-trt[torch]".'
         ) from error
     return torch
 

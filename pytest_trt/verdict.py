@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_trt.comparison import Comparison
+    from pytest_trt.figures import Figures
     from pytest_trt.findings.finding import Finding
     from pytest_trt.hops import Hop
     from pytest_trt.latency.found import Latency
@@ -87,6 +88,7 @@ class Verdict:
         findings: why it drifts, causes before signs; one of severity error fails a case that is inside its bounds too.
         ignored: how many findings were left out by --trt-select and --trt-ignore, by code.
         located: the tensors that the error comes from, where that was looked for, the worst first.
+        figures: what reports draw of it; None where nothing ran.
         latency: what was found of it, where the engine was timed.
     """
 
@@ -108,6 +110,7 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     located: tuple[Any, ...] = ()
+    figures: Figures | None = None
     latency: Latency | None = None
 
     @property

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import networks
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats  # noqa: F401 - as are those below
+from jsonschema import Draft202012Validator
 
 # pytester forgets what its runs import: what is imported here stays the same module for all of them
 import pytest_trt.by_hand
@@ -14,20 +17,53 @@ import pytest_trt.create
 import pytest_trt.data_sets
 import pytest_trt.latency.keeper
 import pytest_trt.parametrize
+import pytest_trt.report.environment
+import pytest_trt.report.markdown
 import pytest_trt.report.record
+import pytest_trt.report.rendering
 import pytest_trt.report.terminal
-import pytest_trt.run  # noqa: F401
+import pytest_trt.reports
+import pytest_trt.run
 from pytest_trt.case import Case
 from pytest_trt.create import update
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+SCHEMA = files("pytest_trt.report").joinpath("record.schema.json")
+CI = ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITLAB_CI", "JENKINS_URL")
+
+
+@pytest.fixture(scope="session")
+def record_schema() -> Draft202012Validator:
+    """What every record is checked against."""
+    return Draft202012Validator(json.loads(SCHEMA.read_text()))
+
+
+@pytest.fixture(autouse=True)
+def _records_follow_their_schema(
+    monkeypatch: pytest.MonkeyPatch, record_schema: Draft202012Validator
+) -> Iterator[None]:
+    """Every record that this process makes, each test's own pytest runs among them."""
+    made: list[dict[str, Any]] = []
+    document = pytest_trt.report.record.document
+
+    def kept(*args: Any, **words: Any) -> dict[str, Any]:
+        made.append(document(*args, **words))
+        return made[-1]
+
+    monkeypatch.setattr(pytest_trt.reports, "document", kept)
+    yield
+    wrong = [error.json_path + ": " + error.message for one in made for error in record_schema.iter_errors(one)]
+    assert not wrong, wrong[:5]
 
 
 @pytest.fixture(autouse=True)
 def _outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goldens are written by the tests' own runs, in their own folders."""
-    monkeypatch.delenv("CI", raising=False)
+    for name in CI:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
 

@@ -131,7 +131,7 @@ def judged(case: Case, precision: str, backend: str, **keys: Any) -> Verdict:
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime has the provider")
 @pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_the_cpus_onnxruntime_is_told_to_make_room(backend: str) -> None:
-    with pytest.raises(BackendError, match=r"has only .*CPUExecutionProvider.*pip install 'pytest-trt\[gpu\]'"):
+    with pytest.raises(BackendError, match=r'has only .*CPUExecutionProvider.*pip install "pytest-trt\[gpu\]"'):
         choose(backend)
 
 

@@ -309,7 +309,7 @@ def test_a_required_engine_is_not_torch_on_a_gpu(folder: Path, monkeypatch: pyte
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
 
-    with pytest.raises(BackendError, match=r"pip install 'pytest-trt\[torch\]'"):
+    with pytest.raises(BackendError, match=r'pip install "pytest-trt\[torch\]"'):
         choose("torch-compile")
 
 

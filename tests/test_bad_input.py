@@ -177,4 +177,4 @@ def test_without_onnxruntime_the_extras_are_named(
     result = pytester.runpytest("--trt-precision=int8")
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*pip install 'pytest-trt[[]cpu]'*'pytest-trt[[]gpu]'*"])
+    result.stdout.fnmatch_lines(['*pip install "pytest-trt[[]cpu]"*"pytest-trt[[]gpu]"*'])

@@ -339,7 +339,8 @@ def test_swapped_channels_of_the_input_fail(case: Case) -> None:
 
 def test_a_failure_reads_top_down(case: Case) -> None:
     changed = networks.with_weight(networks.convolutional(), "w1", lambda w: w * 1.1)
-    told = text(judged(replace(reference_to(case, changed), class_output="logits"), "fp16"))
+    verdict = judged(replace(reference_to(case, changed), class_output="logits"), "fp16")
+    told = message(record_of(verdict), whole=True)
 
     lines = told.splitlines()
     assert lines[0] == "net at fp16 on onnxruntime (simulated): FAILED, outside tolerance"

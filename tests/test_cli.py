@@ -6,11 +6,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import click
 import networks
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from test_examples import ROOT
 
 from pytest_trt.cli import main
 from pytest_trt.lowering.held import held_precision
@@ -287,7 +289,7 @@ def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.Mon
     found = calibrated()
 
     assert found.exit_code == 130
-    assert "interrupted, nothing was written" in found.output
+    assert "interrupted, nothing was left half-written" in found.output
     assert not (folder / "ranges.txt").exists()
 
 
@@ -340,3 +342,56 @@ def test_an_output_that_would_lose_something_is_refused(folder: Path, words: tup
     assert found.exit_code == 2
     assert told in " ".join(found.output.split())
     assert (folder / "net.onnx").read_bytes() == before
+
+
+def test_nodes_to_keep_and_kinds_come_as_comma_lists_or_repeated(folder: Path) -> None:
+    calibrated()
+    first, second = (node.name for node in onnx.load(folder / "net.onnx").graph.node if node.op_type == "Conv")
+    words = ("int8", "--ranges", "ranges.txt", "--json")
+
+    listed = json.loads(lowered(*words, "--keep", f"{first},{second}", "--ops", "Conv,Gemm").output)
+    repeated = json.loads(lowered(*words, "--keep", first, "--keep", second, "--ops", "Conv", "--ops", "Gemm").output)
+
+    assert listed == repeated
+    assert listed["keep"] == [first, second]
+
+
+def test_a_node_whose_name_holds_a_comma_is_kept_by_its_whole_name(folder: Path) -> None:
+    model = onnx.load(folder / "net.onnx")
+    next(node for node in model.graph.node if node.op_type == "Conv").name = "block,conv"
+    onnx.save(model, folder / "net.onnx")
+    calibrated()
+
+    found = json.loads(lowered("int8", "--ranges", "ranges.txt", "--keep", "block,conv", "--json").output)
+
+    assert found["keep"] == ["block,conv"]
+
+
+def test_calibration_tells_the_share_of_the_samples_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float | None]] = []
+    monkeypatch.setattr("pytest_trt.cli.calibrate.watched", lambda: lambda *phase: told.append(phase))
+
+    calibrated("--method", "percentile")
+
+    shares = {phase: [share for name, share in told if name == phase] for phase, _ in told if phase}
+    assert len(shares) == 2
+    assert all(of[0] == 0.0 and of == sorted(of) and 0.5 < of[-1] < 1 for of in shares.values())
+    assert told[-1] == ("", None)
+
+
+def test_the_page_on_the_command_line_names_every_command() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+    for name in main.list_commands(click.Context(main)):
+        assert f"`{name}" in page, name
+        assert f"`pytest-trt {name}" in reference, name
+
+
+def test_every_command_prints_json_where_that_is_asked() -> None:
+    for name in main.list_commands(click.Context(main)):
+        command = main.get_command(click.Context(main), name)
+        below = command.commands.values() if isinstance(command, click.Group) else [command]
+        for one in below:
+            assert one is not None
+            assert name == "completion" or any(option.name == "as_json" for option in one.params), one.name

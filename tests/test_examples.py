@@ -25,7 +25,7 @@ PRECISIONS = ["fp32", "tf32", "fp16", "bf16", "int8"]
 
 
 def example(folder: Path) -> Case:
-    from pytest_trt.arguments import parse
+    from pytest_trt.case_file import parse
 
     [case] = cases_of_file(parse(folder / "trt.toml")["model"], folder, "trt.toml")
     assert isinstance(case, Case)

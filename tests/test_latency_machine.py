@@ -70,7 +70,7 @@ def test_without_nvml_fewer_keys_and_a_note(monkeypatch: pytest.MonkeyPatch) -> 
     machine, telemetry = machine_of(0), telemetry_of(0)
 
     assert set(machine.hard) == {"kind", "gpu", "compute_capability", "multiprocessors"}
-    assert "pip install 'pytest-trt[latency]'" in machine.notes[0]
+    assert 'pip install "pytest-trt[latency]"' in machine.notes[0]
     assert (telemetry.values, telemetry.notes) == ({}, machine.notes)
 
 

@@ -235,7 +235,7 @@ def test_a_ctrl_c_leaves_no_file_and_everything_as_it_was(
 
 def test_a_missing_modelopt_says_what_to_install(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
     monkeypatch.setitem(sys.modules, "modelopt", None)
-    with pytest.raises(LoweringError, match=r"pip install 'pytest-trt\[modelopt\]', in an environment of its own"):
+    with pytest.raises(LoweringError, match=r'pip install "pytest-trt\[modelopt\]", in an environment of its own'):
         lower_by_modelopt(model, "fp16")
 
 

@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 from pytest_trt.backends import choose
 from pytest_trt.build_options import merged
 from pytest_trt.errors import BackendError, ModelError, PytestTrtError
+from pytest_trt.inspection.kind import kind_of
+from pytest_trt.inspection.plan import plan_facts
 from pytest_trt.lowering import at_opset, lower
 from pytest_trt.lowering.graph import float_activations
 from pytest_trt.model import Model, load
@@ -42,6 +44,15 @@ def recipe(model: Model, precision: str, feeds: dict[str, np.ndarray], target: s
     model = at_opset(model, asked)
     options = merged({"compute_capabilities": (target,)})
     return Recipe(model, asked, sampled(model, lambda _: [feeds], "samples"), feeds=(feeds,), options=options)
+
+
+def test_a_real_plan_tells_its_release_in_its_header(tmp_path: Path) -> None:
+    (tmp_path / "net.plan").write_bytes(plan(networks.convolutional()).data)
+
+    facts = plan_facts(tmp_path / "net.plan")
+
+    assert kind_of(tmp_path / "net.plan") == "plan"
+    assert facts["release"].startswith(choose("tensorrt-rtx").version.split()[-1])
 
 
 def plan(proto: onnx.ModelProto, precision: str = "fp32", target: str = "8.9") -> Any:

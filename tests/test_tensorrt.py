@@ -633,7 +633,7 @@ def test_a_release_that_is_not_installed_is_told_with_how_to_get_it(name: str, m
     for module in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
 
-    with pytest.raises(BackendError, match=rf"pip install 'pytest-trt\[{name}\]'"):
+    with pytest.raises(BackendError, match=rf'pip install "pytest-trt\[{name}\]"'):
         choose(name)
 
 

@@ -155,7 +155,7 @@ def open_backend(name: str) -> OnnxruntimeGpuBackend:
         raise BackendError(
             f"backend {name!r} needs {_PROVIDERS[name]}, and onnxruntime {onnxruntime.__version__} has only"
             f" {', '.join(available)}. Install onnxruntime-gpu in its place: pip uninstall onnxruntime, then"
-            " pip install 'pytest-trt[gpu]'."
+            ' pip install "pytest-trt[gpu]".'
         )
     return OnnxruntimeGpuBackend(name, onnxruntime.__version__)
 

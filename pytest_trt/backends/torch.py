@@ -224,7 +224,7 @@ def open_backend(name: str = "torch") -> TorchBackend:
         import torch
     except ImportError as error:
         raise BackendError(
-            f"backend {name!r} needs torch, which can't be imported ({error}): pip install 'pytest-trt[torch]'."
+            f'backend {name!r} needs torch, which can\'t be imported ({error}): pip install "pytest-trt[torch]".'
         ) from error
     return TorchBackend(name, torch.__version__, torch.cuda.is_available())
 

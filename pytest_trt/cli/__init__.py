@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
@@ -11,12 +12,19 @@ from pytest_trt.errors import PytestTrtError
 
 __all__ = ["main"]
 
+# a line each: the command's word, and its module in this folder
 _COMMANDS = {
     "baseline": "baseline",
     "calibrate": "calibrate",
+    "compare": "compare",
+    "completion": "completion",
+    "doctor": "doctor",
+    "golden": "golden",
     "history": "history",
+    "inspect": "inspect",
     "lower": "lower",
     "ranges": "ranges",
+    "report": "report",
     "sensitivity": "sensitivity",
 }
 
@@ -41,6 +49,13 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's, on streams that show a sign they have no byte for as its escape (cp1252 on Windows)."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -49,14 +64,17 @@ class _Commands(click.Group):
         except OSError as error:
             raise _Refused(f"{error.filename or 'a file'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
-            click.echo("pytest-trt: interrupted, nothing was written", err=True)
+            if sys.stderr.isatty():
+                click.echo("\r\x1b[2K", nl=False, err=True)  # what the progress left there
+            click.echo("pytest-trt: interrupted, nothing was left half-written", err=True)
             ctx.exit(130)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pytest-trt")
 def main() -> None:
-    """Calibrate, convert and lower models for TensorRT.
+    """Look after models for TensorRT: this machine, goldens, ranges, records and latencies.
 
-    Exit codes: 0 done, 1 a comparison found a difference, 2 a word or file that can't be used, 130 interrupted.
+    Exit codes: 0 done, 1 what was looked at is not as it should be, 2 a word or file that can't be used, 130
+    interrupted.
     """

@@ -62,7 +62,7 @@ def command(
     from pytest_trt.lowering import at_opset
     from pytest_trt.lowering.graph import float_activations
     from pytest_trt.model import load
-    from pytest_trt.pieces import pieces
+    from pytest_trt.pieces import how_many, pieces
     from pytest_trt.precision import Precision
     from pytest_trt.ranges import require_writable, write_ranges
 
@@ -82,6 +82,7 @@ def command(
         precision=precision,
         needed=_needed(converted),
         progress=watched(),
+        expected=how_many(data, Path.cwd(), converted.inputs),
     )
     write_ranges(replace(ranges, made_by=header), output)
     told = {**facts(ranges), "method": method, "output": str(output)}

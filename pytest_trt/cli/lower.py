@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.ranges import about
-from pytest_trt.cli.said import CALIBRATED, as_json, require_free, say, written
+from pytest_trt.cli.said import CALIBRATED, as_json, comma_lists, require_free, say, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +32,8 @@ _FILE = click.Path(path_type=Path)
     default=None,
     help="fp16, bf16: the graph in that type, for TensorRT (default), or casts down and up, for simulation.",
 )
-@click.option("--keep", multiple=True, metavar="NODE", help="A node to leave in fp32; repeatable.")
-@click.option("--ops", default="", metavar="KINDS", help="int8, fp8: operator kinds to quantise, a comma list.")
+@click.option("--keep", multiple=True, metavar="NODES", help="Nodes to leave in fp32; a comma list, or repeated.")
+@click.option("--ops", multiple=True, metavar="KINDS", help="int8, fp8: kinds to quantise; a comma list, or repeated.")
 @as_json
 def command(
     model: Path,
@@ -42,7 +42,7 @@ def command(
     output: Path,
     typed: bool | None,
     keep: tuple[str, ...],
-    ops: str,
+    ops: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write MODEL with the precision in its graph, as TensorRT 11 and TensorRT-RTX want it."""
@@ -53,15 +53,24 @@ def command(
     wanted = Precision.parse(precision)
     _require_fitting(precision, source, typed)
     require_free(output, True, model, source)
-    kinds = tuple(kind.strip() for kind in ops.split(",") if kind.strip())
+    kinds = comma_lists(ops)
     if ops and not kinds:
-        raise click.UsageError(f"--ops {ops!r} names no kind of operator: write Conv,Gemm, or leave it out.")
+        raise click.UsageError(f"--ops {','.join(ops)!r} names no kind of operator: write Conv,Gemm, or leave it out.")
     converted = at_opset(_fp32(load(model), precision), wanted)
+    keep = _nodes(converted, keep)
     ranges = _ranges(converted, source, keep, kinds)
     lowered = lower(converted, wanted, ranges, typed=_form(precision, typed), keep=keep, ops=kinds)
     written(output, lowered.proto.SerializeToString())
     facts = {"precision": precision, "output": str(output), **_counts(lowered, ranges), "keep": list(keep)}
     say([*_lines(facts, ranges), f"wrote {output}"], facts, json_wanted=as_json)
+
+
+def _nodes(model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Nodes of a comma list, where the text as a whole is not the name of one: names may hold commas."""
+    from pytest_trt.model import nodes_of
+
+    known = {name for node in nodes_of(model.proto.graph) for name in (node.name, *node.output)}
+    return tuple(word for text in texts for word in ((text,) if text in known else comma_lists((text,))))
 
 
 def _require_fitting(precision: str, source: Path | None, typed: bool | None) -> None:

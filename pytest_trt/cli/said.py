@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["CALIBRATED", "as_json", "force_cache", "require_free", "require_header_heeded", "say", "watched", "written"]
+    from pytest_trt.cli.shown import Part
+
+__all__ = [
+    "CALIBRATED",
+    "as_json",
+    "comma_lists",
+    "force_cache",
+    "json_text",
+    "require_free",
+    "require_header_heeded",
+    "say",
+    "watched",
+    "written",
+]
 
 _SECONDS_BETWEEN = 0.2
 
@@ -41,9 +55,34 @@ def require_header_heeded(header: str | None, output: Path) -> None:
         raise click.UsageError(f"--header is the first line of a TensorRT calibration cache, and {output} is none.")
 
 
-def say(lines: Iterable[str], facts: Mapping[str, Any], *, json_wanted: bool) -> None:
-    """Print facts for a program, or lines for a person."""
-    click.echo(json.dumps(facts, indent=1) if json_wanted else "\n".join(lines))
+def say(parts: Iterable[Part], facts: Mapping[str, Any], *, json_wanted: bool) -> None:
+    """Print facts for a program, or lines and tables for a person."""
+    if json_wanted:
+        click.echo(json_text(facts))
+        return
+    from pytest_trt.cli.shown import show
+
+    show(parts)
+
+
+def json_text(facts: Mapping[str, Any]) -> str:
+    """Facts as JSON."""
+    return json.dumps(_plain(facts), indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's words; numbers that it has none for are texts, as in the record."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def comma_lists(texts: Iterable[str]) -> tuple[str, ...]:
+    """The words of an option that is repeated, a comma list, or both; each once, in order."""
+    words = (word.strip() for text in texts for word in text.split(","))
+    return tuple(dict.fromkeys(word for word in words if word))
 
 
 def watched() -> Callable[[str, float | None], None] | None:

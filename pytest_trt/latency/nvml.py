@@ -62,7 +62,7 @@ def open_nvml(bus_id: str) -> Nvml | str:
     except ImportError as error:
         return (
             f"nvidia-ml-py can't be imported ({error}), so nothing is known of clocks, power and who else uses the GPU:"
-            " pip install 'pytest-trt[latency]'."
+            ' pip install "pytest-trt[latency]".'
         )
     try:
         pynvml.nvmlInit()

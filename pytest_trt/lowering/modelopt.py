@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import tempfile
 import warnings
@@ -63,7 +64,7 @@ _TOO_SMALL = (
 )
 
 _INSTALL = (
-    "pip install 'pytest-trt[modelopt]', in an environment of its own: it pins onnx 1.21, brings torch for CUDA, CuPy"
+    'pip install "pytest-trt[modelopt]", in an environment of its own: it pins onnx 1.21, brings torch for CUDA, CuPy'
     " and onnxruntime-gpu, and the last overwrites onnxruntime"
 )
 
@@ -381,7 +382,7 @@ def _imported() -> ModuleType:
 def _folder() -> Iterator[Path]:
     """A temporary folder, that of ModelOpt and onnxruntime's quantizer too, which leave files on Ctrl-C."""
     before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix="pytest-trt-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pytest-trt-", ignore_cleanup_errors=os.name == "nt") as folder:
         tempfile.tempdir = folder
         try:
             yield Path(folder)

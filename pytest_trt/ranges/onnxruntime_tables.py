@@ -97,7 +97,7 @@ def written_flatbuffers(ranges: Ranges) -> bytes:
     try:
         import flatbuffers
     except ImportError as error:
-        raise DataError("a .flatbuffers file takes the package flatbuffers: pip install 'pytest-trt[cpu]'.") from error
+        raise DataError('a .flatbuffers file takes the package flatbuffers: pip install "pytest-trt[cpu]".') from error
     builder = flatbuffers.Builder(1024)
     places = []
     for name, value in sorted(_listed(ranges)):

@@ -1,4 +1,4 @@
-"""The record: every verdict as plain JSON, which all other reports render.
+"""The record: every verdict as plain JSON, which all other reports render; ``record.schema.json`` describes it.
 
 Numbers that JSON has no word for are texts: "nan", "inf", "-inf".
 """
@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from dataclasses import fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.atomic import write_whole
-from pytest_trt.backends import all_packages
 from pytest_trt.hops import blamed
+from pytest_trt.report.environment import gpus_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pytest_trt.comparison import Comparison, Element
+    from pytest_trt.figures import Figures
     from pytest_trt.findings.finding import Finding
     from pytest_trt.hops import Hop
     from pytest_trt.verdict import Judgement, Verdict
 
-__all__ = ["SCHEMA", "document", "environment", "record_of", "write"]
+__all__ = ["SCHEMA", "document", "record_of", "text_of", "write"]
 
 SCHEMA = 1
+"""Grows when a reader of the older shape would be misled; new keys alone do not make it grow."""
 
 _LOCATED = 20  # the likeliest causes; the rest of a network is no news
-
-_PACKAGES = ("pytest-trt", "pytest", "pytest-benchmark", "numpy", "onnx", *all_packages(), "cuda-bindings")
 
 
 def record_of(verdict: Verdict) -> dict[str, Any]:
@@ -56,6 +54,7 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "hops": [_hop(hop) for hop in verdict.hops],
         "blame": str(blame) if (blame := blamed(verdict.hops)) else None,
         "located": _plain(list(verdict.located[:_LOCATED])),
+        "figures": _figures_of(verdict.figures),
         "layers": _plain(dict(verdict.layers)),
         "warnings": list(verdict.warnings),
         "latency": latency_record(verdict.latency) if verdict.latency else None,
@@ -63,24 +62,30 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def document(results: list[dict[str, Any]], *, partial: bool, exit_status: int) -> dict[str, Any]:
-    """The whole record of a run."""
+def document(
+    results: list[dict[str, Any]],
+    environment: Mapping[str, Any],
+    *,
+    partial: bool,
+    exit_status: int | None,
+    complaints: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The whole record of a run.
+
+    Args:
+        results: records of verdicts.
+        environment: what the run ran on; the GPUs are added as the results tell them.
+        partial: whether something is missing, because the run was cut short or still goes on.
+        exit_status: pytest's; None while the run goes on.
+        complaints: why the run is not green beside its results.
+    """
     return {
         "schema": SCHEMA,
         "partial": partial,
         "exit_status": exit_status,
-        "environment": environment(),
+        "complaints": list(complaints),
+        "environment": {**environment, "gpus": gpus_of(results)},
         "results": results,
-    }
-
-
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions from package metadata, nothing is imported for it."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 
@@ -90,8 +95,14 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: it can't be written there.
     """
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_whole(path, text.encode())
+    write_whole(path, text_of(record).encode())
+
+
+def text_of(record: Mapping[str, Any]) -> str:
+    """The record as JSON text, a line a result."""
+    head = json.dumps({key: value for key, value in record.items() if key != "results"}, allow_nan=False)
+    lines = ",\n".join(json.dumps(result, allow_nan=False) for result in record["results"])
+    return f'{head[:-1]}, "results": [\n{lines}\n]}}\n'
 
 
 def _output(judgement: Judgement) -> dict[str, Any]:
@@ -109,11 +120,11 @@ def _output(judgement: Judgement) -> dict[str, Any]:
             if (value := getattr(judgement.tolerance, f.name)) not in (None, {})
         },
         "accuracy": _plain(judgement.accuracy),
-        **_figures(comparison),
+        **_compared(comparison),
     }
 
 
-def _figures(c: Comparison) -> dict[str, Any]:
+def _compared(c: Comparison) -> dict[str, Any]:
     return {
         "dtype": c.actual_dtype,
         "golden_dtype": c.reference_dtype,
@@ -141,6 +152,11 @@ def _figures(c: Comparison) -> dict[str, Any]:
         "max_rel_at": _element(c.max_rel),
         "worst": [_element(element) for element in c.worst],
     }
+
+
+def _figures_of(figures: Figures | None) -> dict[str, Any]:
+    drawn: dict[str, Any] = _plain(figures) if figures else {"outputs": {}, "tensors": [], "ranges": []}
+    return drawn
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
@@ -186,10 +202,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

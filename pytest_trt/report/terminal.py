@@ -1,20 +1,32 @@
-"""The terminal's view of records: a table of all, and a message for each that did not pass."""
+"""The terminal's view of records, plain lines: a table of all, and a message for each that did not pass."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["backend_label", "message", "table", "told_beside"]
+from pytest_trt.report.outputs import accuracy, blocks_of, columns, number
+from pytest_trt.report.screen import Block, fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "reason", "table"]
 
 Record = dict[str, Any]
 
 _HEAD = (
-    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "verdict",
+    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "latency",
+    "verdict",
 )  # fmt: skip
-_MOST = 5
+_CAUSES = (0, 2, 4)  # ranks of the first findings that are errors
+_NOTES = 10
+_OTHER = 20  # every output but the worst
 _TENSORS = 3
 _WORDS = ("nan", "inf", "-inf")
-_OPTIONAL = ("top-1", "accuracy", "layers")
+_OPTIONAL = ("top-1", "accuracy", "layers", "latency")
+_WELL = ("passed", "built", "timed")
+_UNJUDGED = {"built": "built, not judged", "timed": "timed, not judged"}
 
 
 def backend_label(record: Record) -> str:
@@ -22,64 +34,126 @@ def backend_label(record: Record) -> str:
     return f"{record['backend']} (simulated)" if record["simulated"] else str(record["backend"])
 
 
-def table(records: list[Record]) -> list[tuple[str, str]]:
-    """Lines of the summary table, each with the verdict that it tells ("" for the head).
+def cells(records: list[Record]) -> list[tuple[str, ...]]:
+    """The summary table's head and its rows.
 
-    Columns that no row has anything for (top-1, accuracy, layers in the asked precision) are left out.
+    Columns that no row has anything for (top-1, accuracy, layers in the asked precision, latency) are left out.
     """
     rows = [_row(record) for record in records]
     used = [i for i, name in enumerate(_HEAD) if name not in _OPTIONAL or any(r[i] for r in rows)]
-    cells = [tuple(row[i] or "-" for i in used) for row in rows]
-    head = tuple(_HEAD[i] for i in used)
-    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(used))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *cells]]
+    return [tuple(line[i] or "-" for i in used) for line in [_HEAD, *rows]]
+
+
+def table(records: list[Record]) -> list[tuple[str, str]]:
+    """Lines of the summary table, each with the verdict that it tells ("" for the head)."""
+    lines = columns(cells(records))
     verdicts = ["", *(str(record["verdict"]) for record in records)]
-    return [(line.rstrip(), verdict) for line, verdict in zip(lines, verdicts, strict=True)]
+    return list(zip(lines, verdicts, strict=True))
 
 
-def told_beside(records: list[Record]) -> str:
-    """How many warnings the passed cases have, and how many findings were left out; empty if none."""
-    warned = [
-        f["code"] for r in records if r["verdict"] == "passed" for f in r["findings"] if f["severity"] == "warning"
-    ]
+def counted(records: list[Record]) -> str:
+    """How many passed, failed and so on, and how many of them were simulated."""
+    found = Counter(str(record["verdict"]) for record in records)
+    words = {"failed": "failed", "error": "could not be judged", **_UNJUDGED, "passed": "passed"}
+    told = ", ".join(f"{found[verdict]} {word}" for verdict, word in words.items() if found[verdict])
+    simulated = sum(bool(record["simulated"]) for record in records)
+    return f"{told or 'nothing judged'}{f' ({simulated} simulated)' if simulated else ''}"
+
+
+def beside(records: list[Record], verbosity: int = 0) -> list[str]:
+    """What there is to say beside the table of cases that passed, and how many findings were left out.
+
+    Args:
+        records: of the run.
+        verbosity: 0 counts their warnings, 1 tells them, from 2 on all findings and all figures are told.
+    """
+    passed = [record for record in records if record["verdict"] in _WELL]
     left = sum(count for record in records for count in record["ignored"].values())
-    parts = [
-        *(
-            [f"{len(warned)} warnings in passed cases ({', '.join(sorted(set(warned)))}), in the record"]
-            if warned
-            else []
-        ),
-        *([f"{left} findings left out by --trt-select and --trt-ignore"] if left else []),
-    ]
-    return "; ".join(parts)
+    lines = [line for record in passed for line in _told(record, verbosity)] if verbosity > 0 else _warned(passed)
+    return [*lines, *([f"{left} findings left out by --trt-select and --trt-ignore"] if left else [])]
 
 
-def message(record: Record) -> str:
-    """Why a case did not pass, to be read top down: verdict, identity, counts, worst elements, what to do."""
-    title = f"{record['case']} at {_asked(record)} on {backend_label(record)}"
+def reason(record: Record) -> str:
+    """Why a case did not pass, in a sentence: the error, else what was found first, else the first limit passed."""
     if record["verdict"] == "error":
-        parts = [f"{title}: could not be judged, which is never a pass.", f"{record['kind']}: {record['message']}"]
-        return "\n".join([*parts, *_findings(record)])
-    outside = any(output["reasons"] for output in record["outputs"].values())
-    parts = [f"{title}: FAILED, {'outside' if outside else 'inside its'} tolerance{'' if outside else ' and wrong'}"]
-    parts += _findings(record)
-    for name, output in record["outputs"].items():
-        if output["reasons"]:
-            parts += _output(name, output)
-    golden = record["provenance"].get("golden")
-    parts += [*_hops(record), *_located(record), *_engine(record), f"  golden: {golden}"]
-    return "\n".join([*parts, *([f"  {record['accept']}"] if record["accept"] else [])])
+        return f"{record['kind']}: {record['message']}"
+    found = [
+        f"{finding['code']}: {finding['message']}" for finding in record["findings"] if finding["severity"] == "error"
+    ]
+    outside = [f"output {name!r}: {why}" for name, output in record["outputs"].items() for why in output["reasons"]]
+    return next(iter([*found, *outside]), "it did not pass")
 
 
-def _findings(record: Record) -> list[str]:
-    """The findings, the reason first; those whose words the error says already are told by their code."""
-    lines = []
-    for finding in record["findings"][:_MOST]:
-        said = finding["message"] == record["message"]
-        lines.append(f"  {finding['code']} {finding['severity']}: {'as above' if said else finding['message']}")
-        lines += [f"    {finding['remedy']}"] if finding["remedy"] and not said else []
-    more = len(record["findings"]) - _MOST
-    return [*lines, f"  ... and {more} more, in the record"] if more > 0 else lines
+def message(record: Record, *, whole: bool = False) -> str:
+    """Why a case did not pass, to be read top down: verdict, causes, counts, worst elements, what to do.
+
+    Args:
+        record: of the case.
+        whole: all that there is to say; else as much as fits a screen, which says that there is more.
+    """
+    blocks = list(_error(record) if record["verdict"] == "error" else _failure(record))
+    return "\n".join([line for block in blocks for line in block.lines] if whole else fitted(blocks))
+
+
+def _error(record: Record) -> Iterator[Block]:
+    title = f"{record['case']} at {asked(record)} on {backend_label(record)}"
+    yield Block(0, [f"{title}: could not be judged, which is never a pass.", f"{record['kind']}: {record['message']}"])
+    yield from _findings(record)
+
+
+def _failure(record: Record) -> Iterator[Block]:
+    outside = {name: output for name, output in record["outputs"].items() if output["reasons"]}
+    slow = bool(record["latency"] and record["latency"]["fails"])
+    why = "outside tolerance" if outside else "for its latency" if slow else "inside its tolerance and wrong"
+    title = f"{record['case']} at {asked(record)} on {backend_label(record)}"
+    yield Block(0, [f"{title}: FAILED, {why}"])
+    yield from _findings(record)
+    for name in sorted(outside, key=lambda name: name != record["worst_output"]):
+        yield from blocks_of(name, outside[name], 0 if name == record["worst_output"] else _OTHER)
+    yield Block(3, _hops(record))
+    yield from (Block(rank, [line]) for rank, line in zip((2, 5, 7), _located(record), strict=False))
+    yield Block(8, _speed(record))
+    yield Block(2, _engine(record))
+    yield Block(9, [f"  golden: {record['provenance'].get('golden')}"])
+    yield Block(1, [f"  {record['accept']}"] if record["accept"] else [])
+
+
+def _told(record: Record, verbosity: int) -> list[str]:
+    """A passed case's findings, and from 2 on its figures."""
+    severities = ("error", "warning") if verbosity < 2 else ("error", "warning", "note")
+    found = [finding for finding in record["findings"] if finding["severity"] in severities]
+    lines = [line for finding in found for line in _finding(finding, record)]
+    if verbosity >= 2:
+        blocks = [block for name, output in record["outputs"].items() for block in blocks_of(name, output)]
+        lines += [line for block in blocks for line in block.lines]
+        lines += [*_hops(record), *_located(record), *_speed(record), *_engine(record)]
+    else:
+        lines += [f"  the builder warned: {text}" for text in record["warnings"]]
+    title = f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}"
+    return [title, *lines] if lines else []
+
+
+def _warned(passed: list[Record]) -> list[str]:
+    codes = [f["code"] for record in passed for f in record["findings"] if f["severity"] == "warning"]
+    if not codes:
+        return []
+    many = "s" if len(codes) > 1 else ""
+    told = ", ".join(sorted(set(codes)))
+    return [f"{len(codes)} warning{many} in passed cases ({told}): -v tells them, and the record"]
+
+
+def _findings(record: Record) -> Iterator[Block]:
+    """The findings, the reason first."""
+    for place, finding in enumerate(record["findings"]):
+        counts = finding["severity"] == "error" and place < len(_CAUSES)
+        yield Block(_CAUSES[place] if counts else _NOTES, _finding(finding, record))
+
+
+def _finding(finding: dict[str, Any], record: Record) -> list[str]:
+    """A finding and its remedy; one whose words the error says already is told by its code."""
+    said = finding["message"] == record["message"]
+    head = f"  {finding['code']} {finding['severity']}: {'as above' if said else finding['message']}"
+    return [head, *([f"    {finding['remedy']}"] if finding["remedy"] and not said else [])]
 
 
 def _located(record: Record) -> list[str]:
@@ -101,33 +175,35 @@ def _hops(record: Record) -> list[str]:
         steps[name] = max(steps.get(name, 0.0), float(hop["rel_rms"]))
     if len(steps) < 2 and not record["blame"]:
         return []
-    told = ", ".join(f"{name} {_number(error, 2)}" for name, error in steps.items())
+    told = ", ".join(f"{name} {number(error, 2)}" for name, error in steps.items())
     return [f"  hops: {told}{'; to blame: ' + record['blame'] if record['blame'] else ''}"]
 
 
-def _asked(record: Record) -> str:
+def asked(record: Record) -> str:
+    """The precision, and what the file under test holds, where it is judged as it is."""
     held = record.get("held")
     return f"{record['precision']} (the file holds {held})" if held else str(record["precision"])
 
 
 def _row(record: Record) -> tuple[str, ...]:
     output = record["outputs"].get(record["worst_output"])
-    identity = (record["case"], _asked(record), backend_label(record))
+    identity = (record["case"], asked(record), backend_label(record))
     if output is None:
-        told = "built, not judged" if record["verdict"] == "built" else f"error: {record['kind']}"
-        return (*identity, "", "", "", "", "", "", told)
+        told = _UNJUDGED.get(record["verdict"], f"error: {record['kind']}")
+        return (*identity, "", "", "", "", "", "", _latency(record), told)
     place = output["max_abs_at"]
     label = record["worst_output"]
-    worst = f"{label}{place['index']} off by {_number(place['difference'])}" if place else f"{label} is empty"
+    worst = f"{label}{place['index']} off by {number(place['difference'])}" if place else f"{label} is empty"
     top1 = f"{output['top1']:.4g}" if output["top1"] is not None else ""
     return (
         *identity,
-        _error(output),
-        _number(output["bound"]),
+        _size(output),
+        number(output["bound"]),
         worst,
         top1,
-        _accuracy(output),
+        accuracy(output),
         _honoured(record),
+        _latency(record),
         record["verdict"],
     )
 
@@ -135,6 +211,25 @@ def _row(record: Record) -> tuple[str, ...]:
 def _honoured(record: Record) -> str:
     layers = record["layers"]
     return f"{layers['honoured']}/{layers['compute']} {layers['asked']}" if layers else ""
+
+
+def _latency(record: Record) -> str:
+    """The median, how it compares, and what that means."""
+    found = record["latency"]
+    if not found:
+        return ""
+    ratio = (found["comparison"] or {}).get("ratio")
+    return f"{number(1e3 * found['p50_s'])} ms{f' x{ratio:.3f}' if ratio else ''} {found['state']}"
+
+
+def _speed(record: Record) -> list[str]:
+    """The latency in figures."""
+    found = record["latency"]
+    if not found:
+        return []
+    figures = {name: found[f"{name}_s"] for name in ("p50", "p90", "p99", "max")}
+    told = ", ".join(f"{name} {number(1e3 * value)} ms" for name, value in figures.items() if value is not None)
+    return [f"  latency: {told}, {found['samples']} samples; {found['message']}"]
 
 
 def _engine(record: Record) -> list[str]:
@@ -149,67 +244,6 @@ def _engine(record: Record) -> list[str]:
     return [*lines, f"  ... and {len(warned) - 3} warnings more, in the record"] if len(warned) > 3 else lines
 
 
-def _error(output: dict[str, Any]) -> str:
+def _size(output: dict[str, Any]) -> str:
     unit = " unequal" if output["metric"] == "mismatch" else ""
-    return f"{_number(output['error'])}{unit}"
-
-
-def _accuracy(output: dict[str, Any]) -> str:
-    found = output["accuracy"]
-    return f"{found['actual']:.4f} (fp32 {found['reference']:.4f})" if found else ""
-
-
-def _output(name: str, o: dict[str, Any]) -> list[str]:
-    run = f" in {o['run']}" if o["run"] else ""
-    limit = f", bound by the {o['bound_from']}" if o["bound"] is not None else ""
-    lines = [f"  output {name!r}{run}: {o['dtype']}{o['shape']} against golden {o['golden_dtype']}{limit}"]
-    lines += [f"    {reason}" for reason in o["reasons"]]
-    lines.append(f"    {o['beyond']} of {o['count']} elements differ by more than is allowed ({_share(o)})")
-    lines += _nonfinite(o)
-    lines += _worst(o["worst"])
-    lines.append(
-        f"    distribution of |difference|: p99 {_number(o['p99'])}, p99.9 {_number(o['p999'])},"
-        f" max {_number(o['max_abs'])}; bias {_number(o['mean_error'])}; cosine {_number(o['cosine'], 6)};"
-        f" SQNR {_number(o['sqnr_db'])} dB"
-    )
-    return [*lines, *_ranking(o)]
-
-
-def _share(o: dict[str, Any]) -> str:
-    return f"{100 * (o['beyond'] or 0) / max(o['count'], 1):.3g} %"
-
-
-def _nonfinite(o: dict[str, Any]) -> list[str]:
-    counts = [o["nan"]["actual"], o["inf"]["actual"], o["nan"]["golden"], o["inf"]["golden"]]
-    if not any(counts):
-        return []
-    return ["    NaN {}, Inf {} in the output; NaN {}, Inf {} in the golden".format(*counts)]
-
-
-def _worst(elements: list[dict[str, Any]]) -> list[str]:
-    if not elements:
-        return []
-    rows: list[tuple[str, ...]] = [("worst", "index", "actual", "golden", "difference", "allowed")]
-    for rank, e in enumerate(elements, 1):
-        figures = (_number(e[key], 6) for key in ("actual", "golden", "difference", "allowed"))
-        rows.append((f"{rank}.", str(e["index"]), *figures))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _ranking(o: dict[str, Any]) -> list[str]:
-    if o["top1"] is None:
-        return []
-    flips = ", ".join(f"sample {f['sample']}: class {f['reference']} -> {f['actual']}" for f in o["flips"])
-    kept = round(o["top1"] * o["samples"])
-    line = f"    top-1 agrees on {kept} of {o['samples']} samples, top-5 on {round(o['top5'] * o['samples'])}"
-    lines = [f"{line}; first flips: {flips}" if flips else line]
-    if o["accuracy"]:
-        lines.append(f"    accuracy {_accuracy(o)}")
-    return lines
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else f"{value:.{digits}g}"
+    return f"{number(output['error'])}{unit}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["label", "member", "open_release", "require", "typing_of"]
 
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-_INSTALL = {"tensorrt": "pip install 'pytest-trt[tensorrt]'", "tensorrt-rtx": "pip install 'pytest-trt[tensorrt-rtx]'"}
+_INSTALL = {"tensorrt": 'pip install "pytest-trt[tensorrt]"', "tensorrt-rtx": 'pip install "pytest-trt[tensorrt-rtx]"'}
 
 
 def open_release(backend: str) -> ModuleType:
@@ -30,8 +30,8 @@ def open_release(backend: str) -> ModuleType:
             problems.append(f"{name}: {error}")
     raise BackendError(
         f"backend {backend!r} can't be used, because its Python module can't be imported ({'; '.join(problems)})."
-        f" {_INSTALL[backend]}; where it is installed, look whether its libraries (libnvinfer, nvinfer.dll) are found"
-        " and are of the same version."
+        f" {_INSTALL[backend]}; where it is installed, pytest-trt doctor --for {backend} tells which of its libraries"
+        " are found, and what to do."
     )
 
 

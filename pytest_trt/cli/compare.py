@@ -1,0 +1,100 @@
+"""``pytest-trt compare``: two records of --trt-report, and what changed between them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pytest_trt.cli.said import as_json, comma_lists, say, written
+from pytest_trt.cli.shown import Line, Table
+
+if TYPE_CHECKING:
+    from pytest_trt.cli.shown import Part
+    from pytest_trt.records.changes import RunDifference
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path)
+_SUFFIXES = (".md", ".html", ".json")
+
+
+@click.command(name="compare", short_help="Tell what changed between two records.")
+@click.argument("before", type=_FILE)
+@click.argument("after", type=_FILE)
+@click.option(
+    "--fail-on",
+    "fail_on",
+    multiple=True,
+    metavar="WORDS",
+    help="verdict, missing, finding, finding:error, layers, error:1.5x, top1:0.01, latency:5%; a comma list.",
+)
+@click.option("-o", "--output", type=_FILE, multiple=True, help="Write it, by suffix: .md, .html or .json; repeatable.")
+@click.option("--all", "everything", is_flag=True, help="Tell of cases that did not change, too.")
+@click.option("--partial", is_flag=True, help="Take records of runs that were cut short.")
+@click.option("--newer", is_flag=True, help="Take records of a later release.")
+@as_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    before: Path,
+    after: Path,
+    fail_on: tuple[str, ...],
+    output: tuple[Path, ...],
+    everything: bool,
+    partial: bool,
+    newer: bool,
+    as_json: bool,
+) -> None:
+    """Compare the records BEFORE and AFTER: versions, GPUs, TensorRT 10 against 11, branches.
+
+    Latencies are told side by side and not judged: that takes the samples of both. Exit code 1 if something of
+    --fail-on happened, or could not be looked at.
+    """
+    from pytest_trt.records.changes import differences
+    from pytest_trt.records.fail_on import fired, read_condition
+    from pytest_trt.records.reading import read_whole
+
+    conditions = [read_condition(word) for word in comma_lists(fail_on)]
+    for path in output:
+        if path.suffix not in _SUFFIXES:
+            raise click.UsageError(f"-o {path}: its suffix must be one of {', '.join(_SUFFIXES)}.")
+    first, second = (read_whole(path, partial=partial, newer=newer) for path in (before, after))
+    found = differences(first, second, (str(before), str(after)))
+    reasons = fired(found, conditions)
+    for path in output:
+        written(path, _rendered(path.suffix, found, reasons, everything).encode())
+    facts = _facts(found, reasons)
+    say([*_parts(found, reasons, everything), *(f"wrote {path}" for path in output)], facts, json_wanted=as_json)
+    ctx.exit(1 if reasons else 0)
+
+
+def _rendered(suffix: str, found: RunDifference, reasons: list[str], everything: bool) -> str:
+    from pytest_trt.cli.said import json_text
+    from pytest_trt.records.page import as_html, as_markdown
+
+    if suffix == ".json":
+        return json_text(_facts(found, reasons)) + "\n"
+    return (as_html if suffix == ".html" else as_markdown)(found, reasons, everything=everything)
+
+
+def _facts(found: RunDifference, reasons: list[str]) -> dict[str, object]:
+    changes = [{**asdict(one), "moved": one.moved, "missing": one.missing, "new": one.new} for one in found.changes]
+    return {**asdict(found), "changes": changes, "failed": reasons}
+
+
+def _parts(found: RunDifference, reasons: list[str], everything: bool) -> list[Part]:
+    from pytest_trt.records.told import HEAD, LATENCY, environment_of, rows_of, summary_of
+
+    rows = rows_of(found, everything=everything)
+    used = [place for place in range(len(HEAD)) if any(row[place] for row in rows)]
+    parts: list[Part] = [Line(f"{found.before} -> {found.after}", "head")]
+    parts += [f"  {line}" for line in environment_of(found)]
+    if rows:
+        parts.append(Table(tuple(HEAD[i] for i in used), tuple(tuple(row[i] for i in used) for row in rows)))
+    if any(change.latency for change in found.changes):
+        parts.append(Line(LATENCY, "quiet"))
+    parts.append(summary_of(found))
+    return [*parts, *(Line(f"FAIL {reason}", "bad") for reason in reasons)]

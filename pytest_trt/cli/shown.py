@@ -1,0 +1,105 @@
+"""Shown: lines and tables on a terminal by rich where it is installed, else, and everywhere else, as plain text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
+__all__ = ["Cell", "Line", "Part", "Table", "show", "text_of"]
+
+_COLOURS = {"good": "green", "doubt": "yellow", "bad": "red", "quiet": "bright_black", "head": ""}
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that means something.
+
+    Attributes:
+        text: the line; further lines of it are indented by the caller.
+        style: good, doubt, bad, quiet or head; empty for none.
+    """
+
+    text: str
+    style: str = ""
+
+
+Cell = Line
+"""What stands in a table, with its own style."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head; a cell is a text or a :class:`Line`."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | Line, ...], ...]
+
+
+Part: TypeAlias = "str | Line | Table"
+
+
+def show(parts: Iterable[Part]) -> None:
+    """Print them to standard output."""
+    found = list(parts)
+    console = _console() if _is_watched() else None
+    if console is None:
+        click.echo(text_of(found))
+        return
+    for part in found:
+        console.print(_rich_table(part) if isinstance(part, Table) else _rich_text(part), soft_wrap=True)
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """The same as plain text, without colours."""
+    return "\n".join(line for part in parts for line in _plain(part))
+
+
+def _is_watched() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _console() -> Any | None:
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def _plain(part: Part) -> list[str]:
+    if not isinstance(part, Table):
+        return [_words(part)]
+    rows = [part.head, *(tuple(_words(cell) for cell in row) for row in part.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(part.head))]
+    return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _words(cell: str | Line) -> str:
+    return cell.text if isinstance(cell, Line) else cell
+
+
+def _rich_text(cell: str | Line) -> Any:
+    from rich.text import Text
+
+    style = cell.style if isinstance(cell, Line) else ""
+    return Text(_words(cell), style="bold" if style == "head" else _COLOURS.get(style, ""))
+
+
+def _rich_table(table: Table) -> Any:
+    from rich.table import Table as RichTable
+
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    for name in table.head:
+        shown.add_column(name, overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(_rich_text(cell) for cell in row))
+    return shown

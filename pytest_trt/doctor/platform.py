@@ -1,0 +1,185 @@
+"""Platform: the machine as the checks see it, and the one that this runs on."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Here", "Platform", "Ran"]
+
+# a missing DLL or a crash opens no window on Windows, and waits for nobody
+_QUIETLY = "import sys\nif sys.platform == 'win32':\n import ctypes\n ctypes.windll.kernel32.SetErrorMode(3)\n"
+_OPEN = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A process that ended, or was stopped.
+
+    Attributes:
+        code: its exit code; None where it was stopped after the time that it was given, or could not be started.
+        out: what it wrote to standard output.
+        err: what it wrote to standard error, or why it could not be started.
+    """
+
+    code: int | None
+    out: str = ""
+    err: str = ""
+
+
+class Platform(Protocol):
+    """A machine, asked and never changed.
+
+    Attributes:
+        system: "Linux", "Windows" or "Darwin".
+        machine: "x86_64", "AMD64", "aarch64".
+        release: of the operating system's kernel.
+        python: version of Python.
+        bits: 32 or 64, of Python.
+        environment: environment variables.
+        site: folders that packages are installed in.
+    """
+
+    @property
+    def system(self) -> str: ...  # noqa: D102 - told by the class
+
+    @property
+    def machine(self) -> str: ...  # noqa: D102
+
+    @property
+    def release(self) -> str: ...  # noqa: D102
+
+    @property
+    def python(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    @property
+    def bits(self) -> int: ...  # noqa: D102
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    @property
+    def site(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def version(self, package: str) -> str | None:
+        """The installed version of a package; None where it is not installed."""
+        ...
+
+    def requires(self, package: str) -> list[str]:
+        """What an installed package says that it needs; none where it is not installed."""
+        ...
+
+    def finds(self, module: str) -> bool:
+        """Whether Python finds a module of this name; it is not imported."""
+        ...
+
+    def which(self, program: str) -> str | None:
+        """Where a program is found by PATH."""
+        ...
+
+    def files(self, folder: str, pattern: str) -> list[str]:
+        """Names of the files in a folder that match a shell pattern, sorted; none where there is no such folder."""
+        ...
+
+    def opens(self, library: str) -> Ran:
+        """Load a shared library in a process of its own, by name or path."""
+        ...
+
+    def says(self, code: str) -> Ran:
+        """Run Python code in a process of its own, since an import may end the process that it is made in."""
+        ...
+
+    def runs(self, *words: str) -> Ran:
+        """Run a program."""
+        ...
+
+
+@dataclass(frozen=True)
+class Here:
+    """The machine that this runs on; what was asked once is not asked again.
+
+    Attributes:
+        timeout: seconds that a process may take.
+    """
+
+    timeout: float = 60.0
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    system: str = field(default_factory=platform.system)
+    machine: str = field(default_factory=platform.machine)
+    release: str = field(default_factory=platform.release)
+    python: tuple[int, int, int] = sys.version_info[:3]
+    bits: int = 64 if sys.maxsize > 2**32 else 32
+    site: tuple[str, ...] = field(default_factory=lambda: tuple(path for path in sys.path if "-packages" in path))
+
+    def version(self, package: str) -> str | None:
+        """See :class:`Platform`."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    def requires(self, package: str) -> list[str]:
+        """See :class:`Platform`."""
+        from importlib.metadata import PackageNotFoundError, requires
+
+        try:
+            return requires(package) or []
+        except PackageNotFoundError:
+            return []
+
+    def finds(self, module: str) -> bool:
+        """See :class:`Platform`."""
+        from importlib.util import find_spec
+
+        found = find_spec(module)
+        return found is not None and found.origin is not None  # a folder of that name is no package
+
+    def which(self, program: str) -> str | None:
+        """See :class:`Platform`."""
+        return shutil.which(program)
+
+    def files(self, folder: str, pattern: str) -> list[str]:
+        """See :class:`Platform`."""
+        try:
+            return sorted(path.name for path in Path(folder).glob(pattern))
+        except (OSError, ValueError):
+            return []
+
+    def opens(self, library: str) -> Ran:
+        """See :class:`Platform`."""
+        return _ran((sys.executable, "-c", _QUIETLY + _OPEN, library), self.timeout)
+
+    def says(self, code: str) -> Ran:
+        """See :class:`Platform`."""
+        return _ran((sys.executable, "-X", "utf8", "-c", _QUIETLY + code), self.timeout)
+
+    def runs(self, *words: str) -> Ran:
+        """See :class:`Platform`."""
+        return _ran(words, self.timeout)
+
+
+@functools.cache
+def _ran(words: tuple[str, ...], timeout: float) -> Ran:
+    # the current folder may hold a file called as a package is
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    try:
+        found = subprocess.run(
+            words, capture_output=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Ran(None, "", f"it did not end within {timeout:g} s")
+    except OSError as error:
+        return Ran(None, "", error.strerror or str(error))
+    return Ran(found.returncode, found.stdout.decode(errors="replace"), found.stderr.decode(errors="replace"))

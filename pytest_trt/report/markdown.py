@@ -1,0 +1,216 @@
+"""Markdown: the record for a pull request or a step summary: a table of all, and why each one did not pass.
+
+Everything that comes from a record is escaped: a case or a tensor may be named ``<script>``, ``|`` or ```` ``` ````.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.report.outputs import number
+from pytest_trt.report.terminal import asked, backend_label, cells, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["escaped", "fitted", "render"]
+
+Record = dict[str, Any]
+
+_SIGNS = {"passed": "✅", "built": "➖", "timed": "➖"}
+_MARKS = re.compile(r"([\\`*_\[\]#|~$])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", "@": "&#64;"}
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_WORST_RANGES = 10
+_LIKELIEST = 5
+_OF_ELEMENT = ("actual", "golden", "difference", "allowed")
+
+
+def render(document: Record) -> str:
+    """The whole report."""
+    return "".join([*_opening(document), *_sections(document), *_closing(document)])
+
+
+def fitted(document: Record, room: int) -> str:
+    """The report, cut to so many bytes; what was left out is said."""
+    whole = render(document)
+    if _bytes(whole) <= room:
+        return whole
+    said = f"\nCut here: the whole is more than {room} bytes. --trt-report=FILE.md writes all of it.\n"
+    kept, left = [], room - _bytes(said)
+    for part in [*_opening(document), *_sections(document)]:
+        left -= _bytes(part)
+        if left < 0:
+            break
+        kept.append(part)
+    return "".join([*kept, said]) if room >= _bytes(said) else ""
+
+
+def escaped(text: object) -> str:
+    """A text in one line that shows as it is, in a table's cell too."""
+    plain = _MARKS.sub(r"\\\1", _BLANK.sub(" ", str(text)).strip())
+    return "".join(_ENTITIES.get(letter, letter) for letter in plain)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _opening(document: Record) -> list[str]:
+    """Heading and table, a part a row."""
+    records: list[Record] = document["results"]
+    heading = f"## pytest-trt: {escaped(counted(records))}\n\n"
+    partial = "**Partial:** the run was cut short, and cases are missing.\n\n" if document["partial"] else ""
+    complaints = _together(f"- ❌ {escaped(text)}\n" for text in document.get("complaints", ()))
+    if not records:
+        return [heading, partial, *complaints, "Nothing was judged.\n"]
+    head, *rows = cells(records)
+    signs = ["", *(_SIGNS.get(record["verdict"], "❌") for record in records)]
+    lines = [_row([sign, *row]) for sign, row in zip(signs, [head, *rows], strict=True)]
+    return [heading, partial, *complaints, lines[0], "|---" * (len(head) + 1) + "|\n", *lines[1:]]
+
+
+def _sections(document: Record) -> list[str]:
+    return [_section(record) for record in document["results"] if record["verdict"] not in _SIGNS]
+
+
+def _closing(document: Record) -> list[str]:
+    """What it ran on, folded."""
+    told = document["environment"]
+    packages = ", ".join(f"{name} {version}" for name, version in told.get("packages", {}).items())
+    gpus = ", ".join(f"{gpu['gpu']} (driver {gpu['cuda_driver']})" for gpu in told.get("gpus", []))
+    source = told.get("source") or {}
+    facts = {
+        "Python": told.get("python"),
+        "platform": told.get("platform"),
+        "packages": packages,
+        "GPUs": gpus,
+        "commit": source.get("commit"),
+        "branch": source.get("branch"),
+        "options": " ".join(told.get("options", [])),
+        "started": told.get("started"),
+        "seconds": told.get("duration_s"),
+    }
+    lines = [f"- {name}: {escaped(value)}\n" for name, value in facts.items() if value not in (None, "")]
+    return [_folded("Environment", "".join(lines))]
+
+
+def _section(record: Record) -> str:
+    """Why one case did not pass: findings and the worst figures; the rest folded."""
+    title = f"{record['case']} at {asked(record)} on {backend_label(record)}"
+    why = f"{escaped(record['kind'])}: {escaped(record['message'])}\n\n" if record["verdict"] == "error" else ""
+    accept = f"{escaped(record['accept'])}\n" if record["accept"] else ""
+    outside = {name: output for name, output in record["outputs"].items() if output["reasons"]}
+    reasons = [
+        f"- output {escaped(name)}: {escaped(reason)}\n" for name, o in outside.items() for reason in o["reasons"]
+    ]
+    parts = [
+        f"\n### ❌ {escaped(title)}: {'could not be judged' if record['verdict'] == 'error' else 'failed'}\n\n",
+        why,
+        *_findings(record),
+        *_together(reasons),
+        accept,
+    ]
+    details = "".join(_details(record))
+    return "".join([*parts, _folded("Details", details) if details else ""])
+
+
+def _findings(record: Record) -> list[str]:
+    return _together(
+        f"- **{escaped(finding['code'])}** {escaped(finding['severity'])}: {escaped(finding['message'])}"
+        f"{' ' + escaped(finding['remedy']) if finding['remedy'] else ''}\n"
+        for finding in record["findings"]
+    )
+
+
+def _details(record: Record) -> list[str]:
+    outputs = record["outputs"]
+    return [
+        *_table(
+            ("output", "error", "bound", "max abs", "p99", "p99.9", "bias", "cosine", "SQNR dB", "beyond", "elements"),
+            [_output(name, output) for name, output in outputs.items()],
+        ),
+        *_table(
+            ("output", "worst element", *_OF_ELEMENT),
+            [
+                (
+                    name,
+                    element["index"],
+                    *(number(element[k], 6) for k in ("actual", "golden", "difference", "allowed")),
+                )
+                for name, output in outputs.items()
+                for element in output["worst"]
+            ],
+        ),
+        *_table(
+            ("hop", "output", "relative RMS", "limit", ""),
+            [_hop(hop, record["blame"]) for hop in record["hops"]],
+        ),
+        *_table(
+            ("likeliest tensors", "node", "operator", "local SQNR dB", "cumulative SQNR dB"),
+            [
+                (one["tensor"], one["node"], one["op"], number(one["local_db"]), number(one["cumulative_db"]))
+                for one in record["located"][:_LIKELIEST]
+            ],
+        ),
+        *_table(("worst ranges", "range", "largest value", "saturated", "SQNR dB"), _ranges(record)),
+        *_table(("layers run in", "how many"), list(record["layers"].get("by_precision", {}).items())),
+        *_table(("latency", "ms"), _latency(record["latency"] or {})),
+        *_together(f"- the builder warned: {escaped(text)}\n" for text in record["warnings"]),
+        *_together(_provenance(record)),
+    ]
+
+
+def _output(name: str, o: Record) -> tuple[object, ...]:
+    keys = ("error", "bound", "max_abs", "p99", "p999", "mean_error")
+    figures = [number(o[key]) for key in keys]
+    return (name, *figures, number(o["cosine"], 6), number(o["sqnr_db"]), number(o["beyond"]), o["count"])
+
+
+def _hop(hop: Record, blame: str | None) -> tuple[object, ...]:
+    name = f"{hop['from']} -> {hop['to']}"
+    limit = number(hop["limit"])
+    return (name, hop["output"], number(hop["rel_rms"]), limit, "to blame" if name == blame else "")
+
+
+def _ranges(record: Record) -> list[tuple[object, ...]]:
+    """Those that keep the least of their tensor."""
+    found = [one for one in record.get("figures", {}).get("ranges", []) if one["sqnr_db"] is not None]
+    worst = sorted(found, key=lambda one: float(one["sqnr_db"]))[:_WORST_RANGES]
+    keys = ("range", "amax", "saturated", "sqnr_db")
+    return [(one["tensor"], *(number(one[key]) for key in keys)) for one in worst]
+
+
+def _latency(found: Record) -> list[tuple[object, ...]]:
+    """Statistics in milliseconds; those that too few samples do not tell are left out."""
+    names = ("min", "p50", "mean", "p90", "p95", "p99", "max", "stddev", "iqr")
+    told = {name: found.get(f"{name}_s") for name in names}
+    return [(name, number(1e3 * value)) for name, value in told.items() if value is not None]
+
+
+def _provenance(record: Record) -> list[str]:
+    told = {key: value for key, value in record["provenance"].items() if isinstance(value, (str, list)) and value}
+    engine = {key: value for key, value in (record["provenance"].get("engine") or {}).items() if value is not None}
+    facts = {**told, **({"engine": ", ".join(f"{key} {value}" for key, value in engine.items())} if engine else {})}
+    return [f"- {escaped(key)}: {escaped(value)}\n" for key, value in facts.items()]
+
+
+def _table(head: Sequence[str], rows: Sequence[Iterable[object]]) -> list[str]:
+    if not rows:
+        return []
+    return [_row(head), "|---" * len(head) + "|\n", *(_row(row) for row in rows), "\n"]
+
+
+def _row(values: Iterable[object]) -> str:
+    return f"| {' | '.join(escaped(value) for value in values)} |\n"
+
+
+def _together(lines: Iterable[str]) -> list[str]:
+    """A list, and the empty line that ends it."""
+    found = list(lines)
+    return [*found, "\n"] if found else []
+
+
+def _folded(title: str, text: str) -> str:
+    return f"\n<details><summary>{title}</summary>\n\n{text}\n</details>\n"

@@ -1,0 +1,72 @@
+"""Reading: a record that was written before, refused where it is damaged, newer, or something else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.errors import ReportError
+from pytest_trt.report.record import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["read_record"]
+
+_KEYS = {"schema": int, "partial": bool, "environment": dict, "results": list}
+_OF_RESULT = {"case": str, "precision": str, "backend": str, "verdict": str, "outputs": dict, "findings": list}
+
+
+def read_record(path: Path, *, newer: bool = False) -> dict[str, Any]:
+    """The record in a file.
+
+    Args:
+        path: what ``--trt-report`` wrote.
+        newer: whether one of a later schema than this release writes is taken too.
+
+    Raises:
+        ReportError: it can't be read, is damaged, is no record of ours, or is of a newer schema.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"the record {path} can't be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{path} is no record: it is not text, but of another kind.") from error
+    except (ValueError, RecursionError) as error:
+        raise ReportError(
+            f"the record {path} is damaged, or no JSON at all: {error}. A record is what --trt-report=FILE.json writes."
+        ) from error
+    _require_ours(found, path, newer)
+    record: dict[str, Any] = found
+    return record
+
+
+def _require_ours(found: Any, path: Path, newer: bool) -> None:
+    wrong = _misfit(found, _KEYS)
+    if wrong:
+        raise ReportError(
+            f"{path} is JSON and no record of pytest-trt: {wrong}. --trt-report=FILE.json writes records."
+        )
+    if found["schema"] > SCHEMA and not newer:
+        raise ReportError(
+            f"the record {path} is of schema {found['schema']}, and this pytest-trt reads up to {SCHEMA}: update it,"
+            " or take the record as it is with --newer."
+        )
+    for number, result in enumerate(found["results"], 1):
+        wrong = _misfit(result, _OF_RESULT)
+        if wrong:
+            raise ReportError(f"the record {path} is damaged: result number {number}: {wrong}.")
+
+
+def _misfit(found: Any, keys: Mapping[str, type]) -> str:
+    """What is wrong with the keys of an object; empty if nothing is."""
+    if not isinstance(found, dict):
+        return f"{type(found).__name__} stands in place of an object"
+    for key, kind in keys.items():
+        if key not in found:
+            return f"it has no {key!r}"
+        if type(found[key]) is not kind:
+            return f"{key!r} is {type(found[key]).__name__}"
+    return ""
