@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.findings import Evidence, Severity, diagnose
 from pytest_trt.findings.evidence import Refusal
-from pytest_trt.gathering import half_of, later_hops, located_of, origin_of, quantised_of, repeated_of
+from pytest_trt.gathering import (
+    fp32_hop,
+    fp32_outputs,
+    half_of,
+    is_of_another,
+    later_hops,
+    located_of,
+    origin_of,
+    quantised_of,
+    repeated_of,
+)
 from pytest_trt.grid import Grid
 from pytest_trt.hops import export_hops
 from pytest_trt.observed import observe
@@ -30,8 +40,10 @@ T = TypeVar("T")
 def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     """The verdict with its hops and findings; one that is an error fails a case that passed.
 
-    Hops and the tensors that the error comes from cost further runs: they are looked for where the case failed, by
-    its outputs or by a finding, or that was asked. Where evidence can't be gathered, a warning says so.
+    A model that is not the one that made the golden is run in fp32 too: what it differs by there is no fault of the
+    precision, and may hide inside a wide bound. Other hops and the tensors that the error comes from cost further
+    runs: they are looked for where the case failed, by its outputs or by a finding, or that was asked. Where evidence
+    can't be gathered, a warning says so.
     """
     failures: list[str] = []
 
@@ -42,6 +54,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
             failures.append(f"no evidence of {what}: {error}")
             return None
 
+    exported = export_hops(trial.golden)
+    exact = tried("fp32", lambda: fp32_outputs(trial)) if is_of_another(trial) else None
     evidence = Evidence(
         case=verdict.case,
         precision=trial.precision,
@@ -49,7 +63,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         backend=verdict.backend,
         simulated=verdict.simulated,
         observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.case.constant_outputs),
-        hops=export_hops(trial.golden),
+        hops=(*exported, *fp32_hop(trial, verdict.judgements, exact)),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),
         overflow=_overflow(trial),
@@ -58,9 +72,10 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         quantised=tried("ranges", lambda: quantised_of(trial)),
     )
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
-        steps = tried("hops", lambda: later_hops(trial, verdict.judgements, simulated=verdict.simulated))
+        exact = exact or tried("fp32", lambda: fp32_outputs(trial))
+        steps = tried("hops", lambda: later_hops(trial, verdict.judgements, exact, simulated=verdict.simulated))
         located = tried("single tensors", lambda: located_of(trial))
-        hops = (*evidence.hops, *(steps or ()))
+        hops = (*exported, *(steps or ()))
         evidence = replace(evidence, hops=hops, located=located, origin=origin_of(located or ()))
     findings, ignored = scrutiny.choice.split(diagnose(evidence))
     return replace(

@@ -11,7 +11,7 @@ from pytest_trt.described import bypassed
 from pytest_trt.envelope import simulate
 from pytest_trt.findings.evidence import Origin
 from pytest_trt.half import half_weights
-from pytest_trt.hops import FP32_LIMIT, hop, limits_of
+from pytest_trt.hops import fp32_limits, hop, limits_of
 from pytest_trt.localise import first_nonfinite, localise
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import Model
@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from pytest_trt.trial import Built, Trial
     from pytest_trt.verdict import Judgement
 
-__all__ = ["half_of", "later_hops", "located_of", "origin_of", "quantised_of", "repeated_of"]
+__all__ = [
+    "fp32_hop",
+    "fp32_outputs",
+    "half_of",
+    "is_of_another",
+    "later_hops",
+    "located_of",
+    "origin_of",
+    "quantised_of",
+    "repeated_of",
+]
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -75,7 +85,7 @@ def located_of(trial: Trial) -> tuple[Located, ...] | None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_exact(trial), simulated.model, trial.feeds, trial.case.batch)
+    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.case.batch)
 
 
 def origin_of(located: Sequence[Located]) -> Origin | None:
@@ -93,36 +103,69 @@ def repeated_of(trial: Trial, rebuilds: int) -> Repeated | None:
     return Repeated(again, _reloaded(trial, built), _rebuilt(trial, built, rebuilds)) if rebuilds else Repeated(again)
 
 
-def later_hops(trial: Trial, judgements: Sequence[Judgement], *, simulated: bool) -> tuple[Hop, ...]:
-    """Golden -> today's fp32 -> simulated -> engine, as far as they can be run, on the golden's first run.
+def is_of_another(trial: Trial) -> bool:
+    """Whether the golden was made from another model than the one under test, which may differ in fp32 already."""
+    made_from = trial.golden.model_sha256
+    return trial.precision is not Precision.FP32 and made_from is not None and made_from != trial.model.sha256
 
-    Args:
-        trial: the case.
-        judgements: whose bounds limit the hops.
-        simulated: whether no engine ran.
+
+def fp32_outputs(trial: Trial) -> Arrays | None:
+    """Outputs of the model under test in fp32, on the golden's first run; of one with Q/DQ, led around them.
+
+    None where no fp32 form of it exists: a file of fp16 or bf16.
     """
-    golden = trial.golden
-    limits = limits_of(judgements)
-    exact: dict[str, float | None] = dict.fromkeys(golden.outputs, FP32_LIMIT)
-    ends = [("golden", golden.onnx_outputs or golden.outputs), *_exact_end(trial), *_simulated_end(trial, simulated)]
-    if not simulated:
-        ends.append(("engine", trial.outputs[0]))
-    return tuple(
-        step
-        for (before, first), (after, second) in pairwise(ends)
-        for step in hop(before, after, first, second, exact if after == "fp32" else limits)
-    )
-
-
-def _exact_end(trial: Trial) -> list[tuple[str, Arrays]]:
-    """Outputs of the model under test in fp32; of one with Q/DQ, led around them."""
     if trial.held in ("int8", "fp8"):
         plain = Model(bypassed(trial.model.proto), trial.model.source)
     elif trial.held == "fp32":
         plain = trial.model
     else:
-        return []
-    return [("fp32", simulate(plain, Precision.FP32, trial.golden.inputs, trial.case.batch))]
+        return None
+    return simulate(plain, Precision.FP32, trial.golden.inputs, trial.case.batch)
+
+
+def fp32_hop(trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None) -> tuple[Hop, ...]:
+    """Golden -> the model under test in fp32.
+
+    Args:
+        trial: the case.
+        judgements: whose bounds hold where the weights are stored rounded.
+        exact: what :func:`fp32_outputs` gave.
+    """
+    if exact is None:
+        return ()
+    reference = trial.golden.onnx_outputs or trial.golden.outputs
+    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements))
+
+
+def later_hops(
+    trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None, *, simulated: bool
+) -> tuple[Hop, ...]:
+    """Golden -> today's fp32 -> simulated -> engine, as far as they can be run, on the golden's first run.
+
+    Args:
+        trial: the case.
+        judgements: whose bounds limit the hops.
+        exact: what :func:`fp32_outputs` gave.
+        simulated: whether no engine ran.
+    """
+    limits = limits_of(judgements)
+    ends = [("golden", trial.golden.onnx_outputs or trial.golden.outputs)] if exact is None else [("fp32", exact)]
+    ends += _simulated_end(trial, simulated)
+    if not simulated:
+        ends.append(("engine", trial.outputs[0]))
+    steps = (
+        step
+        for (before, first), (after, second) in pairwise(ends)
+        for step in hop(before, after, first, second, limits)
+    )
+    return (*fp32_hop(trial, judgements, exact), *steps)
+
+
+def _fp32_limits(trial: Trial, judgements: Sequence[Judgement]) -> dict[str, float | None]:
+    """What the model under test may differ by in fp32; one whose weights are stored rounded, by its outputs' bounds."""
+    if trial.held != "fp32":
+        return limits_of(judgements)
+    return fp32_limits(judgements, trial.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {}))
 
 
 def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
@@ -135,7 +178,7 @@ def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
     return [("simulated", open_backend().build(built.recipe).run(trial.golden.inputs))]
 
 
-def _exact(trial: Trial) -> Model:
+def _fp32_form(trial: Trial) -> Model:
     """The fp32 model to compare with: the case's own reference, else the model that was lowered."""
     model = trial.built.recipe.model if trial.built else trial.model
     if trial.case.reference is not None:

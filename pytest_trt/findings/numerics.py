@@ -172,7 +172,22 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-RULES = (nonfinite, constant, concentrated, bias, flips, outside)
+def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
+    """TRT302: inside the bound of its precision, and the model differs from the golden's in fp32 already."""
+    told = {seen.output for seen in evidence.observed if seen.reasons}
+    for hop in evidence.hops:
+        if str(hop) == "golden -> fp32" and hop.over and hop.output not in told:
+            yield Finding(
+                "TRT302",
+                Severity.ERROR,
+                f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_FAULTS[str(hop)]}: run in"
+                f" fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
+                f"{_REMEDIES[str(hop)]} A difference in fp32 that you accept is `tolerance.fp32` of the case.",
+                {"output": hop.output, "error": hop.rel_rms, "bound": hop.limit, "hop": str(hop)},
+            )
+
+
+RULES = (nonfinite, constant, concentrated, bias, flips, outside, differs_in_fp32)
 
 
 def _by(node: str) -> str:

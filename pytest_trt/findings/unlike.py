@@ -1,0 +1,164 @@
+"""Unlike: TRT108, calibration data that are not of the golden's kind, or too few."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pytest_trt.findings.finding import Finding, Severity
+from pytest_trt.findings.fitting import fault, figures, known, more, numbers, place, quality, utilisation
+from pytest_trt.findings.staleness import is_of_other_weights, many_off
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_trt.findings.evidence import Evidence
+    from pytest_trt.likeness import InputLikeness
+    from pytest_trt.quantised import Quantised, QuantisedTensor
+
+__all__ = ["unlike"]
+
+_FEW_SAMPLES = 8
+_TEXTURE = 3.0
+
+
+def unlike(evidence: Evidence) -> Iterator[Finding]:
+    """TRT108: calibration data unlike the golden's inputs, or too few."""
+    found = evidence.quantised
+    if found is None:
+        return
+    if found.likeness is None:
+        yield from _unlike_by_ranges(found)
+        return
+    off = _worst_off(found)
+    differing = [finding for one in found.likeness.inputs for finding in _unlike(one, off)]
+    yield from differing[:1]
+    if not differing:
+        yield from _too_few(found, found.likeness.samples)
+
+
+def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
+    """Where only ranges are there: that of an input tells what data were fed, and others follow it."""
+    off = many_off(found)
+    for tensor in (tensor for tensor in off if tensor.is_input and not is_of_other_weights(found)):
+        use = utilisation(tensor)
+        if not 0.5 <= use <= 2 and (use < 1) == (median(map(utilisation, off)) < 1):
+            yield Finding(
+                "TRT108",
+                Severity.ERROR,
+                f"{found.source} was calibrated on other data than the golden's: the range of input {tensor.name!r}"
+                f" is {use:.3g} times the largest |x| that the golden feeds, and {len(off)} of {len(found.tensors)}"
+                " tensors are off as well.",
+                "Calibrate on data that went through the same preprocessing as the golden's inputs.",
+                figures(tensor),
+            )
+            return
+
+
+def _unlike(one: InputLikeness, off: QuantisedTensor | None) -> Iterator[Finding]:
+    """How one input differs. ``off``: the tensor whose range fits the golden's inputs worst, if any does not."""
+    data, golden = one.calibration, one.golden
+    ratio = _ratio(math.hypot(data.mean, data.std), math.hypot(golden.mean, golden.std))
+    shift = abs(data.mean - golden.mean) / golden.std if golden.std else 0.0
+    contrast, texture = _ratio(data.spread, golden.spread), _ratio(data.roughness, golden.roughness)
+    told = (
+        f"calibration mean {data.mean:.3g}, std {data.std:.3g}, largest |x| {data.amax:.3g}; golden mean"
+        f" {golden.mean:.3g}, std {golden.std:.3g}, largest |x| {golden.amax:.3g}"
+    )
+    apart = partial(_apart, data.samples, golden.samples)
+    what = None
+    if _are_swapped(one):
+        what, told = "has its channels in reverse order (BGR for RGB)", _by_channel(one)
+    elif not 0.5 <= ratio <= 2:
+        what = f"is {ratio:.3g} times as large"
+    elif shift > 0.5 and apart(data.mean, golden.mean, data.scatter, golden.scatter):
+        what = f"is shifted by {shift:.2g} of its spread"
+    elif not 0.5 <= contrast <= 2 and apart(data.spread, golden.spread, data.spread_scatter, golden.spread_scatter):
+        what = f"varies {contrast:.3g} times as much within a sample"
+    elif (
+        off is not None
+        and not 1 / _TEXTURE <= texture <= _TEXTURE
+        and apart(data.roughness, golden.roughness, data.roughness_scatter, golden.roughness_scatter)
+    ):
+        what = (
+            f"is of another texture (neighbours differ by {data.roughness:.2g} of what noise does, the golden's by"
+            f" {golden.roughness:.2g}), and a range does not fit: {place(off)} {numbers(off)}"
+        )
+    if what:
+        yield Finding(
+            "TRT108",
+            Severity.ERROR,
+            f"the calibration data are unlike the golden's inputs: {one.name!r} {what} ({told}).",
+            "Put calibration samples and golden through one and the same preprocessing.",
+            {
+                "input": one.name,
+                "ratio": ratio,
+                "shift": shift,
+                "contrast": contrast,
+                "texture": texture,
+                "samples": data.samples,
+            },
+        )
+
+
+def _worst_off(found: Quantised) -> QuantisedTensor | None:
+    return min((tensor for tensor in known(found) if fault(tensor)), key=quality, default=None)
+
+
+def _apart(of_first: int, of_second: int, one: float, other: float, scatter: float, other_scatter: float) -> bool:
+    """Whether two means over samples differ by more than four of their own uncertainties."""
+    return abs(one - other) > 4 * _uncertainty(scatter, other_scatter, of_first, of_second)
+
+
+def _too_few(found: Quantised, samples: int) -> Iterator[Finding]:
+    hurt = [tensor for tensor in known(found) if fault(tensor) == "saturated"]
+    if samples >= _FEW_SAMPLES or not (hurt or samples == 1):
+        return
+    worst = min(hurt, key=quality) if hurt else None
+    beyond = f", and the golden's go beyond its ranges: {place(worst)} {numbers(worst)}{more(hurt)}" if worst else ""
+    yield Finding(
+        "TRT108",
+        Severity.ERROR if worst else Severity.WARNING,
+        f"{found.source} is {samples} sample{'s' if samples > 1 else ''}{beyond}.",
+        "Calibrate on some hundreds of typical samples.",
+        {"samples": samples, **(figures(worst) if worst else {})},
+    )
+
+
+def _are_swapped(one: InputLikeness) -> bool:
+    """Whether the golden's channels fit the calibration data's much better from last to first."""
+    data, golden = one.calibration, one.golden
+    if len(data.channels) != 3 or len(golden.channels) != 3:
+        return False
+    straight = _distance(one, (0, 1, 2))
+    return straight > 9 and _distance(one, (2, 1, 0)) < straight / 4
+
+
+def _distance(one: InputLikeness, order: Sequence[int]) -> float:
+    """Mean over the channels of the squared difference of means, in its own variance."""
+    data, golden = one.calibration, one.golden
+    total = 0.0
+    for own, other in enumerate(order):
+        width = _uncertainty(data.channel_scatter[own], golden.channel_scatter[other], data.samples, golden.samples)
+        # one fiftieth of the spread is nobody's business
+        total += (data.channels[own] - golden.channels[other]) ** 2 / (width**2 + (0.02 * golden.std) ** 2)
+    return total / len(order)
+
+
+def _uncertainty(first: float, second: float, of_first: int, of_second: int) -> float:
+    """Of the difference of two means, as far as samples scatter; infinite where neither set tells."""
+    if max(of_first, of_second) < 3:
+        return math.inf
+    scatter = max(first if of_first > 2 else 0.0, second if of_second > 2 else 0.0)
+    return scatter * math.sqrt(1 / of_first + 1 / of_second)
+
+
+def _by_channel(one: InputLikeness) -> str:
+    data, golden = (" ".join(f"{mean:.3g}" for mean in side.channels) for side in (one.calibration, one.golden))
+    return f"means by channel {data}, golden {golden}"
+
+
+def _ratio(first: float, second: float) -> float:
+    return first / second if second else math.inf if first else 1.0
