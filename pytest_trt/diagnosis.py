@@ -9,6 +9,7 @@ from pytest_trt.errors import PytestTrtError
 from pytest_trt.findings import Evidence, Severity, diagnose
 from pytest_trt.findings.evidence import Refusal
 from pytest_trt.gathering import (
+    departed,
     fp32_hop,
     fp32_outputs,
     half_of,
@@ -28,6 +29,7 @@ from pytest_trt.quantised import Quantised, QuantisedTensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_trt.bisection import Departure
     from pytest_trt.findings import Choice, Finding
     from pytest_trt.trial import Scrutiny, Trial
     from pytest_trt.verdict import Verdict
@@ -76,7 +78,9 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         steps = tried("hops", lambda: later_hops(trial, verdict.judgements, exact, simulated=verdict.simulated))
         located = tried("single tensors", lambda: located_of(trial))
         hops = (*exported, *(steps or ()))
-        evidence = replace(evidence, hops=hops, located=located, origin=origin_of(located or ()))
+        left = tried("the engine's tensors", lambda: departed(trial, located, hops, asked=scrutiny.localise))
+        evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))
+        failures += _told_of(left, verdict)
     findings, ignored = scrutiny.choice.split(diagnose(evidence))
     return replace(
         _failed(verdict, findings),
@@ -102,6 +106,11 @@ def refusal(case: str, precision: Precision, backend: str, error: Exception, cho
     )
     findings, ignored = choice.split(diagnose(evidence))
     return {"findings": findings, "ignored": ignored}
+
+
+def _told_of(departure: Departure | None, verdict: Verdict) -> list[str]:
+    """A warning, where no finding of an output outside will say it."""
+    return [f"{departure}."] if departure is not None and verdict.verdict == "passed" else []
 
 
 def _fails(verdict: Verdict, findings: Sequence[Finding]) -> bool:

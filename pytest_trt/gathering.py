@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
+from pytest_trt.bisection import departure_of
 from pytest_trt.described import bypassed
 from pytest_trt.envelope import simulate
 from pytest_trt.findings.evidence import Origin
 from pytest_trt.half import half_weights
-from pytest_trt.hops import fp32_limits, hop, limits_of
+from pytest_trt.hops import blamed, fp32_limits, hop, limits_of
 from pytest_trt.localise import first_nonfinite, localise
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import Model
@@ -25,6 +26,7 @@ from pytest_trt.stream import PIECE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_trt.bisection import Departure
     from pytest_trt.feeds import Arrays
     from pytest_trt.half import HalfWeights
     from pytest_trt.hops import Hop
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_trt.verdict import Judgement
 
 __all__ = [
+    "departed",
     "fp32_hop",
     "fp32_outputs",
     "half_of",
@@ -88,8 +91,23 @@ def located_of(trial: Trial) -> tuple[Located, ...] | None:
     return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.case.batch)
 
 
-def origin_of(located: Sequence[Located]) -> Origin | None:
-    """The first tensor that is not finite."""
+def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:
+    """Where an engine leaves its simulation; None where none was built here, or no tensors are known.
+
+    It costs a build or a few, and is looked for where that was asked, or where no step before the engine is to blame.
+    """
+    built, to_blame = trial.built, blamed(hops)
+    if built is None or not built.backend.builds_engines or built.recipe.plan is not None or not located:
+        return None
+    if not asked and to_blame is not None and to_blame.end != "engine":
+        return None
+    return departure_of(built.backend, built.recipe, _fp32_form(trial), located, trial.feeds, trial.outputs)
+
+
+def origin_of(located: Sequence[Located], departure: Departure | None = None) -> Origin | None:
+    """The first tensor that is not finite: of the engine, where it was seen, else of the simulation."""
+    if departure is not None and departure.nonfinite:
+        return Origin(departure.tensor, departure.node)
     found = first_nonfinite(located)
     return Origin(found.tensor, found.node) if found else None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_trt.bisection import Departure
     from pytest_trt.half import HalfWeights
     from pytest_trt.hops import Hop
     from pytest_trt.layer import Layer
@@ -65,6 +66,7 @@ class Evidence:
         quantised: what int8 or fp8 stands on.
         located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
             compared.
+        departure: where an engine leaves its simulation; None where it does not, or nobody looked.
     """
 
     case: str
@@ -83,3 +85,4 @@ class Evidence:
     repeated: Repeated | None = None
     quantised: Quantised | None = None
     located: tuple[Located, ...] | None = None
+    departure: Departure | None = None

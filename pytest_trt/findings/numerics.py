@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pytest_trt.findings.finding import Finding, Severity
@@ -159,7 +160,8 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
-                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}.",
+                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}"
+                f"{_left(evidence)}.",
                 _REMEDIES.get(str(hop), "Look at the tensors that the error comes from (--trt-localise)."),
                 {
                     "output": seen.output,
@@ -168,6 +170,7 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
                     "reasons": list(seen.reasons),
                     "hop": str(hop) if hop else None,
                     "resemblance": seen.resemblance,
+                    "departure": asdict(evidence.departure) if evidence.departure else None,
                 },
             )
 
@@ -207,6 +210,10 @@ def _size(seen: Observed) -> str:
 
 def _blame(hop: Hop | None) -> str:
     return f"; {_FAULTS.get(str(hop), str(hop))} ({hop}: {hop.rel_rms:.2g})" if hop else ""
+
+
+def _left(evidence: Evidence) -> str:
+    return f"; {evidence.departure}" if evidence.departure else ""
 
 
 def _like(seen: Observed) -> str:
