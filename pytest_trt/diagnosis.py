@@ -65,6 +65,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         backend=verdict.backend,
         simulated=verdict.simulated,
         observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.case.constant_outputs),
+        envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact)),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),

@@ -18,6 +18,7 @@ from pytest_trt.half import half_weights
 from pytest_trt.layer import Layer
 from pytest_trt.lowering.qdq import int8_qdq
 from pytest_trt.model import checked
+from pytest_trt.observed import Observed
 from pytest_trt.precision import Precision
 from pytest_trt.repeated import Again, Repeated, rebuilt
 from pytest_trt.report.record import record_of
@@ -161,6 +162,35 @@ def test_tf32_layers_of_an_fp32_engine_are_named() -> None:
     assert (finding.code, finding.evidence["layers"]) == ("TRT204", ["b"])
     assert of("fp32", layers=(layer("a", "fp32"),)) == []
     assert of("tf32", layers=(layer("b", "tf32"),)) == []
+
+
+@pytest.mark.parametrize(("error", "found"), [(5e-4, ["TRT204"]), (3e-7, []), (2e-5, []), (5e-3, [])])
+def test_an_fp32_engine_that_errs_as_tf32_does_is_told_by_the_size_of_its_error(error: float, found: list[str]) -> None:
+    envelope = {"fp32": {"y": {"error": 0.0, "bound": 1e-5}}, "tf32": {"y": {"error": 6e-4, "bound": 2e-3}}}
+    seen = (Observed("y", error=error),)
+
+    assert [f.code for f in of("fp32", envelope=envelope, observed=seen)] == found
+    assert of("tf32", envelope=envelope, observed=seen) == []
+
+
+def test_what_the_builder_warns_of_is_told_beside_what_the_weights_show() -> None:
+    said = (
+        "TensorRT encountered issues when converting weights between types and that could affect accuracy.",
+        " - 21 weights are affected by this issue: Detected subnormal FP16 values.",
+        " - 4 weights are affected by this issue: Detected values less than smallest positive FP16 subnormal value and"
+        " converted them to the FP16 minimum subnormalized value.",
+    )
+    [alone] = of("int8", warnings=said)
+    [outside] = of("int8", warnings=said, observed=(Observed("y", reasons=("over",), error=1.0, whole=True),))[:1]
+    small = networks.with_weight(networks.convolutional(), "w2", lambda w: w * np.float32(1e-6))
+    [measured] = of(warnings=said, half=half_weights(checked(small, "net")))
+
+    assert (alone.code, alone.severity.value) == ("TRT203", "note")
+    assert alone.evidence["warned"].startswith("21 weights are affected")
+    assert "4 weights are affected" in alone.message
+    assert outside.code == "TRT302"
+    assert (measured.severity.value, measured.evidence["warned"]) == ("error", alone.evidence["warned"])
+    assert of("int8", warnings=said[:1]) == []
 
 
 def test_what_was_not_honoured_is_told_layer_by_layer() -> None:

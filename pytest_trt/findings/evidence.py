@@ -55,6 +55,7 @@ class Evidence:
         backend: what ran it.
         simulated: whether no engine was built.
         observed: what each output shows.
+        envelope: the golden's, by precision and output: the error of a correct simulation, and its bound.
         hops: error of each step that is known, the first one first.
         refused: why it could not be judged; None where it was.
         layers: of the engine, as its inspector tells them.
@@ -75,6 +76,7 @@ class Evidence:
     backend: str
     simulated: bool
     observed: tuple[Observed, ...] = ()
+    envelope: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     hops: tuple[Hop, ...] = ()
     refused: Refusal | None = None
     layers: tuple[Layer, ...] = ()
