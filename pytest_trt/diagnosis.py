@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.bisection import Departure
     from pytest_trt.findings import Choice, Finding
+    from pytest_trt.repeated import Repeated
     from pytest_trt.trial import Scrutiny, Trial
     from pytest_trt.verdict import Verdict
 
@@ -45,7 +46,10 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     A model that is not the one that made the golden is run in fp32 too: what it differs by there is no fault of the
     precision, and may hide inside a wide bound. Other hops and the tensors that the error comes from cost further
     runs: they are looked for where the case failed, by its outputs or by a finding, or that was asked. Where evidence
-    can't be gathered, a warning says so.
+    can't be gathered, a warning says so; rebuilds that were asked for and can't be had are an error.
+
+    Raises:
+        BackendError: the engine can't be built again, as was asked.
     """
     failures: list[str] = []
 
@@ -55,6 +59,9 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         except PytestTrtError as error:
             failures.append(f"no evidence of {what}: {error}")
             return None
+
+    def rerun() -> Repeated | None:
+        return repeated_of(trial, 0)
 
     exported = export_hops(trial.golden)
     exact = tried("fp32", lambda: fp32_outputs(trial)) if is_of_another(trial) else None
@@ -71,7 +78,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         half=half_of(trial),
         overflow=_overflow(trial),
         warnings=verdict.warnings,
-        repeated=tried("repetition", lambda: repeated_of(trial, scrutiny.rebuilds)),
+        repeated=repeated_of(trial, scrutiny.rebuilds) if scrutiny.rebuilds else tried("a rerun", rerun),
         quantised=tried("ranges", lambda: quantised_of(trial)),
     )
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):

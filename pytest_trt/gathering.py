@@ -132,13 +132,12 @@ def fp32_outputs(trial: Trial) -> Arrays | None:
 
     None where no fp32 form of it exists: a file of fp16 or bf16.
     """
+    model, inputs = trial.model, trial.golden.inputs
+    if trial.held == "fp32":
+        return simulate(model, Precision.FP32, inputs, trial.case.batch)
     if trial.held in ("int8", "fp8"):
-        plain = Model(bypassed(trial.model.proto), trial.model.source)
-    elif trial.held == "fp32":
-        plain = trial.model
-    else:
-        return None
-    return simulate(plain, Precision.FP32, trial.golden.inputs, trial.case.batch)
+        return simulate(Model(bypassed(model.proto), model.source), Precision.MODEL, inputs, trial.case.batch)
+    return None
 
 
 def fp32_hop(trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None) -> tuple[Hop, ...]:

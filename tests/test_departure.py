@@ -10,6 +10,7 @@ import pytest
 from fake_tensorrt import install
 
 from pytest_trt import Case, Verdict, check
+from pytest_trt.errors import BackendError
 from pytest_trt.model import Model
 from pytest_trt.trial import Scrutiny
 from pytest_trt.trt import plan
@@ -77,6 +78,21 @@ def test_a_healthy_engine_is_built_once_and_with_localise_found_to_leave_nowhere
     verdict = on_engine(case, scrutiny=Scrutiny(localise=True))
     assert (verdict.verdict, verdict.warnings) == ("passed", ())
     assert len(trt._world.plans) > 2
+
+
+def test_rebuilds_that_can_not_be_had_are_an_error_and_no_pass(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "8.6")
+    real, calls = plan.graph_for, iter([False, True, True])
+
+    def graph_for(*told: Any) -> Model:
+        if next(calls):
+            raise BackendError("out of memory")
+        return real(*told)
+
+    monkeypatch.setattr(plan, "graph_for", graph_for)
+    verdict = on_engine(case, scrutiny=Scrutiny(rebuilds=1))
+
+    assert (verdict.verdict, verdict.message) == ("error", "out of memory")
 
 
 def test_a_model_that_differs_in_fp32_is_not_looked_for_in_the_engine(

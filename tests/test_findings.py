@@ -57,6 +57,38 @@ def test_a_changed_model_is_blamed_in_fp32_and_not_on_its_precision(case: Case) 
     assert [str(hop) for hop in verdict.hops] == ["golden -> fp32", "fp32 -> simulated"]
 
 
+def nudged(case: Case) -> Case:
+    """A file whose weights differ by less than int8 rounds."""
+    return deployed(case, networks.with_weight(networks.convolutional(), "w1", lambda w: w * np.float32(1.002)))
+
+
+def test_a_model_that_differs_in_fp32_fails_also_where_int8_hides_it(case: Case) -> None:
+    verdict = judged(nudged(case), "int8")
+
+    [finding] = [finding for finding in verdict.findings if finding.code == "TRT302"]
+    assert (verdict.verdict, verdict.judgements[0].reasons) == ("failed", ())
+    assert (finding.evidence["hop"], finding.evidence["bound"]) == ("golden -> fp32", 1e-4)
+    assert "is inside its bound at int8" in finding.message
+    assert "--trt-ignore=TRT302" in verdict.accept
+    assert judged(nudged(case), "int8", scrutiny=Scrutiny(Choice(ignore=("TRT302",)))).verdict == "passed"
+
+
+def test_a_difference_in_fp32_may_be_accepted_by_a_tolerance_at_fp32(case: Case) -> None:
+    table = {"onnx": "x", "tolerance": {"fp32": {"rel_rms": 0.05}}}
+    told = Case.from_table(table, case.base, "").tolerance
+
+    assert judged(replace(nudged(case), tolerance=told), "int8").verdict == "passed"
+
+
+def test_a_file_with_qdq_is_run_in_fp32_around_it_and_its_weights_may_be_rounded(case: Case) -> None:
+    ranges = {"x": 4.0, "r1": 19.0, "f": 9.0}
+    healthy = judged(deployed(case, int8_qdq(networks.convolutional(), ranges)), "model")
+    other = networks.with_weight(networks.convolutional(), "w1", lambda w: w * np.float32(1.5))
+
+    assert (healthy.verdict, [str(hop) for hop in healthy.hops]) == ("passed", ["golden -> fp32"])
+    assert judged(deployed(case, int8_qdq(other, ranges)), "model").verdict == "failed"
+
+
 def test_a_bad_range_is_blamed_on_the_lowering_and_its_tensor_is_first(case: Case) -> None:
     (case.base / "ranges.txt").write_text("x: 4\nr1: 0.05\nf: 20\n")
 
