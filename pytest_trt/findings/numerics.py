@@ -28,7 +28,7 @@ _FAULTS = {
     "fp32 -> simulated": "lowering to the precision is to blame",
     "golden -> simulated": "the file under test is to blame, which holds its precision",
     "golden -> engine": "the engine, or the file that it was built from, is to blame",
-    "fp32 -> engine": "the engine is to blame, whose lowering could not be simulated",
+    "fp32 -> engine": "the engine is to blame",
     "simulated -> engine": "the engine differs from its simulation, so the build is to blame",
 }
 
