@@ -14,7 +14,9 @@ from pytest_trt.create import update
 from pytest_trt.errors import ForeignPlan
 from pytest_trt.findings import Choice, Evidence, diagnose
 from pytest_trt.findings.evidence import Refusal
+from pytest_trt.golden import read, write
 from pytest_trt.half import half_weights
+from pytest_trt.hops import Hop
 from pytest_trt.layer import Layer
 from pytest_trt.lowering.qdq import int8_qdq
 from pytest_trt.model import checked
@@ -309,6 +311,26 @@ def test_a_golden_without_evidence_or_with_another_export_has_its_code() -> None
     assert [f.code for f in of(refused=Refusal("EmptyGolden", "holds no evidence"))] == ["TRT505"]
     assert [f.code for f in of(refused=Refusal("ExportMismatch", "disagree"))] == ["TRT506"]
     assert of(refused=Refusal("CaseError", "something else")) == []
+
+
+def test_an_export_that_differs_is_told_from_a_goldens_own_arrays() -> None:
+    [finding] = of(hops=(Hop("torch", "onnx fp32", "y", 1e-3, 1e-5),))
+
+    assert (finding.code, finding.evidence["output"]) == ("TRT506", "y")
+    assert of(hops=(Hop("torch", "onnx fp32", "y", 1e-6, 1e-5),)) == []
+
+
+def test_a_golden_that_stands_still_is_refused_with_its_code(case: Case) -> None:
+    path = case.base / "golden" / "net.safetensors"
+    golden = read(path, "")
+    run = golden.runs[0]
+    still = {
+        side: {name: np.repeat(array[:1], len(array), 0) for name, array in getattr(run, side).items()}
+        for side in ("inputs", "outputs")
+    }
+    write(replace(golden, runs=(replace(run, **still),)), path, "net")
+
+    assert (judged(case).verdict, codes(judged(case))) == ("error", ["TRT505"])
 
 
 def test_a_choice_of_codes_or_families_says_which_findings_count() -> None:
