@@ -88,13 +88,17 @@ def fp32_limits(
     """What a model in fp32 may differ by from a golden that another file made, by output.
 
     Args:
-        judgements: of the outputs; whole numbers may differ as they may at the precision.
+        judgements: of the outputs; whole numbers may differ as they may at the precision, and so may outputs whose
+            limits at the precision are the user's own, who says what is right.
         told: the user's own tolerance at fp32, whose ``rel_rms`` counts where it is given.
         envelope: of fp32, by output: a network that is chaotic in fp32 has a wide one.
     """
     own = {j.output: told.of(j.output, whole=j.whole).rel_rms if told else None for j in judgements}
     bounds = {j.output: max(FP32_LIMIT, envelope.get(j.output, {}).get("bound", 0.0)) for j in judgements}
-    return {j.output: j.bound if j.whole else own[j.output] or bounds[j.output] for j in judgements}
+    return {
+        j.output: own[j.output] or (j.bound if j.whole or j.origin == "tolerance" else bounds[j.output])
+        for j in judgements
+    }
 
 
 def blamed(hops: Sequence[Hop]) -> Hop | None:
