@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Backend, Engine
     from pytest_trt.feeds import Arrays
     from pytest_trt.localise import Located
-    from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
 
 __all__ = ["Departure", "departure_of"]
@@ -85,6 +84,8 @@ def departure_of(
     located: Iterable[Located],
     runs: Sequence[Arrays],
     outputs: Sequence[Arrays],
+    *,
+    known: float = 1.0,
 ) -> Departure | None:
     """The first tensor that is outside what its simulation allows, by engines that show theirs.
 
@@ -98,6 +99,7 @@ def departure_of(
         located: what :func:`pytest_trt.localise.localise` found of the simulation.
         runs: arrays by input name.
         outputs: of the engine without marks, one set a run.
+        known: how many times the simulation's error a right engine is known to have: fp16 sums are not simulated.
 
     Returns:
         The departure; None where every tensor is inside, and the simulation explains the engine.
@@ -105,9 +107,9 @@ def departure_of(
     Raises:
         BackendError, LoweringError, ModelError: the marked model can't be built.
     """
-    known = tensor_names(recipe.model.proto)
-    order = [one for one in sorted(located, key=lambda one: one.place) if one.node and one.tensor in known]
-    search = _Search(backend, recipe, reference, runs, outputs)
+    named = tensor_names(recipe.model.proto)
+    order = [one for one in sorted(located, key=lambda one: one.place) if one.node and one.tensor in named]
+    search = _Search(backend, recipe, reference, runs, outputs, known)
     shows = isinstance(backend, Shower) and backend.shows
     return _shown(search, order) if shows else _bisected(search, order)
 
@@ -121,6 +123,7 @@ class _Search:
     reference: Model
     runs: Sequence[Arrays]
     outputs: Sequence[Arrays]
+    known: float
     builds: int = 0
     moved: float = 0.0
     seen: dict[str, float] = field(default_factory=dict)
@@ -152,7 +155,12 @@ class _Search:
 
     def is_bad(self, one: Located) -> bool:
         """Whether a tensor that was seen is outside; NaN is."""
-        return one.tensor in self.odd or not self.seen[one.tensor] <= _bound(one, self.recipe.precision)
+        return one.tensor in self.odd or not self.seen[one.tensor] <= self.bound(one)
+
+    def bound(self, one: Located) -> float:
+        """What a right engine's tensor may be off fp32 by."""
+        simulated = 10 ** (-one.cumulative_db / 20)
+        return SLACK * self.known * simulated + floor(self.recipe.precision.unit_roundoff, whole=False)
 
     def departure(self, one: Located, after: str, *, shown: bool) -> Departure:
         """What is told of the first one outside."""
@@ -162,7 +170,7 @@ class _Search:
             op=one.op,
             after=after,
             rel_rms=self.seen[one.tensor],
-            bound=_bound(one, self.recipe.precision),
+            bound=self.bound(one),
             nonfinite=one.tensor in self.odd,
             shown=shown,
             builds=self.builds,
@@ -218,8 +226,3 @@ def _spread(inside: int, outside: int, *, last: bool) -> list[int]:
     if last:
         places.add(outside - 1)
     return sorted(place for place in places if inside < place < outside)
-
-
-def _bound(one: Located, precision: Precision) -> float:
-    simulated = 10 ** (-one.cumulative_db / 20)
-    return SLACK * simulated + floor(precision.unit_roundoff, whole=False)

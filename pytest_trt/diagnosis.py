@@ -81,6 +81,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         repeated=repeated_of(trial, scrutiny.rebuilds) if scrutiny.rebuilds else tried("a rerun", rerun),
         quantised=tried("ranges", lambda: quantised_of(trial)),
     )
+    if scrutiny.rebuilds and evidence.repeated is None:
+        failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
         exact = exact or tried("fp32", lambda: fp32_outputs(trial))
         steps = tried("hops", lambda: later_hops(trial, verdict.judgements, exact, simulated=verdict.simulated))

@@ -101,7 +101,20 @@ def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop
         return None
     if not asked and to_blame is not None and to_blame.end != "engine":
         return None
-    return departure_of(built.backend, built.recipe, _fp32_form(trial), located, trial.feeds, trial.outputs)
+    model, known = _fp32_form(trial), _beyond_simulation(trial, hops)
+    return departure_of(built.backend, built.recipe, model, located, trial.feeds, trial.outputs, known=known)
+
+
+def _beyond_simulation(trial: Trial, hops: Sequence[Hop]) -> float:
+    """How many times the simulation's error a right engine may have by the golden's envelope, which knows fp16 sums."""
+    label = trial.held if trial.precision is Precision.MODEL else trial.precision.label
+    envelope = trial.golden.envelope.get(label, {})
+    shares = (
+        envelope[step.output]["error"] / step.rel_rms
+        for step in hops
+        if step.end == "simulated" and step.output in envelope and step.rel_rms
+    )
+    return max([1.0, *shares])
 
 
 def origin_of(located: Sequence[Located], departure: Departure | None = None) -> Origin | None:

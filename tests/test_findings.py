@@ -333,6 +333,13 @@ def test_a_golden_that_stands_still_is_refused_with_its_code(case: Case) -> None
     assert (judged(case).verdict, codes(judged(case))) == ("error", ["TRT505"])
 
 
+def test_rebuilds_that_were_asked_of_a_simulation_are_told_not_to_be_had(case: Case) -> None:
+    [warning] = judged(case, "fp16", scrutiny=Scrutiny(rebuilds=2)).warnings
+
+    assert "nothing was built again" in warning
+    assert judged(case, "fp16").warnings == ()
+
+
 def test_a_choice_of_codes_or_families_says_which_findings_count() -> None:
     assert Choice().takes("TRT105")
     assert not Choice(select=("TRT3",)).takes("TRT105")

@@ -172,6 +172,8 @@ def test_tf32_in_an_fp32_engine_is_told_by_the_size_of_its_error(
     verdict = judged(digits, "fp32")
 
     print([finding.message for finding in verdict.findings])
+    if not honest and verdict.layers["by_precision"].get("tf32", 0) < verdict.layers["compute"]:
+        pytest.skip(f"the builder chose no TF32 kernel for some layers: {verdict.layers['by_precision']}")
     assert ("TRT204" in codes(verdict)) is not honest
 
 
