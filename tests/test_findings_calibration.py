@@ -490,6 +490,10 @@ def test_noise_is_told_from_images_by_its_texture_where_it_spoils_a_range() -> N
     assert "of another texture" in first.message
 
 
+def test_data_that_vary_less_and_whose_ranges_fit_are_not() -> None:
+    assert of_smooth(lambda x: np.concatenate([0.25 * x[:-1], 4 * x[-1:]])) == []
+
+
 def test_images_of_the_same_kind_are_not() -> None:
     assert of_smooth(lambda x: x) == []
 

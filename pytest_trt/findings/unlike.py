@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -60,56 +59,72 @@ def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
 def _unlike(one: InputLikeness, off: QuantisedTensor | None) -> Iterator[Finding]:
     """How one input differs. ``off``: the tensor whose range fits the golden's inputs worst, if any does not."""
     data, golden = one.calibration, one.golden
-    ratio = _ratio(math.hypot(data.mean, data.std), math.hypot(golden.mean, golden.std))
-    shift = abs(data.mean - golden.mean) / golden.std if golden.std else 0.0
-    contrast, texture = _ratio(data.spread, golden.spread), _ratio(data.roughness, golden.roughness)
+    swapped = _are_swapped(one)
+    what = "has its channels in reverse order (BGR for RGB)" if swapped else _in_size(one)
+    hurt = f", and a range does not fit: {place(off)} {numbers(off)}" if off is not None else ""
+    if not what and hurt:
+        what = _in_kind(one)
+    else:
+        hurt = ""
     told = (
         f"calibration mean {data.mean:.3g}, std {data.std:.3g}, largest |x| {data.amax:.3g}; golden mean"
         f" {golden.mean:.3g}, std {golden.std:.3g}, largest |x| {golden.amax:.3g}"
     )
-    apart = partial(_apart, data.samples, golden.samples)
-    what = None
-    if _are_swapped(one):
-        what, told = "has its channels in reverse order (BGR for RGB)", _by_channel(one)
-    elif not 0.5 <= ratio <= 2:
-        what = f"is {ratio:.3g} times as large"
-    elif shift > 0.5 and apart(data.mean, golden.mean, data.scatter, golden.scatter):
-        what = f"is shifted by {shift:.2g} of its spread"
-    elif not 0.5 <= contrast <= 2 and apart(data.spread, golden.spread, data.spread_scatter, golden.spread_scatter):
-        what = f"varies {contrast:.3g} times as much within a sample"
-    elif (
-        off is not None
-        and not 1 / _TEXTURE <= texture <= _TEXTURE
-        and apart(data.roughness, golden.roughness, data.roughness_scatter, golden.roughness_scatter)
-    ):
-        what = (
-            f"is of another texture (neighbours differ by {data.roughness:.2g} of what noise does, the golden's by"
-            f" {golden.roughness:.2g}), and a range does not fit: {place(off)} {numbers(off)}"
-        )
     if what:
         yield Finding(
             "TRT108",
             Severity.ERROR,
-            f"the calibration data are unlike the golden's inputs: {one.name!r} {what} ({told}).",
+            f"the calibration data are unlike the golden's inputs: {one.name!r} {what}"
+            f" ({_by_channel(one) if swapped else told}){hurt}.",
             "Put calibration samples and golden through one and the same preprocessing.",
-            {
-                "input": one.name,
-                "ratio": ratio,
-                "shift": shift,
-                "contrast": contrast,
-                "texture": texture,
-                "samples": data.samples,
-            },
+            {"input": one.name, **_measures(one), "samples": data.samples},
         )
+
+
+def _measures(one: InputLikeness) -> dict[str, float]:
+    """The calibration samples over the golden's: size, shift of the mean in spreads, spread in a sample, roughness."""
+    data, golden = one.calibration, one.golden
+    return {
+        "ratio": _ratio(math.hypot(data.mean, data.std), math.hypot(golden.mean, golden.std)),
+        "shift": abs(data.mean - golden.mean) / golden.std if golden.std else 0.0,
+        "contrast": _ratio(data.spread, golden.spread),
+        "texture": _ratio(data.roughness, golden.roughness),
+    }
+
+
+def _in_size(one: InputLikeness) -> str:
+    """What is off in the values' size or mean, wherever that leads to."""
+    data, golden, found = one.calibration, one.golden, _measures(one)
+    if not 0.5 <= found["ratio"] <= 2:
+        return f"is {found['ratio']:.3g} times as large"
+    if found["shift"] > 0.5 and _apart(one, (data.mean, data.scatter), (golden.mean, golden.scatter)):
+        return f"is shifted by {found['shift']:.2g} of its spread"
+    return ""
+
+
+def _in_kind(one: InputLikeness) -> str:
+    """What is off in how a sample varies; data may differ so and be right, so that this counts where a range is off."""
+    data, golden, found = one.calibration, one.golden, _measures(one)
+    spreads = (data.spread, data.spread_scatter), (golden.spread, golden.spread_scatter)
+    if not 0.5 <= found["contrast"] <= 2 and _apart(one, *spreads):
+        return f"varies {found['contrast']:.3g} times as much within a sample"
+    textures = (data.roughness, data.roughness_scatter), (golden.roughness, golden.roughness_scatter)
+    if not 1 / _TEXTURE <= found["texture"] <= _TEXTURE and _apart(one, *textures):
+        return (
+            f"is of another texture: neighbours differ by {data.roughness:.2g} of what noise does, the golden's by"
+            f" {golden.roughness:.2g}"
+        )
+    return ""
 
 
 def _worst_off(found: Quantised) -> QuantisedTensor | None:
     return min((tensor for tensor in known(found) if fault(tensor)), key=quality, default=None)
 
 
-def _apart(of_first: int, of_second: int, one: float, other: float, scatter: float, other_scatter: float) -> bool:
-    """Whether two means over samples differ by more than four of their own uncertainties."""
-    return abs(one - other) > 4 * _uncertainty(scatter, other_scatter, of_first, of_second)
+def _apart(one: InputLikeness, first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two (mean, scatter) over the samples differ by more than four of their own uncertainties."""
+    width = _uncertainty(first[1], second[1], one.calibration.samples, one.golden.samples)
+    return abs(first[0] - second[0]) > 4 * width
 
 
 def _too_few(found: Quantised, samples: int) -> Iterator[Finding]:
