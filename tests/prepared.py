@@ -125,20 +125,8 @@ def _ranges(suffix: str, folder: Path) -> bytes:
     return _made[suffix]
 
 
-_MAKERS = (
-    empty,
-    net,
-    net_with_golden,
-    models,
-    pair,
-    digits,
-    retrained,
-    tutorial,
-    project,
-    dim,
-    one_bad_range,
-    deployment,
-)
+_NETS = (empty, net, net_with_golden, models, pair)
+_DIGITS = (digits, retrained, tutorial, project, dim, one_bad_range, deployment)
 FOLDERS: dict[str, Callable[[Path], dict[str, Any] | None]] = {
-    made.__name__.replace("_", "-"): made for made in _MAKERS
+    made.__name__.replace("_", "-"): made for made in (*_NETS, *_DIGITS)
 }
