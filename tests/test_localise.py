@@ -220,6 +220,18 @@ def test_nodes_of_a_subgraph_that_reads_outer_tensors_are_set_apart_with_them() 
     assert 30 < found["y"].cumulative_db < 70
 
 
+def test_nodes_without_names_are_compared_under_their_tensors_names(net: Model) -> None:
+    nameless = onnx.ModelProto.FromString(net.proto.SerializeToString())
+    for node in nameless.graph.node:
+        node.name = ""
+    model = Model(nameless, "nameless")
+
+    located = by_name(localise(model, Model(fp32_ends(nameless), "lowered"), RUNS))
+
+    assert located["r1"].node == "r1"
+    assert set(located) == set(by_name(localise(net, net, RUNS)))
+
+
 def test_every_tensor_is_measured_before_the_next_node_runs(net: Model) -> None:
     pair = paired(net, int8(net))
     place = {name: number for number, node in enumerate(pair.model.proto.graph.node) for name in node.output}
