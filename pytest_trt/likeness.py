@@ -31,10 +31,12 @@ class Moments:
     Attributes:
         samples: how many.
         amax: largest |x|.
+        size: log of a sample's RMS, the mean over the samples that are not zero throughout; 0 where all are.
+        size_scatter: std of the same over the samples.
         mean: of all values.
         std: of all values.
         scatter: std of the samples' own means.
-        channels: mean by channel, shape (C,); of one channel where there is no axis of colours.
+        channels: mean by channel, shape (C,); of one channel where there is no axis of colours, or its length varies.
         channel_scatter: std over the samples of each channel's mean, shape (C,).
         spread: std within a sample, the mean over the samples.
         spread_scatter: std of the same over the samples.
@@ -46,6 +48,8 @@ class Moments:
 
     samples: int
     amax: float
+    size: float
+    size_scatter: float
     mean: float
     std: float
     scatter: float
@@ -111,6 +115,7 @@ class _Sums:
     squares: float = 0.0
     amax: float = 0.0
     means: list[NDArray[np.float64]] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
     spreads: list[float] = field(default_factory=list)
     roughness: list[float] = field(default_factory=list)
 
@@ -123,15 +128,19 @@ class _Sums:
         self.amax = max(self.amax, float(np.abs(wide).max(initial=0.0)))
         self.means.extend(_channel_means(wide))
         for sample in wide if wide.ndim > 1 else wide.reshape(-1, 1):
+            self.sizes += [0.5 * math.log(square)] if (square := float(np.square(sample).mean())) else []
             self.spreads.append(float(sample.std()))
             self.roughness.append(_roughness(sample))
 
     def moments(self) -> Moments:
         mean = self.total / self.values
-        channels = np.stack(self.means)
+        channels = np.stack(self.means if len({each.size for each in self.means}) == 1 else self._whole_means())
+        sizes = np.array(self.sizes or [0.0])
         return Moments(
             samples=len(self.means),
             amax=self.amax,
+            size=float(sizes.mean()),
+            size_scatter=float(sizes.std()),
             mean=mean,
             std=math.sqrt(max(0.0, self.squares / self.values - mean * mean)),
             scatter=float(channels.mean(axis=1).std()),
@@ -142,6 +151,9 @@ class _Sums:
             roughness=float(np.mean(self.roughness)),
             roughness_scatter=float(np.std(self.roughness)),
         )
+
+    def _whole_means(self) -> list[NDArray[np.float64]]:
+        return [each.mean(keepdims=True) for each in self.means]
 
 
 def _add(sums: dict[str, _Sums], arrays: Arrays) -> None:

@@ -14,6 +14,7 @@ from pytest_trt import Model, Precision, Ranges, lower
 from pytest_trt.calibration import calibrate
 from pytest_trt.findings import Evidence, Finding, Severity
 from pytest_trt.findings.calibration import RULES
+from pytest_trt.likeness import likeness_of
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model import checked, load
 from pytest_trt.quantised import Quantised, quantised_evidence
@@ -450,6 +451,51 @@ def test_calibration_data_in_bgr_are_named() -> None:
 
 def test_calibration_data_in_the_goldens_own_order_are_not() -> None:
     assert of_colours([0, 1, 2]) == []
+
+
+def of_states(data: np.ndarray, golden: np.ndarray) -> list[Finding]:
+    """Findings on (N, 4) times a matrix, calibrated on data."""
+    proto = networks.model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")],
+        {"x": (networks.FLOAT, ["N", 4])},
+        {"y": (networks.FLOAT, ["N", 4])},
+        {"w": np.eye(4, dtype=np.float32)},
+    )
+    model, runs = checked(proto, "net.onnx"), [{"x": data.astype(np.float32)}]
+    ranges = calibrate(model, ["x"], runs, "calibration.npz")
+    fed = [{"x": golden.astype(np.float32)}]
+    return found(quantised_evidence(model, None, Precision.INT8, "fp32", ranges, fed, None, samples=runs))
+
+
+def loud(seed: int, samples: int) -> np.ndarray:
+    """Samples of very different sizes, as of sounds."""
+    draw = np.random.default_rng(seed)
+    return draw.standard_normal((samples, 4)) * np.exp(draw.normal(0, 0.7, (samples, 1)))
+
+
+def test_one_sample_that_is_smaller_than_most_does_not_make_calibration_data_unlike() -> None:
+    quiet = np.array([[0.5, -0.4, 0.4, -0.5]])
+
+    assert "TRT108" not in codes(of_states(loud(1, 64), quiet))
+    assert codes(of_states(255 * loud(1, 64), quiet))[0] == "TRT108"
+
+
+def test_a_golden_of_zeros_tells_nothing_of_calibration_data() -> None:
+    assert of_states(loud(1, 64), np.zeros((8, 4))) == []
+
+
+def test_samples_whose_second_axis_varies_are_no_colours() -> None:
+    frames = [{"x": np.random.default_rng(0).standard_normal((2, count, 5, 8)).astype(np.float32)} for count in (4, 20)]
+    proto = networks.model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")],
+        {"x": (networks.FLOAT, ["N", "T", 5, 8])},
+        {"y": (networks.FLOAT, ["N", "T", 5, 2])},
+        {"w": np.ones((8, 2), np.float32)},
+    )
+    likeness = likeness_of(frames, frames, checked(proto, "net.onnx").inputs)
+
+    assert len(likeness.inputs[0].calibration.channels) == 1
+    assert likeness.inputs[0].calibration.samples == 4
 
 
 def smooth(seed: int, samples: int = 16) -> np.ndarray:

@@ -59,6 +59,8 @@ def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
 def _unlike(one: InputLikeness, off: QuantisedTensor | None) -> Iterator[Finding]:
     """How one input differs. ``off``: the tensor whose range fits the golden's inputs worst, if any does not."""
     data, golden = one.calibration, one.golden
+    if not golden.amax:
+        return  # a first state of zeros, say, which tells nothing of what is fed later
     swapped = _are_swapped(one)
     what = "has its channels in reverse order (BGR for RGB)" if swapped else _in_size(one)
     hurt = f", and a range does not fit: {place(off)} {numbers(off)}" if off is not None else ""
@@ -95,11 +97,18 @@ def _measures(one: InputLikeness) -> dict[str, float]:
 def _in_size(one: InputLikeness) -> str:
     """What is off in the values' size or mean, wherever that leads to."""
     data, golden, found = one.calibration, one.golden, _measures(one)
-    if not 0.5 <= found["ratio"] <= 2:
+    if not 0.5 <= found["ratio"] <= 2 and _is_of_another_size(one):
         return f"is {found['ratio']:.3g} times as large"
     if found["shift"] > 0.5 and _apart(one, (data.mean, data.scatter), (golden.mean, golden.scatter)):
         return f"is shifted by {found['shift']:.2g} of its spread"
     return ""
+
+
+def _is_of_another_size(one: InputLikeness) -> bool:
+    """Whether the samples' own sizes tell, which differ from one to the next; where nobody knows by how much, they do."""
+    data, golden = one.calibration, one.golden
+    known = data.amax and max(data.samples, golden.samples) > 2
+    return not known or _apart(one, (data.size, data.size_scatter), (golden.size, golden.size_scatter))
 
 
 def _in_kind(one: InputLikeness) -> str:
