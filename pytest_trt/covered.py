@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
 from pytest_trt.described import PASSED, called, fixed_of, is_operator
-from pytest_trt.lowering.graph import MATRIX_OPERANDS, element_types, is_standard
+from pytest_trt.lowering.graph import MATRIX_OPERANDS, element_types, is_standard, tensor_shapes
 from pytest_trt.model import nodes_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class Coverage:
 
     Attributes:
         bare: those that read an operand which no DQ made.
-        gaps: of these, the ones that nobody would leave out by a rule: others of their kind are quantised, and they
-            are neither the first on the way of an input nor the last on the way to an output.
+        gaps: of these, the ones that nobody would leave out by a rule: others of their kind are quantised, they are
+            neither the first on the way of an input nor the last on the way to an output, and some that are named
+            alike but for their numbers are quantised, or none is.
         operators: how many there are.
     """
 
@@ -45,21 +47,46 @@ def coverage_of(model: ModelProto, keep: Iterable[str] = ()) -> Coverage:
         keep: nodes that are in fp32 on purpose, each by its name or by a tensor that it computes; they do not count.
     """
     made = {name: node for node in nodes_of(model.graph) for name in node.output if name}
-    types, kept, fixed = element_types(model), set(keep), fixed_of(model)
+    types, kept, kinds = element_types(model), set(keep), _Kinds(fixed_of(model), tensor_shapes(model))
     nodes = [node for node in nodes_of(model.graph) if node.op_type in MATRIX_OPERANDS and is_standard(node)]
     nodes = [node for node in nodes if types.get(node.output[0], TensorProto.FLOAT) in _FLOATS]
     ends = _ends(model, nodes)
     counted = [node for node in nodes if not kept.intersection((node.name, *node.output))]
     bare = [node for node in counted if not all(_dequantised(node.input[i], made) for i in (0, 1))]
-    reached = {_kind(node, fixed) for node in counted if node not in bare}
-    gaps = [node for node in bare if _kind(node, fixed) in reached and node.output[0] not in ends]
+    left = {node.output[0] for node in bare}
+    reached = {kinds.of(node) for node in counted if node.output[0] not in left}
+    ruled = _ruled(counted, left)
+    gaps = [n for n in bare if kinds.of(n) in reached and n.output[0] not in ends and _pattern(n) not in ruled]
     return Coverage(tuple(map(called, bare)), tuple(map(called, gaps)), len(counted))
 
 
-def _kind(node: NodeProto, fixed: Collection[str]) -> tuple[str, bool, bool]:
-    """Operator, whether it works in groups (depthwise), and whether it multiplies by stored weights."""
-    grouped = any(a.name == "group" and a.i > 1 for a in node.attribute)
-    return node.op_type, grouped, node.input[1] in fixed
+@dataclass(frozen=True)
+class _Kinds:
+    """What tells kinds of operators apart: tensors that no input moves, and shapes."""
+
+    fixed: Collection[str]
+    shapes: Mapping[str, Sequence[int | str | None]]
+
+    def of(self, node: NodeProto) -> tuple[str, bool, bool, bool]:
+        """Operator, whether in groups (depthwise), by stored weights, on maps of one pixel (squeeze-and-excite)."""
+        grouped = any(a.name == "group" and a.i > 1 for a in node.attribute)
+        pixels = tuple(self.shapes.get(node.output[0]) or ())[2:]
+        pooled = node.op_type.startswith("Conv") and bool(pixels) and set(pixels) == {1}
+        return node.op_type, grouped, node.input[1] in self.fixed, pooled
+
+
+def _ruled(nodes: Sequence[NodeProto], left: Collection[str]) -> set[str]:
+    """Patterns of names that two or more nodes have, all of them left out: somebody excluded them by name."""
+    alike: dict[str, list[bool]] = {}
+    for node in nodes:
+        alike.setdefault(_pattern(node), []).append(node.output[0] in left)
+    return {pattern for pattern, out in alike.items() if pattern and len(out) > 1 and all(out)}
+
+
+def _pattern(node: NodeProto) -> str:
+    """A name without its numbers, which count blocks and layers; empty where nothing else is in it but its operator."""
+    words = re.sub(r"\d+", "#", node.name)
+    return words if re.sub(rf"{node.op_type}|\W|[#_]", "", words) else ""
 
 
 def _ends(model: ModelProto, nodes: Sequence[NodeProto]) -> set[str]:

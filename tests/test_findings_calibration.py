@@ -190,6 +190,29 @@ def test_a_net_of_relu6_alone_has_one_range_for_a_reason() -> None:
     assert of_relu6(6.0) == []
 
 
+def shifted(scale: float) -> list[Finding]:
+    """Findings on normalised tensors of about one size, all with one scale."""
+    weights = {"one": np.ones(8, np.float32), "zero": np.zeros(8, np.float32)}
+    nodes, last = [], "x"
+    for layer in range(4):
+        weights[f"w{layer}"] = np.random.default_rng(layer).standard_normal((8, 8)).astype(np.float32)
+        nodes += [
+            helper.make_node("MatMul", [last, f"w{layer}"], [f"m{layer}"], f"fc{layer}"),
+            helper.make_node("LayerNormalization", [f"m{layer}", "one", "zero"], [f"n{layer}"]),
+        ]
+        last = f"n{layer}"
+    shape: list[Any] = ["N", 8]
+    proto = networks.model(nodes, {"x": (networks.FLOAT, shape)}, {last: (networks.FLOAT, shape)}, weights)
+    model, fed = checked(proto, "net.onnx"), np.random.default_rng(9).standard_normal((64, 8)).astype(np.float32)
+    ranges = Ranges(dict.fromkeys(quantised_activations(model.proto), 127 * scale), "ranges.txt")
+    return found(quantised_evidence(model, None, Precision.INT8, "fp32", ranges, [{"x": fed}], None))
+
+
+def test_a_power_of_two_that_just_holds_all_tensors_is_measured_and_another_value_is_not() -> None:
+    assert shifted(2**-5) == []
+    assert codes(shifted(6.0 / 127)) == ["TRT102"]
+
+
 def test_another_range_than_six_is_a_placeholder_there_too() -> None:
     assert codes(of_relu6(30.0))[0] == "TRT102"
 
@@ -273,6 +296,51 @@ def test_layers_that_are_left_out_by_a_rule_or_on_purpose_are_none(
     layers: list[int], op: str, more: dict[str, Any]
 ) -> None:
     assert all(finding.severity is not Severity.ERROR for finding in without(layers, op, **more))
+
+
+def excited(blocks: int = 3) -> onnx.ModelProto:
+    """Convolutions, each gated by two more on its pooled map."""
+    draw = np.random.default_rng(0)
+    weights: dict[str, Any] = {}
+    nodes, last = [], "x"
+    for b in range(blocks):
+        for word, side in (("conv", 3), ("down", 1), ("up", 1)):
+            weights[f"{word}{b}"] = draw.standard_normal((2, 2, side, side)).astype(np.float32)
+        nodes += [
+            helper.make_node("Conv", [last, f"conv{b}"], [f"c{b}"], f"conv{b}", pads=[1, 1, 1, 1]),
+            helper.make_node("GlobalAveragePool", [f"c{b}"], [f"p{b}"]),
+            helper.make_node("Conv", [f"p{b}", f"down{b}"], [f"d{b}"], f"conv{b}.0"),
+            helper.make_node("Relu", [f"d{b}"], [f"r{b}"]),
+            helper.make_node("Conv", [f"r{b}", f"up{b}"], [f"u{b}"], f"conv{b}.1"),
+            helper.make_node("Sigmoid", [f"u{b}"], [f"s{b}"]),
+            helper.make_node("Mul", [f"c{b}", f"s{b}"], [f"y{b}"]),
+        ]
+        last = f"y{b}"
+    shape: list[Any] = ["N", 2, 6, 6]
+    return networks.model(nodes, {"x": (networks.FLOAT, shape)}, {last: (networks.FLOAT, shape)}, weights)
+
+
+def lacking(proto: onnx.ModelProto, keep: list[str]) -> list[Finding]:
+    """Findings on a network whose Q/DQ leaves these nodes out."""
+    model = checked(proto, "net.onnx")
+    amax = calibrate(model, quantised_activations(model.proto), [GOLDEN], "golden").amax
+    return of_file(lower(model, "int8", Ranges(amax), keep=keep).proto)
+
+
+def test_squeeze_and_excite_may_be_left_out_as_a_kind() -> None:
+    finding = lacking(excited(), [f"conv{b}.{i}" for b in range(3) for i in (0, 1)])[-1]
+
+    assert (finding.code, finding.severity, finding.evidence["gaps"]) == ("TRT103", Severity.WARNING, [])
+
+
+def test_layers_that_are_left_out_by_their_name_are_no_gaps() -> None:
+    proto = chain(8)
+    for layer in (1, 3, 5):
+        next(node for node in proto.graph.node if node.name == f"conv{layer}").name = f"block{layer}/attention/Conv"
+
+    finding = lacking(proto, [f"block{layer}/attention/Conv" for layer in (1, 3, 5)])[-1]
+
+    assert (finding.code, finding.severity, finding.evidence["gaps"]) == ("TRT103", Severity.WARNING, [])
 
 
 # TRT104

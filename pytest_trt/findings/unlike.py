@@ -105,7 +105,7 @@ def _in_size(one: InputLikeness) -> str:
 
 
 def _is_of_another_size(one: InputLikeness) -> bool:
-    """Whether the samples' own sizes tell, which differ from one to the next; where nobody knows by how much, they do."""
+    """Whether the size differs by more than the samples' own do; where nobody knows by how much these do, it does."""
     data, golden = one.calibration, one.golden
     known = data.amax and max(data.samples, golden.samples) > 2
     return not known or _apart(one, (data.size, data.size_scatter), (golden.size, golden.size_scatter))
