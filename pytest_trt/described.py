@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from pytest_trt.grid import Grid
-from pytest_trt.lowering.graph import array_of, constants, is_standard
+from pytest_trt.lowering.graph import array_of, constants, is_standard, opset
 from pytest_trt.model import nodes_of
 from pytest_trt.ranges.amax import fault_of_scale
 
@@ -206,6 +206,9 @@ def _faults(node: NodeProto, held: Mapping[str, TensorProto]) -> Iterator[Refuse
 
 def _clip(model: ModelProto, node: NodeProto, high: float, type_: int) -> None:
     node.op_type = "Clip"
+    if opset(model) < 11:
+        node.attribute.extend([onnx.helper.make_attribute("min", 0.0), onnx.helper.make_attribute("max", high)])
+        return
     for end, value in (("low", 0.0), ("high", high)):
         name = f"{node.output[0]}/{end}"
         model.graph.initializer.append(onnx.helper.make_tensor(name, type_, [], [value]))

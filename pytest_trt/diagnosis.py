@@ -65,7 +65,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         return repeated_of(trial, 0)
 
     exported = export_hops(trial.golden)
-    exact = tried("fp32", lambda: fp32_outputs(trial)) if is_of_another(trial) else None
+    another = is_of_another(trial)
+    exact = tried("fp32", lambda: fp32_outputs(trial)) if another else None
     evidence = Evidence(
         case=verdict.case,
         precision=trial.precision,
@@ -85,7 +86,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     if scrutiny.rebuilds and evidence.repeated is None:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
-        exact = exact or tried("fp32", lambda: fp32_outputs(trial))
+        exact = exact if another else tried("fp32", lambda: fp32_outputs(trial))
         steps = tried("hops", lambda: later_hops(trial, verdict.judgements, exact, simulated=verdict.simulated))
         located = tried("single tensors", lambda: located_of(trial))
         hops = (*exported, *(steps or ()))

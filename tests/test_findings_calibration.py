@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Model, Precision, Ranges, lower
 from pytest_trt.calibration import calibrate
+from pytest_trt.described import bypassed
+from pytest_trt.envelope import simulate
 from pytest_trt.findings import Evidence, Finding, Severity
 from pytest_trt.findings.calibration import RULES
 from pytest_trt.likeness import likeness_of
@@ -764,6 +766,25 @@ def test_a_model_that_onnxruntime_quantised_by_default_is_refused_and_measured(t
     measured = [tensor.statistics for tensor in evidence.tensors if tensor.grid.ends[0] < 0]
     assert measured
     assert all(seen is not None and seen.sqnr_db > 30 for seen in measured)
+
+
+def test_a_file_of_opset_10_is_led_around_its_qdq_too() -> None:
+    proto = networks.model(
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], "q"),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], "dq"),
+            helper.make_node("MatMul", ["d", "w"], ["y"], "matmul"),
+        ],
+        {"x": (networks.FLOAT, ["N", 4])},
+        {"y": (networks.FLOAT, ["N", 4])},
+        {"scale": np.float32(0.01), "zero": np.uint8(0), "w": np.eye(4, dtype=np.float32)},
+        opset=10,
+    )
+    x = np.float32([[-1, 0.5, 2, 9]])
+
+    found = simulate(Model(bypassed(proto), "int8.onnx"), Precision.MODEL, {"x": x}, None)
+
+    np.testing.assert_allclose(found["y"], [[0, 0.5, 2, 2.55]])
 
 
 def test_fp8_files_are_described_too() -> None:

@@ -51,7 +51,7 @@ def are_placeholders(found: Quantised) -> bool:
 
 
 def _is_explained(tensor: QuantisedTensor) -> bool:
-    """Whether the range is what the tensor's operator bounds it by, or what it holds; a scale of 2^n may be the next one."""
+    """Whether the range is what the tensor's operator bounds it by, or what it holds (scales of 2^n: twice that)."""
     seen, shifts = tensor.statistics, math.frexp(tensor.grid.scale)[0] == 0.5
     bounded = tensor.bound is not None and math.isclose(tensor.grid.amax, tensor.bound, rel_tol=0.01)
     return bounded or (seen is not None and 0.8 <= seen.utilisation <= (2 if shifts else 1.25) and not fault(tensor))
