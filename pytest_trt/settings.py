@@ -84,6 +84,8 @@ def validate(config: pytest.Config) -> None:
     Raises:
         SpecError: a precision, a backend or the report's suffix is not known.
     """
+    import pytest
+
     for label, check in (
         ("precision", known_precisions),
         ("backend", known_backend),
@@ -101,6 +103,11 @@ def validate(config: pytest.Config) -> None:
                 check(text)
             except SpecError as error:
                 raise SpecError(f"ini option trt_{label}: {error}") from error
+    for label in ("localise", "require_engine"):
+        try:
+            _ini(config, label)
+        except (ValueError, pytest.UsageError) as error:
+            raise SpecError(f"ini option trt_{label}: {error}: write true or false") from error
     for label, check in (
         ("build", known_build_option),
         ("report", known_suffix),

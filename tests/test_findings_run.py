@@ -82,3 +82,19 @@ def test_a_passed_case_is_localised_when_that_is_asked(golden: Path, project: Pa
     found = record(project)
     assert len(found["located"]) > 3  # type: ignore[arg-type]
     assert [hop["to"] for hop in found["hops"]] == ["fp32", "simulated"]  # type: ignore[attr-defined]
+
+
+def test_what_was_localised_of_a_passed_case_is_told_with_v(golden: Path, pytester: pytest.Pytester) -> None:
+    assert golden.exists()
+
+    result = pytester.runpytest("--trt-precision=fp16", "--trt-localise", "--trt-rebuilds=1", "-v")
+
+    result.stdout.fnmatch_lines(["*from 'c2' of Conv 'conv2'*", "  warning: nothing was built again:*"])
+    result.stdout.no_fnmatch_line("*the builder warned*")
+
+
+def test_a_word_that_is_no_truth_value_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest("-o", "trt_localise=maybe", "--trt-precision=fp16")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*ini option trt_localise: invalid truth value 'maybe'*: write true or false*"])

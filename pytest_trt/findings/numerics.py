@@ -162,7 +162,7 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
                 Severity.ERROR,
                 f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}"
                 f"{_left(evidence)}.",
-                _REMEDIES.get(str(hop), "Look at the tensors that the error comes from (--trt-localise)."),
+                _REMEDIES.get(str(hop), _look(evidence)),
                 {
                     "output": seen.output,
                     "error": seen.error,
@@ -214,6 +214,15 @@ def _blame(hop: Hop | None) -> str:
 
 def _left(evidence: Evidence) -> str:
     return f"; {evidence.departure}" if evidence.departure else ""
+
+
+def _look(evidence: Evidence) -> str:
+    """Where the error comes from, the likeliest tensor first."""
+    if not evidence.located:
+        return "Look at the tensors that the error comes from (--trt-localise)."
+    first = evidence.located[0]
+    made = f" of {first.op} {first.node!r}" if first.node else ""
+    return f"Look at tensor {first.tensor!r}{made} first, where most of the error comes from."
 
 
 def _like(seen: Observed) -> str:

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.report.outputs import number
-from pytest_trt.report.terminal import asked, backend_label, cells, counted
+from pytest_trt.report.terminal import asked, backend_label, cells, counted, warner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -157,7 +157,7 @@ def _details(record: Record) -> list[str]:
         *_table(("worst ranges", "range", "largest value", "saturated", "SQNR dB"), _ranges(record)),
         *_table(("layers run in", "how many"), list(record["layers"].get("by_precision", {}).items())),
         *_table(("latency", "ms"), _latency(record["latency"] or {})),
-        *_together(f"- the builder warned: {escaped(text)}\n" for text in record["warnings"]),
+        *_together(f"- {warner(record)}: {escaped(text)}\n" for text in record["warnings"]),
         *_together(_provenance(record)),
     ]
 

@@ -11,7 +11,7 @@ from pytest_trt.report.screen import Block, fitted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "reason", "table"]
+__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "reason", "table", "warner"]
 
 Record = dict[str, Any]
 
@@ -65,7 +65,8 @@ def beside(records: list[Record], verbosity: int = 0) -> list[str]:
 
     Args:
         records: of the run.
-        verbosity: 0 counts their warnings, 1 tells them, from 2 on all findings and all figures are told.
+        verbosity: 0 counts their warnings, 1 tells them and the tensors that were asked for, from 2 on all findings
+            and all figures are told.
     """
     passed = [record for record in records if record["verdict"] in _WELL]
     left = sum(count for record in records for count in record["ignored"].values())
@@ -119,7 +120,7 @@ def _failure(record: Record) -> Iterator[Block]:
 
 
 def _told(record: Record, verbosity: int) -> list[str]:
-    """A passed case's findings, and from 2 on its figures."""
+    """A passed case's findings and what was localised, and from 2 on its figures."""
     severities = ("error", "warning") if verbosity < 2 else ("error", "warning", "note")
     found = [finding for finding in record["findings"] if finding["severity"] in severities]
     lines = [line for finding in found for line in _finding(finding, record)]
@@ -128,7 +129,7 @@ def _told(record: Record, verbosity: int) -> list[str]:
         lines += [line for block in blocks for line in block.lines]
         lines += [*_hops(record), *_located(record), *_speed(record), *_engine(record)]
     else:
-        lines += [f"  the builder warned: {text}" for text in record["warnings"]]
+        lines += [*_located(record), *(f"  {warner(record)}: {text}" for text in record["warnings"])]
     title = f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}"
     return [title, *lines] if lines else []
 
@@ -232,6 +233,11 @@ def _speed(record: Record) -> list[str]:
     return [f"  latency: {told}, {found['samples']} samples; {found['message']}"]
 
 
+def warner(record: Record) -> str:
+    """Who a record's warnings are of: a simulation has no builder."""
+    return "warning" if record["simulated"] else "the builder warned"
+
+
 def _engine(record: Record) -> list[str]:
     """What the engine is, and what its builder warned of."""
     engine = record["provenance"].get("engine") or {}
@@ -240,7 +246,7 @@ def _engine(record: Record) -> list[str]:
         typing = f" {engine['typing']} typing," if engine.get("typing") else ""
         lines.append(f"  engine: {engine.get('tensorrt')},{typing} {engine['gpu']}; {_honoured(record)} compute layers")
     warned = record["warnings"]
-    lines += [f"  the builder warned: {text}" for text in warned[:3]]
+    lines += [f"  {warner(record)}: {text}" for text in warned[:3]]
     return [*lines, f"  ... and {len(warned) - 3} warnings more, in the record"] if len(warned) > 3 else lines
 
 
