@@ -71,6 +71,7 @@ def test_a_model_that_differs_in_fp32_fails_also_where_int8_hides_it(case: Case)
     assert (verdict.verdict, verdict.judgements[0].reasons) == ("failed", ())
     assert (finding.evidence["hop"], finding.evidence["bound"]) == ("golden -> fp32", 1e-4)
     assert "is inside its bound at int8" in finding.message
+    assert "tolerance.fp32 = { rel_rms = 0." in finding.remedy
     assert "--trt-ignore=TRT302" in verdict.accept
     assert judged(nudged(case), "int8", scrutiny=Scrutiny(Choice(ignore=("TRT302",)))).verdict == "passed"
 

@@ -554,6 +554,12 @@ def test_a_golden_of_zeros_tells_nothing_of_calibration_data() -> None:
     assert of_states(loud(1, 64), np.zeros((8, 4))) == []
 
 
+def test_a_golden_that_stands_still_tells_nothing_of_how_calibration_data_vary() -> None:
+    draw = np.random.default_rng(0)
+
+    assert codes(of_states(draw.uniform(0.3, 0.8, (64, 4)), np.ones((8, 4))))[0] == "TRT105"
+
+
 def test_samples_whose_second_axis_varies_are_no_colours() -> None:
     frames = [{"x": np.random.default_rng(0).standard_normal((2, count, 5, 8)).astype(np.float32)} for count in (4, 20)]
     proto = networks.model(

@@ -185,7 +185,8 @@ def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
                 Severity.ERROR,
                 f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_FAULTS[str(hop)]}: run in"
                 f" fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
-                f"{_REMEDIES[str(hop)]} A difference in fp32 that you accept is `tolerance.fp32` of the case.",
+                f"{_REMEDIES[str(hop)]} A difference in fp32 that you accept is"
+                f" tolerance.fp32 = {{ rel_rms = {1.2 * hop.rel_rms:.1g} }} of the case.",
                 {"output": hop.output, "error": hop.rel_rms, "bound": hop.limit, "hop": str(hop)},
             )
 

@@ -114,6 +114,8 @@ def _is_of_another_size(one: InputLikeness) -> bool:
 def _in_kind(one: InputLikeness) -> str:
     """What is off in how a sample varies; data may differ so and be right, so that this counts where a range is off."""
     data, golden, found = one.calibration, one.golden, _measures(one)
+    if not golden.spread:
+        return ""
     spreads = (data.spread, data.spread_scatter), (golden.spread, golden.spread_scatter)
     if not 0.5 <= found["contrast"] <= 2 and _apart(one, *spreads):
         return f"varies {found['contrast']:.3g} times as much within a sample"
