@@ -154,8 +154,8 @@ class _Search:
             self.moved = max([self.moved, *moves])
 
     def is_bad(self, one: Located) -> bool:
-        """Whether a tensor that was seen is outside; NaN is."""
-        return one.tensor in self.odd or not self.seen[one.tensor] <= self.bound(one)
+        """Whether a tensor is outside; NaN is, and one that could not be compared, of another shape, is not."""
+        return one.tensor in self.odd or not self.seen.get(one.tensor, 0.0) <= self.bound(one)
 
     def bound(self, one: Located) -> float:
         """What a right engine's tensor may be off fp32 by."""
@@ -207,7 +207,8 @@ def _bisected(search: _Search, order: Sequence[Located]) -> Departure | None:
         outside = bad[0] if bad else outside
     if outside == len(order):
         return None
-    return search.departure(order[outside], order[inside].tensor if inside >= 0 else "", shown=False)
+    right = [one.tensor for one in order[: inside + 1] if one.tensor in search.seen]
+    return search.departure(order[outside], right[-1] if right else "", shown=False)
 
 
 def _mark(search: _Search, names: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import networks
 import pytest
 from fake_tensorrt import install
+from onnx import helper
 
 from pytest_trt.backends import choose
 from pytest_trt.backends.onnxruntime import open_backend
@@ -155,3 +156,22 @@ def test_the_model_that_is_marked_is_left_as_it_was() -> None:
 
     assert [value.name for value in with_outputs(net.proto, ["r1", "logits"]).graph.output] == ["logits", "r1"]
     assert len(net.proto.graph.output) == 1
+
+
+def test_a_tensor_of_another_shape_than_its_namesake_is_passed_over() -> None:
+    halved = networks.convolutional()
+    relu = next(node for node in halved.graph.node if node.name == "relu2")
+    relu.output[0] = "wide"
+    place = [node.name for node in halved.graph.node].index("pool")
+    halved.graph.node.insert(
+        place, helper.make_node("AveragePool", ["wide"], ["r2"], "half", kernel_shape=[2, 2], strides=[2, 2])
+    )
+    reference, net = checked(networks.convolutional(), "net"), checked(halved, "halved")
+    recipe = Recipe(net, Precision.FP16, feeds=tuple(RUNS))
+    located, backend = localise(reference, lower(net, "fp16"), RUNS), Spoiling(swapped("pool"))
+    outputs = [backend.build(recipe).run(arrays) for arrays in RUNS]
+
+    found = departure_of(backend, recipe, reference, located, RUNS, outputs)
+
+    assert found is not None
+    assert (found.tensor, found.after) == ("p", "sum")
