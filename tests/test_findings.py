@@ -211,6 +211,16 @@ def test_an_fp32_engine_that_errs_as_tf32_does_is_told_by_the_size_of_its_error(
     assert of("tf32", envelope=envelope, observed=seen) == []
 
 
+@pytest.mark.parametrize(("in_fp32", "found"), [(5e-4, []), (1e-6, ["TRT204"])])
+def test_a_difference_in_fp32_that_was_accepted_is_not_taken_for_tf32(in_fp32: float, found: list[str]) -> None:
+    envelope = {"fp32": {"y": {"error": 0.0, "bound": 1e-5}}, "tf32": {"y": {"error": 6e-4, "bound": 2e-3}}}
+    hops = (Hop("golden", "fp32", "y", in_fp32, 1e-2), Hop("fp32", "engine", "y", 5e-4, 1e-2))
+
+    told = of("fp32", envelope=envelope, observed=(Observed("y", error=5.1e-4),), hops=hops)
+
+    assert [finding.code for finding in told] == found
+
+
 def test_what_the_builder_warns_of_is_told_beside_what_the_weights_show() -> None:
     said = (
         "TensorRT encountered issues when converting weights between types and that could affect accuracy.",
