@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,12 +69,14 @@ def half_weights(model: Model, kept: Collection[str] = ()) -> HalfWeights:
     """
     held = constants(model.proto)
     apart = sizes_of(model.proto.graph) | masks_of(model.proto.graph)
-    spared, read, multiplied = _readers(model, frozenset(kept))
+    limits, (spared, read, multiplied) = _limits(model), _readers(model, frozenset(kept))
     found, count = [], 0
     for name, tensor in held.items():
         if tensor.data_type != TensorProto.FLOAT or name in apart or (name in spared and name not in read):
             continue
         rounded = _rounded(name, array_of(tensor), name in multiplied)
+        if name in limits:
+            rounded = replace(rounded, beyond=0)  # infinity caps as little as the largest value does
         count += rounded.count
         if rounded.beyond or rounded.subnormal:
             found.append(rounded)
@@ -93,6 +95,17 @@ def _readers(model: Model, kept: frozenset[str]) -> tuple[set[str], set[str], se
         if computing.intersection([node.name, *node.output]):
             multiplied.update(node.input[:2])
     return spared, read, multiplied
+
+
+def _limits(model: Model) -> set[str]:
+    """Tensors that are read as limits alone."""
+    limits: set[str] = set()
+    others: set[str] = set()
+    for node in nodes_of(model.proto.graph):
+        at = {"Clip": 1, "Min": 0, "Max": 0}.get(node.op_type, len(node.input))
+        limits.update(node.input[at:])
+        others.update(node.input[:at])
+    return limits - others
 
 
 def _rounded(name: str, array: NDArray[Any], multiplies: bool) -> Rounded:

@@ -8,6 +8,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+from onnx import helper
 
 from pytest_trt import Case, Verdict, check
 from pytest_trt.create import update
@@ -181,6 +182,23 @@ def test_weights_too_small_for_fp16_are_measured_and_a_few_small_ones_are_a_note
     assert [(f.code, f.severity.value) for f in of(half=half_weights(checked(few, "net")))] == [("TRT203", "note")]
     assert of(half=half_weights(checked(networks.convolutional(), "net"))) == []
     assert of(half=half_weights(checked(small, "net"), ["conv2"])) == []
+
+
+def capped(reader: str) -> list[str]:
+    """Codes of a network with one value that fp16 does not hold, as this operator reads it."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "matmul"),
+        helper.make_node(reader, ["h", "low", "high"] if reader == "Clip" else ["h", "high"], ["y"], "last"),
+    ]
+    shape: list[Any] = ["N", 4]
+    weights = {"w": np.eye(4, dtype=np.float32), "low": np.float32(0), "high": np.float32(3.4e38)}
+    proto = networks.model(nodes, {"x": (networks.FLOAT, shape)}, {"y": (networks.FLOAT, shape)}, weights)
+    return [finding.code for finding in of(half=half_weights(checked(proto, "net")))]
+
+
+def test_a_limit_that_caps_nothing_is_no_weight_beyond_fp16() -> None:
+    assert capped("Clip") == capped("Min") == []
+    assert capped("Add") == ["TRT202"]
 
 
 def of(precision: str = "fp16", **parts: Any) -> list[Any]:
