@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,11 +69,14 @@ class Refused:
 def described(model: ModelProto) -> dict[str, Grid]:
     """The grid of each activation that a Q node reads, by the tensor's name; what has no one grid is left out."""
     held, fixed = constants(model), fixed_of(model)
+    back = {n.input[0]: _grid(n, held) for n in nodes_of(model.graph) if is_operator(n, "DequantizeLinear")}
     found: dict[str, Grid] = {}
     for node in nodes_of(model.graph):
         grid = _grid(node, held) if is_operator(node, "QuantizeLinear") and node.input[0] not in fixed else None
         if grid is not None:
-            found.setdefault(node.input[0], grid)
+            read = back.get(node.output[0])
+            differs = read is not None and read.scale != grid.scale
+            found.setdefault(node.input[0], replace(grid, read_back=read.scale) if read and differs else grid)
     return found
 
 

@@ -30,11 +30,13 @@ class Grid:
         scale: one step, in the tensor's own unit.
         zero_point: the whole number that stands for 0.
         kind: int8, uint8, int16, uint16, fp8 (E4M3) or fp8-e5m2.
+        read_back: the step that DQ multiplies by, where it is not the scale that Q divides by.
     """
 
     scale: float
     zero_point: int = 0
     kind: str = "int8"
+    read_back: float | None = None
 
     @property
     def is_float(self) -> bool:
@@ -62,7 +64,7 @@ class Grid:
         return max(high, -low) if self.zero_point else high
 
     def nearest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Each value as the grid has it: rounded half to even, saturated at its ends."""
+        """Each value as the grid has it, and DQ reads it back: rounded half to even, saturated at its ends."""
         steps: NDArray[np.float32] = values / np.float32(self.scale)
         if self.kind in _FLOATS:
             dtype, largest = _FLOATS[self.kind]
@@ -71,7 +73,7 @@ class Grid:
             low, high = _WHOLE[self.kind]
             np.rint(steps, out=steps)
             np.clip(steps, low - self.zero_point, high - self.zero_point, out=steps)
-        np.multiply(steps, np.float32(self.scale), out=steps)
+        np.multiply(steps, np.float32(self.scale if self.read_back is None else self.read_back), out=steps)
         return steps
 
 

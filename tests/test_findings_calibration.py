@@ -460,6 +460,24 @@ def test_a_tensor_that_no_range_fits_is_a_warning() -> None:
     assert "matmul" in finding.remedy
 
 
+def read_back(times: float) -> list[Finding]:
+    """Findings on a file whose DQ of r1 has another scale than its Q."""
+    proto = lower(networks.convolutional(), "int8", Ranges(RANGES))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(times * RANGES["r1"] / 127), "other"))
+    dq = next(node for node in proto.graph.node if node.input[0] == "r1/int8")
+    dq.input[1] = "other"
+    return of_file(proto)
+
+
+def test_a_dq_of_another_scale_than_its_q_keeps_its_tensor_badly() -> None:
+    [finding] = read_back(1.2)
+
+    assert (finding.code, finding.severity, finding.evidence["tensor"]) == ("TRT107", Severity.ERROR, "r1")
+    assert "read back in steps of" in finding.message
+    assert finding.remedy.startswith("Give the DequantizeLinear the scale of its QuantizeLinear")
+    assert read_back(1.0) == []
+
+
 # TRT108
 
 

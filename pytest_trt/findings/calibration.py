@@ -66,6 +66,8 @@ def _of_tensors(evidence: Evidence, code: str, kind: str, remedy: str) -> Iterat
     if not bad:
         return
     worst = min(bad, key=quality)
+    if worst.grid.read_back is not None:
+        remedy = "Give the DequantizeLinear the scale of its QuantizeLinear"
     yield Finding(
         code,
         Severity.ERROR if any(map(is_bad, bad)) else Severity.WARNING,

@@ -90,10 +90,13 @@ def numbers(tensor: QuantisedTensor) -> str:
     """What a message says of its range."""
     seen = tensor.statistics
     assert seen is not None
+    back = tensor.grid.read_back
+    steps = f", as steps of {tensor.grid.scale:.4g} are read back in steps of {back:.4g}" if back is not None else ""
     beyond = f"{seen.saturation:.2g} of its values lie beyond" if seen.saturation else "all of its values lie within"
     return (
         f"has the range {tensor.grid.amax:.4g} for a largest |x| of {seen.amax:.4g}: {beyond}, and"
         f" {tensor.grid.kind} keeps it at {seen.sqnr_db:.1f} dB where {seen.attainable_db:.1f} dB could be"
+        f"{steps}"
     )
 
 
