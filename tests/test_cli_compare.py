@@ -406,6 +406,32 @@ def test_what_is_no_record_is_a_message(folder: Path, text: str) -> None:
     assert "Traceback" not in found.output
 
 
+@pytest.mark.parametrize("change", [
+    {"findings": ["x"]},
+    {"outputs": {"y": [1]}},
+    {"latency": "fast"},
+    {"layers": {"honoured": 1}},
+    {"provenance": [1]},
+    {"outputs": {"y": output(10**400)}},  # type: ignore[arg-type]
+])  # fmt: skip
+@pytest.mark.parametrize("command", [
+    ["compare", "a.json", "b.json"],
+    ["report", "a.json", "-o", "out.md", "-o", "out.html"],
+])  # fmt: skip
+def test_a_record_of_another_shape_is_a_message_and_no_report(
+    folder: Path, change: dict[str, Any], command: list[str]
+) -> None:
+    (folder / "a.json").write_text(json.dumps(record(result(**change))))
+    (folder / "b.json").write_text(json.dumps(record(result())))
+
+    found = CliRunner().invoke(main, command)
+
+    assert found.exit_code == 2
+    assert "a.json" in found.output
+    assert "can't be told" in found.output
+    assert not (folder / "out.md").exists()
+
+
 # files
 
 

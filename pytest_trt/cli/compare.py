@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, comma_lists, say, written
+from pytest_trt.cli.said import as_json, comma_lists, require_free, say, written
 from pytest_trt.cli.shown import Line, Table
 
 if TYPE_CHECKING:
@@ -56,18 +56,24 @@ def command(
     from pytest_trt.records.changes import differences
     from pytest_trt.records.fail_on import fired, read_condition
     from pytest_trt.records.reading import read_whole
+    from pytest_trt.report.reading import telling
 
     conditions = [read_condition(word) for word in comma_lists(fail_on)]
+    if fail_on and not conditions:
+        raise click.UsageError("--fail-on is empty, and nothing would ever fail: name a word, or leave it out.")
     for path in output:
         if path.suffix not in _SUFFIXES:
             raise click.UsageError(f"-o {path}: its suffix must be one of {', '.join(_SUFFIXES)}.")
+        require_free(path, True, before, after)
     first, second = (read_whole(path, partial=partial, newer=newer) for path in (before, after))
-    found = differences(first, second, (str(before), str(after)))
-    reasons = fired(found, conditions)
-    for path in output:
-        written(path, _rendered(path.suffix, found, reasons, everything).encode())
-    facts = _facts(found, reasons)
-    say([*_parts(found, reasons, everything), *(f"wrote {path}" for path in output)], facts, json_wanted=as_json)
+    with telling(before, after):
+        found = differences(first, second, (str(before), str(after)))
+        reasons = fired(found, conditions)
+        texts = [_rendered(path.suffix, found, reasons, everything) for path in output]
+        parts = _parts(found, reasons, everything)
+    for path, text in zip(output, texts, strict=True):
+        written(path, text.encode(errors="replace"))
+    say([*parts, *(f"wrote {path}" for path in output)], _facts(found, reasons), json_wanted=as_json)
     ctx.exit(1 if reasons else 0)
 
 
