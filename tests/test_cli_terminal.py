@@ -95,6 +95,18 @@ def test_long_work_is_told_of_on_the_terminals_last_line(folder: Path, words: tu
     assert told.rstrip().endswith("\x1b[2K")
 
 
+@pytest.mark.parametrize("words", [
+    ("doctor", "--timeout", "nan"),
+    ("doctor", "--timeout", "inf"),
+    ("sensitivity", "net.onnx", "--precision", "fp16", "--bound", "nan"),
+])  # fmt: skip
+def test_a_number_that_is_not_finite_is_refused(words: tuple[str, ...]) -> None:
+    found = CliRunner().invoke(main, words)
+
+    assert found.exit_code == 2
+    assert "is no finite number" in found.output
+
+
 def test_a_table_as_text_is_in_columns() -> None:
     table = Table(("a", "long head"), (("x" * 6, Line("y", "bad")), ("z", "")))
 
