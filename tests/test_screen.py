@@ -13,7 +13,7 @@ from test_record import LATENCY
 from pytest_trt.check import check
 from pytest_trt.report.record import record_of
 from pytest_trt.report.screen import Block, Message, fitted, pieces
-from pytest_trt.report.terminal import counted, message, reason, table
+from pytest_trt.report.terminal import beside, counted, message, reason, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,39 @@ def worst_record(case: Case) -> dict[str, Any]:
     record["located"] = record["located"] * 5
     record["warnings"] = ["missing scale for a tensor " * 10] * 20
     return record
+
+
+# --- names of anyone's
+
+EVIL = "a\x1b[2J\n::error::b\r\u202ec"
+
+
+def test_a_name_breaks_no_line_and_moves_no_cursor(case: Case) -> None:
+    record = worst_record(case)
+    record["outputs"] = {EVIL: record["outputs"]["logits"]}
+    record |= {"worst_output": EVIL, "warnings": [EVIL], "blame": EVIL}
+    record["findings"] = [{**record["findings"][0], "message": EVIL, "severity": "warning"}]
+    passed = {**record, "verdict": "passed"}
+    told = [message(record, whole=True), *(line for line, _ in table([record])), *beside([passed], 2)]
+
+    for line in "\n".join(told).split("\n"):
+        assert not set(line) & set("\x1b\r\u202e")
+        assert not line.lstrip().startswith("::")
+
+
+def test_an_error_of_several_lines_keeps_them(case: Case) -> None:
+    record = record_of(check(case, "int8", golden_dir=case.base / "golden"))
+    record |= {"verdict": "error", "kind": "ModelError", "message": "two errors:\n  node a\n  ::error::b"}
+
+    assert message(record).split("\n")[1:4] == ["ModelError: two errors:", "  node a", "  : :error::b"]
+
+
+def test_a_name_too_long_for_the_table_loses_its_middle(case: Case) -> None:
+    record = worst_record(case)
+    record["outputs"]["x" * 300] = record["outputs"]["logits"]
+    record["worst_output"] = "x" * 300
+
+    assert all(len(line) < 200 for line, _ in table([record]))
 
 
 # --- one screen
