@@ -11,6 +11,7 @@ import pytest
 from test_record import LATENCY
 
 from pytest_trt.check import check
+from pytest_trt.report.outputs import number
 from pytest_trt.report.record import record_of
 from pytest_trt.report.screen import Block, Message, fitted, pieces
 from pytest_trt.report.terminal import beside, counted, message, reason, table
@@ -181,6 +182,18 @@ def test_a_latency_has_its_column_and_its_line(case: Case) -> None:
     told = message(record)
     assert told.startswith("net at fp16 on onnxruntime (simulated): FAILED, for its latency")
     assert "  latency: p50 1.1 ms, p90 1.2 ms, max 2 ms, 300 samples; slower by 4 %" in told
+
+
+def test_what_a_finding_says_of_a_latency_is_said_once(case: Case) -> None:
+    record = record_of(check(case, "int8", golden_dir=case.base / "golden"))
+    said = {"code": "TRT601", "severity": "error", "message": LATENCY["message"], "remedy": "", "evidence": {}}
+    record |= {"verdict": "failed", "latency": {**LATENCY, "fails": True}, "findings": [said]}
+
+    assert message(record, whole=True).count(LATENCY["message"]) == 1
+
+
+def test_a_count_is_told_whole() -> None:
+    assert (number(3459), number(3459.2), number("nan"), number(None)) == ("3459", "3.46e+03", "nan", "-")
 
 
 def test_what_was_timed_and_not_judged_says_so(case: Case) -> None:

@@ -238,7 +238,8 @@ def _speed(record: Record) -> list[str]:
         return []
     figures = {name: found[f"{name}_s"] for name in ("p50", "p90", "p99", "max")}
     told = ", ".join(f"{name} {number(1e3 * value)} ms" for name, value in figures.items() if value is not None)
-    return [f"  latency: {told}, {found['samples']} samples; {found['message']}"]
+    said = any(finding["message"] == found["message"] for finding in record["findings"])
+    return [f"  latency: {told}, {found['samples']} samples{'' if said else '; ' + found['message']}"]
 
 
 def _engine(record: Record) -> list[str]:
