@@ -109,14 +109,14 @@ def _measured(started: float, amax: dict[str, float]) -> dict[str, Any]:
 
 def forward(model_file: Path, data: Path) -> dict[str, Any]:
     """Seconds of running the fp32 model alone over the samples, with the tensors that calibration looks at."""
-    from pytest_trt.calibration import _with_outputs
+    from pytest_trt.lowering.graph import with_outputs
     from pytest_trt.lowering.qdq import quantised_activations
     from pytest_trt.model import load
     from pytest_trt.session import open_session
 
     model = load(model_file)
     tensors = [name for name in quantised_activations(model.proto) if name != model.inputs[0].name]
-    session = open_session(_with_outputs(model.proto, tensors), model.source)
+    session = open_session(with_outputs(model.proto, tensors), model.source)
     [(name, array)] = np.load(data).items()
     started = time.perf_counter()
     for begin in range(len(array)):

@@ -14,6 +14,7 @@ import argparse
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,15 @@ from pytest_trt.build_options import BuildOptions, merged, read_build_options, r
 from pytest_trt.case import Case
 from pytest_trt.latency.baseline import Baseline
 from pytest_trt.latency.gate import Suite
-from pytest_trt.latency.interleaved import interleave
 from pytest_trt.latency.keeper import Keeper, find_latency, open_keeper
 from pytest_trt.latency.machine import machine_of
 from pytest_trt.latency.opening import stopwatch_of
+from pytest_trt.latency.rounds import Rounds, in_rounds
 from pytest_trt.latency.timing import measure
 from pytest_trt.model import Model
 from pytest_trt.precision import Precision
 from pytest_trt.recipe import Recipe
-from pytest_trt.report.record import environment
+from pytest_trt.report.environment import environment
 from pytest_trt.trial import Built
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def built(
 
 
 def ratio(one: Built, other: Built, inputs: Arrays, keeper: Keeper) -> float:
-    """How many times as long the second takes, by 40 pairs of blocks."""
-    watches = [stopwatch_of(part.engine, inputs, keeper.timing) for part in (one, other)]
-    blocks = interleave(*watches, replace(keeper.design, pairs=40))
+    """How many times as long the second takes, by 20 rounds."""
+    first, second = (partial(stopwatch_of, part.engine, inputs, keeper.timing) for part in (one, other))
+    blocks = in_rounds(Rounds(first, second), replace(keeper.design, pairs=20))
     return float(np.exp(np.mean(np.log(blocks.candidate / blocks.baseline))))
 
 
@@ -142,7 +143,7 @@ def measured(model: Path, told: argparse.Namespace, store: Path) -> dict[str, An
     first = built(proto, model.name, told.precision, inputs, options, store)
     keeper = promoted(keeper, first, inputs)
     tried, slower = {}, None
-    for count in range(1, MOST_LAYERS + 1):
+    for count in range(told.layers, MOST_LAYERS + 1):
         other = built(with_layers(proto, count), f"{model.name} + {count}", told.precision, inputs, options, store)
         tried[count] = ratio(first, other, inputs, keeper)
         print(f"{count} more layers: {tried[count]:.4f} times", flush=True)
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--layers", type=int, default=1, help="added first, and then more")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--build", action="append", default=[])
     parser.add_argument("--timing", action="append", default=[])
@@ -204,7 +206,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         store = Path(folder)
         store.chmod(0o700)
-        found = {"environment": {**environment(), "driver": driver()}, **measured(told.model, told, store)}
+        found = {"environment": {**environment(Path.cwd()), "driver": driver()}, **measured(told.model, told, store)}
     if told.results:
         told.results.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))

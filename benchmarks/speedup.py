@@ -35,7 +35,7 @@ from pytest_trt.latency.telemetry import disturbances, telemetry_of
 from pytest_trt.latency.timing import measure
 from pytest_trt.model import load
 from pytest_trt.precision import Precision
-from pytest_trt.report.record import environment
+from pytest_trt.report.environment import environment
 from pytest_trt.session import require_onnxruntime
 from pytest_trt.torch_module import Network
 
@@ -246,7 +246,7 @@ def main() -> None:
         "model": told.model,
         "batch": told.batch,
         "versions": versions(parts),
-        "environment": environment(),
+        "environment": environment(Path.cwd()),
         "machine": {"key": machine.key, "hard": machine.hard, "soft": machine.soft, "notes": machine.notes},
         "telemetry": {"before": before.values, "after": after.values},
         "disturbances": disturbances(before, after),

@@ -1,34 +1,38 @@
-"""Bisection: where an engine leaves its simulation, by engines that give a few of their inner tensors out.
+"""Bisection: where an engine leaves its simulation, by the inner tensors that it can be made to show.
 
-An engine shows its outputs alone. Marking an inner tensor as an output shows that too, at the price of a build, and may
-forbid a fusion: so few are marked at once, and whether the engine's own outputs moved by it is told.
+An engine shows its outputs alone. TensorRT 10.11 and later show every tensor that no fusion has swallowed, for one more
+build. Before that an inner tensor is marked as an output, at the price of a build, and may forbid a fusion: so few are
+marked at once, and whether the engine's own outputs moved by it is told.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
+import numpy as np
+from onnx import TensorProto
 
+from pytest_trt.backends import Shower, Showing
 from pytest_trt.comparison import compare
 from pytest_trt.feeds import conform
+from pytest_trt.lowering.graph import with_outputs
 from pytest_trt.model import Model, is_float, tensor_names
 from pytest_trt.session import open_session, run
 from pytest_trt.tolerance import SLACK, floor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from pytest_trt.backends import Backend
+    from pytest_trt.backends import Backend, Engine
     from pytest_trt.feeds import Arrays
     from pytest_trt.localise import Located
-    from pytest_trt.precision import Precision
     from pytest_trt.recipe import Recipe
 
-__all__ = ["Departure", "departure_of", "with_outputs"]
+__all__ = ["Departure", "departure_of"]
 
 _MARKED = 3
+_SHOWN = 8  # tensors that are held at once where all are shown
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class Departure:
         tensor: its name.
         node: the node that makes it.
         op: that node's operator.
-        after: the last tensor before it that the engine computes rightly; empty where there is none.
+        after: the last tensor before it that the engine was seen to compute rightly; empty where there is none.
         rel_rms: of the engine's tensor against fp32.
         bound: what the simulation's own error would have allowed.
+        nonfinite: whether the engine's tensor holds NaN or infinity where fp32 does not.
+        shown: whether the engine showed its tensors itself, and was not built with other outputs.
         builds: how many engines it took.
-        moved: the largest relative RMS by which marking moved the engine's own outputs.
+        moved: the largest relative RMS by which the engine's own outputs moved when it was built so.
         marking_changed: whether that is more than rounding does, so that the marked engines are not quite the one in
             question.
     """
@@ -54,9 +60,21 @@ class Departure:
     after: str
     rel_rms: float
     bound: float
+    nonfinite: bool
+    shown: bool
     builds: int
     moved: float
     marking_changed: bool
+
+    def __str__(self) -> str:
+        what = "is first NaN or infinite" if self.nonfinite else "first leaves its simulation"
+        seen = "shown by the engine itself" if self.shown else f"by {self.builds} builds with inner tensors as outputs"
+        size = "" if self.nonfinite else f": {self.rel_rms:.2g} off fp32, where {self.bound:.2g} is the precision's"
+        after = f", after {self.after!r} which is right" if self.after else ""
+        changed = (
+            f". Marking changed the engine: its own outputs moved by {self.moved:.2g}" if self.marking_changed else ""
+        )
+        return f"the engine {what} at tensor {self.tensor!r} of {self.op} {self.node!r}{after}{size} ({seen}){changed}"
 
 
 def departure_of(
@@ -64,12 +82,15 @@ def departure_of(
     recipe: Recipe,
     reference: Model,
     located: Iterable[Located],
-    runs: list[Arrays],
-    outputs: list[Arrays],
+    runs: Sequence[Arrays],
+    outputs: Sequence[Arrays],
+    *,
+    known: float = 1.0,
 ) -> Departure | None:
-    """Build the recipe with three tensors marked at a time, until the first that is outside is known.
+    """The first tensor that is outside what its simulation allows, by engines that show theirs.
 
-    It is taken that errors do not vanish again on the way: what is after a tensor that is outside is outside too.
+    Where inner tensors have to be marked as outputs, three are at a time, and it is taken that errors do not vanish
+    again on the way: what is after a tensor that is outside is outside too.
 
     Args:
         backend: that built the engine.
@@ -78,6 +99,7 @@ def departure_of(
         located: what :func:`pytest_trt.localise.localise` found of the simulation.
         runs: arrays by input name.
         outputs: of the engine without marks, one set a run.
+        known: how many times the simulation's error a right engine is known to have: fp16 sums are not simulated.
 
     Returns:
         The departure; None where every tensor is inside, and the simulation explains the engine.
@@ -85,72 +107,116 @@ def departure_of(
     Raises:
         BackendError, LoweringError, ModelError: the marked model can't be built.
     """
-    known = tensor_names(recipe.model.proto)
-    order = [one for one in sorted(located, key=lambda one: one.place) if one.node and one.tensor in known]
-    search = _Search(backend, recipe, reference, runs, outputs)
+    named = tensor_names(recipe.model.proto)
+    order = [one for one in sorted(located, key=lambda one: one.place) if one.node and one.tensor in named]
+    search = _Search(backend, recipe, reference, runs, outputs, known)
+    shows = isinstance(backend, Shower) and backend.shows
+    return _shown(search, order) if shows else _bisected(search, order)
+
+
+@dataclass
+class _Search:
+    """Engines that show inner tensors, and what they showed."""
+
+    backend: Backend
+    recipe: Recipe
+    reference: Model
+    runs: Sequence[Arrays]
+    outputs: Sequence[Arrays]
+    known: float
+    builds: int = 0
+    moved: float = 0.0
+    seen: dict[str, float] = field(default_factory=dict)
+    odd: set[str] = field(default_factory=set)
+
+    def built(self, recipe: Recipe) -> Engine:
+        """One more engine."""
+        self.builds += 1
+        return self.backend.build(recipe)
+
+    def look(self, found: Sequence[Arrays], names: Sequence[str]) -> list[str]:
+        """Compare an engine's tensors, one set a run, with fp32; the names that there were."""
+        exact = Model(with_outputs(self.reference.proto, names), self.reference.source)
+        session = open_session(exact.proto, exact.source)
+        for arrays, shown in zip(self.runs, found, strict=True):
+            right = run(session, exact, conform(arrays, exact.inputs, exact.source), self.recipe.batch)
+            for name in (name for name in names if name in shown and shown[name].size == right[name].size):
+                actual = shown[name].reshape(right[name].shape)
+                self.seen[name] = max(self.seen.get(name, 0.0), compare(actual, right[name]).rel_rms)
+                if not np.isfinite(actual.astype(np.float32)[np.isfinite(right[name])]).all():
+                    self.odd.add(name)
+        return [name for name in names if name in self.seen]
+
+    def compare_outputs(self, found: Sequence[Arrays]) -> None:
+        """See by how much the engine's own outputs moved."""
+        for again, plain in zip(found, self.outputs, strict=True):
+            moves = [compare(again[name], array).rel_rms for name, array in plain.items() if is_float(array.dtype)]
+            self.moved = max([self.moved, *moves])
+
+    def is_bad(self, one: Located) -> bool:
+        """Whether a tensor that was seen is outside; NaN is."""
+        return one.tensor in self.odd or not self.seen[one.tensor] <= self.bound(one)
+
+    def bound(self, one: Located) -> float:
+        """What a right engine's tensor may be off fp32 by."""
+        simulated = 10 ** (-one.cumulative_db / 20)
+        return SLACK * self.known * simulated + floor(self.recipe.precision.unit_roundoff, whole=False)
+
+    def departure(self, one: Located, after: str, *, shown: bool) -> Departure:
+        """What is told of the first one outside."""
+        return Departure(
+            tensor=one.tensor,
+            node=one.node,
+            op=one.op,
+            after=after,
+            rel_rms=self.seen[one.tensor],
+            bound=self.bound(one),
+            nonfinite=one.tensor in self.odd,
+            shown=shown,
+            builds=self.builds,
+            moved=self.moved,
+            marking_changed=self.moved > self.recipe.precision.unit_roundoff,
+        )
+
+
+def _shown(search: _Search, order: Sequence[Located]) -> Departure | None:
+    """One build that shows all that fusions left, looked at from the first tensor on, a few at a time."""
+    engine = search.built(replace(search.recipe, shown=True))
+    assert isinstance(engine, Showing)
+    search.compare_outputs([engine.run(arrays) for arrays in search.runs])
+    after = ""
+    for start in range(0, len(order), _SHOWN):
+        some = {one.tensor: one for one in order[start : start + _SHOWN]}
+        for name in search.look([engine.inner(arrays, some) for arrays in search.runs], list(some)):
+            if search.is_bad(some[name]):
+                return search.departure(some[name], after, shown=True)
+            after = name
+    return None
+
+
+def _bisected(search: _Search, order: Sequence[Located]) -> Departure | None:
+    """Engines with three tensors marked at a time, until the first one outside is known."""
     inside, outside = -1, len(order)
     while outside - inside > 1:
         places = _spread(inside, outside, last=outside == len(order))
-        errors = search.errors([order[place].tensor for place in places])
-        bad = [place for place in places if not errors[order[place].tensor] <= _bound(order[place], recipe.precision)]
+        _mark(search, [order[place].tensor for place in places])
+        bad = [place for place in places if search.is_bad(order[place])]
         if not bad and places[-1] == len(order) - 1:
             return None
         inside = max((place for place in places if not bad or place < bad[0]), default=inside)
         outside = bad[0] if bad else outside
     if outside == len(order):
         return None
-    found = order[outside]
-    return Departure(
-        tensor=found.tensor,
-        node=found.node,
-        op=found.op,
-        after=order[inside].tensor if inside >= 0 else "",
-        rel_rms=search.seen[found.tensor],
-        bound=_bound(found, recipe.precision),
-        builds=search.builds,
-        moved=search.moved,
-        marking_changed=search.moved > recipe.precision.unit_roundoff,
-    )
+    return search.departure(order[outside], order[inside].tensor if inside >= 0 else "", shown=False)
 
 
-def with_outputs(model: Model, names: Iterable[str]) -> Model:
-    """The model with these float tensors given out too."""
-    copy = ModelProto.FromString(model.proto.SerializeToString())
-    present = {value.name for value in copy.graph.output}
-    kind = TypeProto(tensor_type=TypeProto.Tensor(elem_type=TensorProto.FLOAT))
-    copy.graph.output.extend(ValueInfoProto(name=name, type=kind) for name in names if name not in present)
-    return Model(copy, model.source)
-
-
-@dataclass
-class _Search:
-    """Engines with marks, and what they showed."""
-
-    backend: Backend
-    recipe: Recipe
-    reference: Model
-    runs: list[Arrays]
-    outputs: list[Arrays]
-
-    def __post_init__(self) -> None:
-        self.builds = 0
-        self.moved = 0.0
-        self.seen: dict[str, float] = {}
-
-    def errors(self, names: list[str]) -> dict[str, float]:
-        """Relative RMS of the engine's tensors against fp32, the largest of all runs."""
-        engine = self.backend.build(replace(self.recipe, model=with_outputs(self.recipe.model, names)))
-        self.builds += 1
-        exact = with_outputs(self.reference, names)
-        session = open_session(exact.proto, exact.source)
-        for arrays, plain in zip(self.runs, self.outputs, strict=True):
-            found = engine.run(arrays)
-            right = run(session, exact, conform(arrays, exact.inputs, exact.source), self.recipe.batch)
-            for name in names:
-                self.seen[name] = max(self.seen.get(name, 0.0), compare(found[name], right[name]).rel_rms)
-            moves = [compare(found[name], array).rel_rms for name, array in plain.items() if is_float(array.dtype)]
-            self.moved = max([self.moved, *moves])
-        return {name: self.seen[name] for name in names}
+def _mark(search: _Search, names: list[str]) -> None:
+    model = search.recipe.model
+    marked = Model(with_outputs(model.proto, names, TensorProto.FLOAT), model.source)
+    engine = search.built(replace(search.recipe, model=marked))
+    found = [engine.run(arrays) for arrays in search.runs]
+    search.look(found, names)
+    search.compare_outputs(found)
 
 
 def _spread(inside: int, outside: int, *, last: bool) -> list[int]:
@@ -160,8 +226,3 @@ def _spread(inside: int, outside: int, *, last: bool) -> list[int]:
     if last:
         places.add(outside - 1)
     return sorted(place for place in places if inside < place < outside)
-
-
-def _bound(one: Located, precision: Precision) -> float:
-    simulated = 10 ** (-one.cumulative_db / 20)
-    return SLACK * simulated + floor(precision.unit_roundoff, whole=False)

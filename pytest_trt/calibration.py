@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from pytest_trt.errors import DataError, LoweringError
 from pytest_trt.feeds import Arrays, conform, samples_in, split
 from pytest_trt.histogram import SMALLEST, Histogram
 from pytest_trt.independent import independent
+from pytest_trt.lowering.graph import with_outputs
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.offered import Items, opener
 from pytest_trt.ranges import Ranges
@@ -85,7 +85,7 @@ def calibrate(
     passes = 1 if chosen.name == "minmax" else 2
     opened = opener(samples, source, method, twice=passes > 1)
     inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
-    session = open_session(_with_outputs(model.proto, inner), model.source)
+    session = open_session(with_outputs(model.proto, inner), model.source)
     stream = Stream(model, session, opened, source, batch, batch)
     title = f"calibrating on {source}"
     notes: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def activations(
         BackendError: onnxruntime fails while running.
     """
     wanted, fed = list(tensors), {spec.name for spec in model.inputs}
-    session = open_session(_with_outputs(model.proto, [name for name in wanted if name not in fed]), model.source)
+    session = open_session(with_outputs(model.proto, [name for name in wanted if name not in fed]), model.source)
     at_once = batch
     for number, run_ in enumerate(runs):
         arrays = conform(run_, model.inputs, "samples")
@@ -214,15 +214,6 @@ def _widen(amax: dict[str, float], arrays: Arrays) -> None:
         if array.size:
             largest = np.maximum(array.max(), -array.min())
             amax[name] = math.nan if np.isnan(largest) else max(amax[name], float(largest))
-
-
-def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy that also gives these tensors out; onnxruntime finds their types itself."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(proto)
-    present = {output.name for output in proto.graph.output}
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
-    return exposed
 
 
 @contextmanager

@@ -10,18 +10,28 @@ import onnx
 from onnx import TensorProto
 
 from pytest_trt.grid import Grid
-from pytest_trt.lowering.graph import MATRIX_OPERANDS, array_of, constants, element_types, is_standard
+from pytest_trt.lowering.graph import array_of, constants, is_standard
 from pytest_trt.model import nodes_of
 from pytest_trt.ranges.amax import fault_of_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from onnx import ModelProto, NodeProto
 
-__all__ = ["Refused", "bound_of", "bypassed", "consumers_of", "described", "refused_by_tensorrt", "uncovered"]
+__all__ = [
+    "PASSED",
+    "Refused",
+    "bound_of",
+    "bypassed",
+    "called",
+    "consumers_of",
+    "described",
+    "fixed_of",
+    "is_operator",
+    "refused_by_tensorrt",
+]
 
-_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _KINDS: dict[int, str] = {
     TensorProto.INT8: "int8",
     TensorProto.UINT8: "uint8",
@@ -31,9 +41,10 @@ _KINDS: dict[int, str] = {
     TensorProto.FLOAT8E5M2: "fp8-e5m2",
 }
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-# these give their first input's values on: Q/DQ may stand on either side of them
-_PASSED = ("Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Split",
+PASSED = ("Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Split",
            "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Dropout", "Gather", "Cast", "Pad")  # fmt: skip
+"""Operators that give their first input's values on: Q/DQ may stand on either side of them."""
+
 _INTEGER_OPS = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 _BOUNDED = {"Sigmoid": 1.0, "Softmax": 1.0, "Tanh": 1.0, "HardSigmoid": 1.0}
 
@@ -60,7 +71,7 @@ def described(model: ModelProto) -> dict[str, Grid]:
     held, fixed = constants(model), fixed_of(model)
     found: dict[str, Grid] = {}
     for node in nodes_of(model.graph):
-        grid = _grid(node, held) if _is(node, "QuantizeLinear") and node.input[0] not in fixed else None
+        grid = _grid(node, held) if is_operator(node, "QuantizeLinear") and node.input[0] not in fixed else None
         if grid is not None:
             found.setdefault(node.input[0], grid)
     return found
@@ -81,10 +92,10 @@ def bypassed(model: ModelProto) -> ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     held, fixed = constants(copy), fixed_of(model)
-    made = {node.output[0]: node for node in nodes_of(copy.graph) if _is(node, "QuantizeLinear")}
+    made = {node.output[0]: node for node in nodes_of(copy.graph) if is_operator(node, "QuantizeLinear")}
     made = {name: node for name, node in made.items() if node.input[0] not in fixed}
     for node in nodes_of(copy.graph):
-        if _is(node, "DequantizeLinear") and node.input[0] in made:
+        if is_operator(node, "DequantizeLinear") and node.input[0] in made:
             first = made[node.input[0]]
             grid = _grid(first, held)
             node.op_type, node.domain = "Identity", ""
@@ -93,22 +104,6 @@ def bypassed(model: ModelProto) -> ModelProto:
             if grid is not None and grid.ends[0] == 0:
                 _clip(copy, node, grid.ends[1], held[first.input[1]].data_type)
     return copy
-
-
-def uncovered(model: ModelProto, keep: Iterable[str] = ()) -> tuple[list[str], int]:
-    """Matrix operators that read an operand which no DQ made, by name in the graph's order, and how many there are.
-
-    Args:
-        model: with Q/DQ nodes.
-        keep: nodes that are in fp32 on purpose, each by its name or by a tensor that it computes.
-    """
-    made = {name: node for node in nodes_of(model.graph) for name in node.output if name}
-    types, kept = element_types(model), set(keep)
-    nodes = [node for node in nodes_of(model.graph) if node.op_type in MATRIX_OPERANDS and is_standard(node)]
-    nodes = [node for node in nodes if types.get(node.output[0], TensorProto.FLOAT) in _FLOATS]
-    nodes = [node for node in nodes if not kept.intersection((node.name, *node.output))]
-    bare = [node for node in nodes if not all(_dequantised(node.input[i], made) for i in (0, 1))]
-    return [called(node) for node in bare], len(nodes)
 
 
 def consumers_of(model: ModelProto) -> dict[str, str]:
@@ -120,7 +115,7 @@ def consumers_of(model: ModelProto) -> dict[str, str]:
     found = {}
     for name in readers:
         reader: NodeProto | None = readers[name]
-        while reader is not None and (_is(reader, "QuantizeLinear") or _is(reader, "DequantizeLinear")):
+        while reader is not None and (is_operator(reader, "QuantizeLinear") or is_operator(reader, "DequantizeLinear")):
             reader = readers.get(reader.output[0])
         if reader is not None:
             found[name] = called(reader)
@@ -153,7 +148,8 @@ def fixed_of(model: ModelProto) -> set[str]:
     return fixed
 
 
-def _is(node: NodeProto, operator: str) -> bool:
+def is_operator(node: NodeProto, operator: str) -> bool:
+    """Whether a node is this operator, of ONNX or of onnxruntime."""
     return node.op_type == operator and node.domain in _DOMAINS
 
 
@@ -171,7 +167,7 @@ def _grid(node: NodeProto, held: Mapping[str, TensorProto]) -> Grid | None:
 def _type(node: NodeProto, held: Mapping[str, TensorProto]) -> int:
     if len(node.input) > 2 and node.input[2] in held:
         return int(held[node.input[2]].data_type)
-    if _is(node, "DequantizeLinear") and node.input[0] in held:
+    if is_operator(node, "DequantizeLinear") and node.input[0] in held:
         return int(held[node.input[0]].data_type)
     told = next((a.i for a in node.attribute if a.name == "output_dtype"), 0)
     return int(told) or int(TensorProto.UINT8)
@@ -185,11 +181,11 @@ def _array(node: NodeProto, index: int, held: Mapping[str, TensorProto]) -> np.n
 def _faults(node: NodeProto, held: Mapping[str, TensorProto]) -> Iterator[Refused]:
     if node.op_type.startswith(_INTEGER_OPS):
         yield Refused(called(node), node.input[0], "operator", f"is a {node.op_type}, which is no Q/DQ")
-    if not node.input or not (_is(node, "QuantizeLinear") or _is(node, "DequantizeLinear")):
+    if not node.input or not (is_operator(node, "QuantizeLinear") or is_operator(node, "DequantizeLinear")):
         return
     reads, tensor = called(node), node.input[0]
     stored = held[tensor].data_type if tensor in held else None
-    if _is(node, "DequantizeLinear") and stored == TensorProto.INT32:
+    if is_operator(node, "DequantizeLinear") and stored == TensorProto.INT32:
         yield Refused(reads, tensor, "bias", "reads int32, as a quantised bias is stored")
         return
     zero, scales = _array(node, 2, held), _array(node, 1, held)
@@ -198,7 +194,7 @@ def _faults(node: NodeProto, held: Mapping[str, TensorProto]) -> Iterator[Refuse
         yield Refused(
             reads, tensor, "asymmetric", f"has the zero point {zero.reshape(-1)[np.flatnonzero(zero)[0]]:.0f}"
         )
-    elif _is(node, "QuantizeLinear") and type_ in (TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16):
+    elif is_operator(node, "QuantizeLinear") and type_ in (TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16):
         yield Refused(reads, tensor, "type", f"quantises to {_KINDS[type_]}")
     if scales is None:
         yield Refused(reads, tensor, "computed", "has a scale that is computed, not stored")
@@ -216,13 +212,6 @@ def _clip(model: ModelProto, node: NodeProto, high: float, type_: int) -> None:
         node.input.append(name)
 
 
-def _dequantised(tensor: str, made: Mapping[str, NodeProto]) -> bool:
-    node = made.get(tensor)
-    while node is not None and node.op_type in _PASSED:
-        node = made.get(node.input[0])
-    return node is not None and _is(node, "DequantizeLinear")
-
-
 def _bound(node: NodeProto, held: Mapping[str, TensorProto], found: Mapping[str, float]) -> float | None:
     if node.op_type in _BOUNDED:
         return _BOUNDED[node.op_type]
@@ -231,6 +220,8 @@ def _bound(node: NodeProto, held: Mapping[str, TensorProto], found: Mapping[str,
         told = {a.name: a.f for a in node.attribute}
         ends = [float(end.reshape(-1)[0]) for end in (low, high) if end is not None] or list(told.values())
         return max(map(abs, ends)) if len(ends) == 2 else None
-    passes = node.op_type in (*_PASSED, "Relu", "AveragePool", "GlobalAveragePool") or _is(node, "DequantizeLinear")
-    passes = passes or _is(node, "QuantizeLinear")
+    passes = node.op_type in (*PASSED, "Relu", "AveragePool", "GlobalAveragePool") or is_operator(
+        node, "DequantizeLinear"
+    )
+    passes = passes or is_operator(node, "QuantizeLinear")
     return found.get(node.input[0]) if passes and node.input else None

@@ -9,7 +9,18 @@ from pytest_trt.errors import PytestTrtError
 from pytest_trt.figures import figures_of
 from pytest_trt.findings import Evidence, Severity, diagnose
 from pytest_trt.findings.evidence import Refusal
-from pytest_trt.gathering import half_of, later_hops, located_of, origin_of, quantised_of, repeated_of
+from pytest_trt.gathering import (
+    departed,
+    fp32_hop,
+    fp32_outputs,
+    half_of,
+    is_of_another,
+    later_hops,
+    located_of,
+    origin_of,
+    quantised_of,
+    repeated_of,
+)
 from pytest_trt.grid import Grid
 from pytest_trt.hops import export_hops
 from pytest_trt.observed import observe
@@ -19,7 +30,9 @@ from pytest_trt.quantised import Quantised, QuantisedTensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_trt.bisection import Departure
     from pytest_trt.findings import Choice, Finding
+    from pytest_trt.repeated import Repeated
     from pytest_trt.trial import Scrutiny, Trial
     from pytest_trt.verdict import Verdict
 
@@ -31,8 +44,13 @@ T = TypeVar("T")
 def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     """The verdict with its hops and findings; one that is an error fails a case that passed.
 
-    Hops and the tensors that the error comes from cost further runs: they are looked for where the case failed, by
-    its outputs or by a finding, or that was asked. Where evidence can't be gathered, a warning says so.
+    A model that is not the one that made the golden is run in fp32 too: what it differs by there is no fault of the
+    precision, and may hide inside a wide bound. Other hops and the tensors that the error comes from cost further
+    runs: they are looked for where the case failed, by its outputs or by a finding, or that was asked. Where evidence
+    can't be gathered, a warning says so; rebuilds that were asked for and can't be had are an error.
+
+    Raises:
+        BackendError: the engine can't be built again, as was asked.
     """
     failures: list[str] = []
 
@@ -43,6 +61,11 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
             failures.append(f"no evidence of {what}: {error}")
             return None
 
+    def rerun() -> Repeated | None:
+        return repeated_of(trial, 0)
+
+    exported = export_hops(trial.golden)
+    exact = tried("fp32", lambda: fp32_outputs(trial)) if is_of_another(trial) else None
     evidence = Evidence(
         case=verdict.case,
         precision=trial.precision,
@@ -50,19 +73,25 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         backend=verdict.backend,
         simulated=verdict.simulated,
         observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.case.constant_outputs),
-        hops=export_hops(trial.golden),
+        envelope=trial.golden.envelope,
+        hops=(*exported, *fp32_hop(trial, verdict.judgements, exact)),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),
         overflow=_overflow(trial),
         warnings=verdict.warnings,
-        repeated=tried("repetition", lambda: repeated_of(trial, scrutiny.rebuilds)),
+        repeated=repeated_of(trial, scrutiny.rebuilds) if scrutiny.rebuilds else tried("a rerun", rerun),
         quantised=tried("ranges", lambda: quantised_of(trial)),
     )
+    if scrutiny.rebuilds and evidence.repeated is None:
+        failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
-        steps = tried("hops", lambda: later_hops(trial, verdict.judgements, simulated=verdict.simulated))
+        exact = exact or tried("fp32", lambda: fp32_outputs(trial))
+        steps = tried("hops", lambda: later_hops(trial, verdict.judgements, exact, simulated=verdict.simulated))
         located = tried("single tensors", lambda: located_of(trial))
-        hops = (*evidence.hops, *(steps or ()))
-        evidence = replace(evidence, hops=hops, located=located, origin=origin_of(located or ()))
+        hops = (*exported, *(steps or ()))
+        left = tried("the engine's tensors", lambda: departed(trial, located, hops, asked=scrutiny.localise))
+        evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))
+        failures += _told_of(left, verdict)
     findings, ignored = scrutiny.choice.split(diagnose(evidence))
     return replace(
         _failed(verdict, findings),
@@ -91,6 +120,11 @@ def refusal(case: str, precision: Precision, backend: str, error: Exception, cho
     )
     findings, ignored = choice.split(diagnose(evidence))
     return {"findings": findings, "ignored": ignored}
+
+
+def _told_of(departure: Departure | None, verdict: Verdict) -> list[str]:
+    """A warning, where no finding of an output outside will say it."""
+    return [f"{departure}."] if departure is not None and verdict.verdict == "passed" else []
 
 
 def _fails(verdict: Verdict, findings: Sequence[Finding]) -> bool:

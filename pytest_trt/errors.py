@@ -124,7 +124,7 @@ class DamagedGolden(GoldenError):
 
 
 class GoldenMismatch(GoldenError):
-    """The golden's names, shapes or dtypes are not those of the model."""
+    """The golden's names, shapes or dtypes are not those of the model, or of what it computes."""
 
 
 class EmptyGolden(GoldenError):

@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
+from pytest_trt.bisection import departure_of
 from pytest_trt.described import bypassed
 from pytest_trt.envelope import simulate
 from pytest_trt.findings.evidence import Origin
 from pytest_trt.half import half_weights
-from pytest_trt.hops import FP32_LIMIT, hop, limits_of
+from pytest_trt.hops import blamed, fp32_limits, hop, limits_of
 from pytest_trt.localise import first_nonfinite, localise
 from pytest_trt.lowering.held import held_precision
 from pytest_trt.model import Model
@@ -25,6 +26,7 @@ from pytest_trt.stream import PIECE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_trt.bisection import Departure
     from pytest_trt.feeds import Arrays
     from pytest_trt.half import HalfWeights
     from pytest_trt.hops import Hop
@@ -34,7 +36,18 @@ if TYPE_CHECKING:
     from pytest_trt.trial import Built, Trial
     from pytest_trt.verdict import Judgement
 
-__all__ = ["half_of", "later_hops", "located_of", "origin_of", "quantised_of", "repeated_of"]
+__all__ = [
+    "departed",
+    "fp32_hop",
+    "fp32_outputs",
+    "half_of",
+    "is_of_another",
+    "later_hops",
+    "located_of",
+    "origin_of",
+    "quantised_of",
+    "repeated_of",
+]
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -75,11 +88,39 @@ def located_of(trial: Trial) -> tuple[Located, ...] | None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_exact(trial), simulated.model, trial.feeds, trial.case.batch)
+    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.case.batch)
 
 
-def origin_of(located: Sequence[Located]) -> Origin | None:
-    """The first tensor that is not finite."""
+def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:
+    """Where an engine leaves its simulation; None where none was built here, or no tensors are known.
+
+    It costs a build or a few, and is looked for where that was asked, or where no step before the engine is to blame.
+    """
+    built, to_blame = trial.built, blamed(hops)
+    if built is None or not built.backend.builds_engines or built.recipe.plan is not None or not located:
+        return None
+    if not asked and to_blame is not None and to_blame.end != "engine":
+        return None
+    model, known = _fp32_form(trial), _beyond_simulation(trial, hops)
+    return departure_of(built.backend, built.recipe, model, located, trial.feeds, trial.outputs, known=known)
+
+
+def _beyond_simulation(trial: Trial, hops: Sequence[Hop]) -> float:
+    """How many times the simulation's error a right engine may have by the golden's envelope, which knows fp16 sums."""
+    label = trial.held if trial.precision is Precision.MODEL else trial.precision.label
+    envelope = trial.golden.envelope.get(label, {})
+    shares = (
+        envelope[step.output]["error"] / step.rel_rms
+        for step in hops
+        if step.end == "simulated" and step.output in envelope and step.rel_rms
+    )
+    return max([1.0, *shares])
+
+
+def origin_of(located: Sequence[Located], departure: Departure | None = None) -> Origin | None:
+    """The first tensor that is not finite: of the engine, where it was seen, else of the simulation."""
+    if departure is not None and departure.nonfinite:
+        return Origin(departure.tensor, departure.node)
     found = first_nonfinite(located)
     return Origin(found.tensor, found.node) if found else None
 
@@ -93,36 +134,68 @@ def repeated_of(trial: Trial, rebuilds: int) -> Repeated | None:
     return Repeated(again, _reloaded(trial, built), _rebuilt(trial, built, rebuilds)) if rebuilds else Repeated(again)
 
 
-def later_hops(trial: Trial, judgements: Sequence[Judgement], *, simulated: bool) -> tuple[Hop, ...]:
+def is_of_another(trial: Trial) -> bool:
+    """Whether the golden was made from another model than the one under test, which may differ in fp32 already."""
+    made_from = trial.golden.model_sha256
+    return trial.precision is not Precision.FP32 and made_from is not None and made_from != trial.model.sha256
+
+
+def fp32_outputs(trial: Trial) -> Arrays | None:
+    """Outputs of the model under test in fp32, on the golden's first run; of one with Q/DQ, led around them.
+
+    None where no fp32 form of it exists: a file of fp16 or bf16.
+    """
+    model, inputs = trial.model, trial.golden.inputs
+    if trial.held == "fp32":
+        return simulate(model, Precision.FP32, inputs, trial.case.batch)
+    if trial.held in ("int8", "fp8"):
+        return simulate(Model(bypassed(model.proto), model.source), Precision.MODEL, inputs, trial.case.batch)
+    return None
+
+
+def fp32_hop(trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None) -> tuple[Hop, ...]:
+    """Golden -> the model under test in fp32.
+
+    Args:
+        trial: the case.
+        judgements: whose bounds hold where the weights are stored rounded.
+        exact: what :func:`fp32_outputs` gave.
+    """
+    if exact is None:
+        return ()
+    reference = trial.golden.onnx_outputs or trial.golden.outputs
+    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements))
+
+
+def later_hops(
+    trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None, *, simulated: bool
+) -> tuple[Hop, ...]:
     """Golden -> today's fp32 -> simulated -> engine, as far as they can be run, on the golden's first run.
 
     Args:
         trial: the case.
         judgements: whose bounds limit the hops.
+        exact: what :func:`fp32_outputs` gave.
         simulated: whether no engine ran.
     """
-    golden = trial.golden
     limits = limits_of(judgements)
-    exact: dict[str, float | None] = dict.fromkeys(golden.outputs, FP32_LIMIT)
-    ends = [("golden", golden.onnx_outputs or golden.outputs), *_exact_end(trial), *_simulated_end(trial, simulated)]
+    ends = [("golden", trial.golden.onnx_outputs or trial.golden.outputs)] if exact is None else [("fp32", exact)]
+    ends += _simulated_end(trial, simulated)
     if not simulated:
         ends.append(("engine", trial.outputs[0]))
-    return tuple(
+    steps = (
         step
         for (before, first), (after, second) in pairwise(ends)
-        for step in hop(before, after, first, second, exact if after == "fp32" else limits)
+        for step in hop(before, after, first, second, limits)
     )
+    return (*fp32_hop(trial, judgements, exact), *steps)
 
 
-def _exact_end(trial: Trial) -> list[tuple[str, Arrays]]:
-    """Outputs of the model under test in fp32; of one with Q/DQ, led around them."""
-    if trial.held in ("int8", "fp8"):
-        plain = Model(bypassed(trial.model.proto), trial.model.source)
-    elif trial.held == "fp32":
-        plain = trial.model
-    else:
-        return []
-    return [("fp32", simulate(plain, Precision.FP32, trial.golden.inputs, trial.case.batch))]
+def _fp32_limits(trial: Trial, judgements: Sequence[Judgement]) -> dict[str, float | None]:
+    """What the model under test may differ by in fp32; one whose weights are stored rounded, by its outputs' bounds."""
+    if trial.held != "fp32":
+        return limits_of(judgements)
+    return fp32_limits(judgements, trial.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {}))
 
 
 def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
@@ -135,7 +208,7 @@ def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
     return [("simulated", open_backend().build(built.recipe).run(trial.golden.inputs))]
 
 
-def _exact(trial: Trial) -> Model:
+def _fp32_form(trial: Trial) -> Model:
     """The fp32 model to compare with: the case's own reference, else the model that was lowered."""
     model = trial.built.recipe.model if trial.built else trial.model
     if trial.case.reference is not None:

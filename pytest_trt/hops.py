@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.golden import Golden
+    from pytest_trt.tolerance import Tolerance
     from pytest_trt.verdict import Judgement
 
-__all__ = ["FP32_LIMIT", "Hop", "blamed", "export_hops", "hop", "limits_of"]
+__all__ = ["FP32_LIMIT", "Hop", "blamed", "export_hops", "fp32_limits", "hop", "limits_of"]
 
 FP32_LIMIT = 1e-4
 """Largest relative RMS between the golden and today's fp32 model: onnxruntime's optimisation levels and threads
@@ -79,6 +80,25 @@ def hop(start: str, end: str, before: Arrays, after: Arrays, limits: Mapping[str
 def limits_of(judgements: Sequence[Judgement]) -> dict[str, float | None]:
     """The bounds of a case's outputs, which the lowering alone may spend."""
     return {judgement.output: judgement.bound for judgement in judgements}
+
+
+def fp32_limits(
+    judgements: Sequence[Judgement], told: Tolerance | None, envelope: Mapping[str, Mapping[str, float]]
+) -> dict[str, float | None]:
+    """What a model in fp32 may differ by from a golden that another file made, by output.
+
+    Args:
+        judgements: of the outputs; whole numbers may differ as they may at the precision, and so may outputs whose
+            limits at the precision are the user's own, who says what is right.
+        told: the user's own tolerance at fp32, whose ``rel_rms`` counts where it is given.
+        envelope: of fp32, by output: a network that is chaotic in fp32 has a wide one.
+    """
+    own = {j.output: told.of(j.output, whole=j.whole).rel_rms if told else None for j in judgements}
+    bounds = {j.output: max(FP32_LIMIT, envelope.get(j.output, {}).get("bound", 0.0)) for j in judgements}
+    return {
+        j.output: own[j.output] or (j.bound if j.whole or j.origin == "tolerance" else bounds[j.output])
+        for j in judgements
+    }
 
 
 def blamed(hops: Sequence[Hop]) -> Hop | None:

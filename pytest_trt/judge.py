@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_trt.comparison import compare
 from pytest_trt.difference import rms
-from pytest_trt.errors import CaseError, DataError, GoldenError
+from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
 from pytest_trt.model import is_float
 from pytest_trt.precision import Precision
 from pytest_trt.ranking import accuracy
@@ -165,11 +165,11 @@ def limited(
         ranked: whether classes are compared.
 
     Raises:
-        DataError: the shapes differ.
+        GoldenMismatch: the shapes differ.
     """
     reference = run.outputs[name]
     if actual.shape != reference.shape:
-        raise DataError(
+        raise GoldenMismatch(
             f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: the engine"
             f" does not compute what the golden was made from, or the golden is not whole; to make it anew:"
             f" {remake}"

@@ -36,6 +36,12 @@ class Moments:
         scatter: std of the samples' own means.
         channels: mean by channel, shape (C,); of one channel where there is no axis of colours.
         channel_scatter: std over the samples of each channel's mean, shape (C,).
+        spread: std within a sample, the mean over the samples.
+        spread_scatter: std of the same over the samples.
+        roughness: how unlike neighbours along the last axis are: their mean square difference over twice the sample's
+            variance (von Neumann's ratio), the mean over the samples. 1 for white noise, near 0 for a smooth image;
+            0 where nothing has neighbours.
+        roughness_scatter: std of the same over the samples.
     """
 
     samples: int
@@ -45,6 +51,10 @@ class Moments:
     scatter: float
     channels: tuple[float, ...]
     channel_scatter: tuple[float, ...]
+    spread: float
+    spread_scatter: float
+    roughness: float
+    roughness_scatter: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,8 @@ class _Sums:
     squares: float = 0.0
     amax: float = 0.0
     means: list[NDArray[np.float64]] = field(default_factory=list)
+    spreads: list[float] = field(default_factory=list)
+    roughness: list[float] = field(default_factory=list)
 
     def add(self, array: NDArray[Any]) -> None:
         wide = array.astype(np.float64)
@@ -110,6 +122,9 @@ class _Sums:
         self.squares += float(np.square(wide).sum())
         self.amax = max(self.amax, float(np.abs(wide).max(initial=0.0)))
         self.means.extend(_channel_means(wide))
+        for sample in wide if wide.ndim > 1 else wide.reshape(-1, 1):
+            self.spreads.append(float(sample.std()))
+            self.roughness.append(_roughness(sample))
 
     def moments(self) -> Moments:
         mean = self.total / self.values
@@ -122,6 +137,10 @@ class _Sums:
             scatter=float(channels.mean(axis=1).std()),
             channels=tuple(map(float, channels.mean(axis=0))),
             channel_scatter=tuple(map(float, channels.std(axis=0))),
+            spread=float(np.mean(self.spreads)),
+            spread_scatter=float(np.std(self.spreads)),
+            roughness=float(np.mean(self.roughness)),
+            roughness_scatter=float(np.std(self.roughness)),
         )
 
 
@@ -129,6 +148,13 @@ def _add(sums: dict[str, _Sums], arrays: Arrays) -> None:
     for name, array in arrays.items():
         if name in sums and is_float(array.dtype) and array.size:
             sums[name].add(array)
+
+
+def _roughness(sample: NDArray[np.float64]) -> float:
+    variance = float(sample.var())
+    if not variance or sample.shape[-1] < 2:
+        return 0.0
+    return float(np.mean(np.square(np.diff(sample, axis=-1)))) / (2 * variance)
 
 
 def _channel_means(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_trt.calibration import activations
+from pytest_trt.covered import coverage_of
 from pytest_trt.described import (
     Refused,
     bound_of,
@@ -18,7 +19,6 @@ from pytest_trt.described import (
     consumers_of,
     described,
     refused_by_tensorrt,
-    uncovered,
 )
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.grid import Grid, Tally, TensorStatistics
@@ -75,6 +75,7 @@ class Quantised:
         strange: tensors that have a range and that the model has not.
         missing: tensors that need a range and have none.
         uncovered: matrix operators of a file that read what no Q/DQ made, in the graph's order.
+        gaps: of these, the ones whose like are quantised, and that are no first or last one.
         operators: how many matrix operators there are.
         refused: Q and DQ that TensorRT refuses.
         likeness: how calibration samples and the golden's inputs compare, where there were samples.
@@ -90,6 +91,7 @@ class Quantised:
     strange: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     uncovered: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
     operators: int = 0
     refused: tuple[Refused, ...] = ()
     likeness: Likeness | None = None
@@ -170,14 +172,15 @@ def _of_file(
     tensors, unread = _measured(plain, grids, model.proto, runs, batch)
     if unread and reference is not None and grids.keys() <= tensor_names(reference.proto):
         tensors, unread = _measured(reference, grids, model.proto, runs, batch)
-    bare, operators = uncovered(model.proto, keep)
+    coverage = coverage_of(model.proto, keep)
     return Quantised(
         tensors,
         model.source,
         held=True,
         release=release,
-        uncovered=tuple(bare),
-        operators=operators,
+        uncovered=coverage.bare,
+        gaps=coverage.gaps,
+        operators=coverage.operators,
         refused=refused_by_tensorrt(model.proto),
         unread=unread,
     )

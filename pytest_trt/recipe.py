@@ -65,6 +65,7 @@ class Recipe:
         module: copies the torch module that the model or its reference was exported from, where the case names one.
         lowering: what lowered the model, where it holds the precision already: "own" or ModelOpt's name and version.
         notes: what that warned of; each becomes a warning of the engine.
+        shown: whether the engine is to show inner tensors, where its backend can (``Shower``).
         progress: told what is going on (a phase, and the share done or None), where somebody watches.
     """
 
@@ -82,6 +83,7 @@ class Recipe:
     module: Callable[[], Network] | None = None
     lowering: str = "own"
     notes: tuple[str, ...] = ()
+    shown: bool = False
     progress: Callable[[str, float | None], None] | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from pytest_trt.comparison import compare
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Gain", "Sensitivity", "matrix_layers", "sensitivity"]
 
 _FEW = 4
+_OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def sensitivity(
     """Lower the model once for each layer, with that layer kept in fp32, and simulate it.
 
     The list is the shortest that is found by two orders (by gain, and by what each layer does when it alone is
-    lowered), less what it can do without. Errors do not add up exactly, so that no search but that of all lists could
-    be sure of the fewest.
+    lowered), less what it can do without, and with one layer for two where that will do. Errors do not add up exactly,
+    so that no search but that of all lists could be sure of the fewest.
 
     Args:
         model: fp32.
@@ -183,23 +185,46 @@ def _run(model: Model, inputs: list[Arrays], batch: int | None) -> list[Arrays]:
 
 
 def _shortest(trial: _Trial, ranking: list[str], tell: Progress) -> tuple[str, ...] | None:
-    """The shortest list that two orders lead to, without the layers that it can spare.
+    """The shortest list that two orders lead to, without the layers that it can spare or exchange.
 
     The first order is that of the gains. They say little where many layers are bad: the others' errors then hide what
     one of them gains. So unless a few layers will do, the second order is tried too: what each does when it alone is
     lowered.
     """
-    keep = _beginning(trial, ranking, tell)
+    keep, harmful = _beginning(trial, ranking, tell), []
     if keep is None or len(keep) > _FEW:
-        other = _beginning(trial, _by_harm(trial, ranking, tell), tell)
+        harmful = _by_harm(trial, ranking, tell)
+        other = _beginning(trial, harmful, tell)
         keep = min((found for found in (keep, other) if found is not None), key=len, default=None)
     if keep is None:
         return None
+    keep = _exchanged(trial, _spared(trial, keep, tell), harmful, len(harmful), tell)
+    return tuple(node for node in ranking if node in keep)
+
+
+def _spared(trial: _Trial, keep: list[str], tell: Progress) -> list[str]:
+    """The list without the layers that it can do without, one after the other."""
     for node in reversed(keep):
         without = [kept for kept in keep if kept != node]
         if _told_inside(trial, without, tell):
             keep = without
-    return tuple(node for node in ranking if node in keep)
+    return keep
+
+
+def _exchanged(trial: _Trial, keep: list[str], harmful: list[str], left: int, tell: Progress) -> list[str]:
+    """The list with one of the most harmful others in place of two of its own, as often as that will do.
+
+    ``left``: how many lists may be tried: as many as there are layers, so that it costs no more than an order does.
+    """
+    for pair in combinations(reversed(keep), 2):
+        for node in [other for other in harmful if other not in keep][:_OTHERS]:
+            if not left:
+                return keep
+            left -= 1
+            changed = [kept for kept in keep if kept not in pair] + [node]
+            if _told_inside(trial, changed, tell):
+                return _exchanged(trial, _spared(trial, changed, tell), harmful, left, tell)
+    return keep
 
 
 def _by_harm(trial: _Trial, layers: list[str], tell: Progress) -> list[str]:

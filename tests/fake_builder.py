@@ -46,6 +46,10 @@ class IProgressMonitor(Object):
     _constructible = True
 
 
+class IDebugListener(Object):
+    _constructible = True
+
+
 class IOutputAllocator(Object):
     _constructible = True
 
@@ -491,6 +495,7 @@ def _header(network: Any, config: Any, calibration: dict[str, Any] | None) -> di
         "calibration": calibration,
         "layer_precisions": {layer._name: layer._chosen.name for layer in network._layers if layer._chosen},
         "num_layers": len(network._layers),
+        "shows": network._shows,
         "achieved": dict(world.faults.achieved),
         "timing_hits": _time(network, config),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnx
 import onnxruntime
 from fake_api import Object, Option, call, check
 from fake_builder import require_device
-from fake_plan import information, types_and_shapes, unpack
+from fake_plan import TYPES, information, types_and_shapes, unpack
 from fake_values import NUMPY, Dims, host_memory
 
 _WHERE = "IRuntime::deserializeCudaEngine"
@@ -201,6 +202,18 @@ class IExecutionContext(Object):
         self._allocators: dict[str, Any] = {}
         self._grown: dict[str, tuple[int, int]] = {}
         self._session: Any = None
+        self._listener: Any = None
+
+    unfused_tensors_debug_state = Option("bool", False)
+
+    def set_debug_listener(self, listener: Any) -> bool:
+        if listener is not None:
+            check(self, listener, "IDebugListener", "set_debug_listener")
+        self._listener = listener
+        return True
+
+    def get_debug_listener(self) -> Any:
+        return self._listener
 
     @property
     def engine(self) -> Any:
@@ -304,6 +317,9 @@ class IExecutionContext(Object):
                 return self._fail(where, f"Address is not set for tensor {name}. Call setTensorAddress first.")
         shapes = {name: list(self.get_tensor_shape(name)) for name in engine._header["inputs"]}
         addresses = dict(self._addresses)
+        if self._listener is not None and self.unfused_tensors_debug_state and engine._header["shows"]:
+            device.wait(stream)
+            self._show(self._feeds(shapes, addresses), int(stream_handle))
         if not self._allocators:
             if unknown := [name for name in engine._header["outputs"] if -1 in list(self.get_tensor_shape(name))]:
                 return self._fail(where, f"Output {unknown[0]} is data dependent and has no output allocator")
@@ -319,17 +335,51 @@ class IExecutionContext(Object):
 
     def _outputs(self, shapes: dict[str, list[int]], addresses: dict[str, int]) -> dict[str, np.ndarray]:
         session = self._session = self._session or _open(self._engine._model)
-        feeds = {}
-        for name, (kind, _) in self._engine._header["inputs"].items():
-            dtype = np.dtype(NUMPY[kind])
-            data = self._world.cuda._device.read(addresses[name], int(np.prod(shapes[name])) * dtype.itemsize)
-            feeds[name] = np.frombuffer(data, dtype).reshape(shapes[name])
+        feeds = self._feeds(shapes, addresses)
         wide = {value.name: np.int64 for value in session.get_inputs() if value.type == "tensor(int64)"}
         feeds = {name: value.astype(wide.get(name, value.dtype)) for name, value in feeds.items()}
         outputs = self._engine._header["outputs"]
         found = session.run(list(outputs), feeds)
         kinds = [NUMPY[kind] for kind, _ in outputs.values()]
         return {name: value.astype(kind) for name, value, kind in zip(outputs, found, kinds, strict=True)}
+
+    def _show(self, feeds: dict[str, np.ndarray], stream: int) -> None:
+        """Every float tensor that a node computes, but for those that only a Relu reads, which is fused."""
+        proto = onnx.load_from_string(self._engine._model)
+        readers: dict[str, list[str]] = {}
+        for node in proto.graph.node:
+            for name in node.input:
+                readers.setdefault(name, []).append(node.op_type)
+        known = {name: TYPES.get(kind, "") for name, (kind, _) in types_and_shapes(proto).items()}
+        names = [name for node in proto.graph.node for name in node.output if known.get(name) in ("FLOAT", "HALF")]
+        names = [name for name in names if readers.get(name) != ["Relu"]]
+        given = {value.name for value in proto.graph.output}
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+        found = _open(proto.SerializeToString()).run(names, feeds)
+        place = self._world.trt.TensorLocation.DEVICE
+        for name, value in zip(names, found, strict=True):
+            _, address = self._world.cuda.cudaMalloc(max(value.nbytes, 1))
+            self._world.cuda._device.write(int(address), value.tobytes())
+            kind = getattr(self._world.trt.DataType, known[name])
+            call(
+                self._listener.process_debug_tensor,
+                False,
+                capsule(int(address)),
+                place,
+                kind,
+                Dims(value.shape),
+                name,
+                stream,
+            )
+            self._world.cuda.cudaFree(address)
+
+    def _feeds(self, shapes: dict[str, list[int]], addresses: dict[str, int]) -> dict[str, np.ndarray]:
+        feeds = {}
+        for name, (kind, _) in self._engine._header["inputs"].items():
+            dtype = np.dtype(NUMPY[kind])
+            data = self._world.cuda._device.read(addresses[name], int(np.prod(shapes[name])) * dtype.itemsize)
+            feeds[name] = np.frombuffer(data, dtype).reshape(shapes[name])
+        return feeds
 
     def _write(self, outputs: dict[str, np.ndarray], addresses: dict[str, int]) -> None:
         for name, value in outputs.items():
@@ -361,6 +411,13 @@ class IExecutionContext(Object):
     def _fail(self, where: str, text: str) -> bool:
         self._world.fail(self._logger, f"IExecutionContext::{where}", text)
         return False
+
+
+def capsule(address: int) -> Any:
+    """A pointer as pybind11 hands it over."""
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return new(address, None, None)
 
 
 def _open(model: bytes) -> Any:

@@ -158,6 +158,7 @@ class INetworkDefinition(Object):
         self._outputs: list[Any] = []
         self._layers: list[Any] = []
         self._model = b""
+        self._shows = False
 
     def _flag(self, name: str) -> bool:
         member = self._world.trt.NetworkDefinitionCreationFlag._members.get(name)
@@ -199,6 +200,10 @@ class INetworkDefinition(Object):
 
     def get_layer(self, index: int) -> Any:
         return self._at(self._layers, index, "getLayer")
+
+    def mark_unfused_tensors_as_debug_tensors(self) -> bool:
+        self._shows = True
+        return True
 
     def _at(self, among: list[Any], index: int, where: str) -> Any:
         if 0 <= index < len(among):

@@ -9,9 +9,10 @@ from fake_tensorrt import install
 
 from pytest_trt.backends import choose
 from pytest_trt.backends.onnxruntime import open_backend
-from pytest_trt.bisection import Departure, departure_of, with_outputs
+from pytest_trt.bisection import Departure, departure_of
 from pytest_trt.localise import localise
 from pytest_trt.lowering import lower
+from pytest_trt.lowering.graph import with_outputs
 from pytest_trt.model import Model, checked
 from pytest_trt.precision import Precision
 from pytest_trt.recipe import Recipe
@@ -37,6 +38,10 @@ class Spoiling:
     builds_engines: bool = True
     version: str = "1"
     marked: list[int] = field(default_factory=list)
+
+    @property
+    def shows(self) -> bool:
+        return getattr(self.real, "shows", False)
 
     def build(self, recipe: Recipe) -> Engine:
         proto = type(recipe.model.proto).FromString(recipe.model.proto.SerializeToString())
@@ -75,13 +80,43 @@ def test_the_first_tensor_that_an_engine_computes_otherwise_is_found(node: str, 
     assert found.rel_rms > found.bound
 
 
-@pytest.mark.parametrize("release", ["8.6", "10.16", "11.4"])
-def test_marked_tensors_come_out_of_tensorrts_engines(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, release)
+def test_marked_tensors_come_out_of_tensorrts_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "8.6")
     found = departure(Spoiling(swapped("add"), choose("tensorrt")))
 
     assert found is not None
-    assert (found.tensor, found.after) == ("sum", "c2")
+    assert (found.tensor, found.after, found.shown, found.builds > 1) == ("sum", "c2", False, True)
+
+
+@pytest.mark.parametrize("release", ["10.16", "11.4", "rtx-1.7"])
+def test_releases_with_debug_tensors_show_them_in_one_build(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, release, compute_capability=(8, 9))
+    backend = Spoiling(swapped("pool"), choose("tensorrt-rtx" if "rtx" in release else "tensorrt"))
+    found = departure(backend)
+
+    assert found is not None
+    assert (found.tensor, found.after, found.shown, found.builds, found.moved) == ("p", "r2", True, 1, 0.0)
+    assert set(backend.marked) == {0}
+
+
+def test_a_tensor_that_a_fusion_swallowed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.16")
+    found = departure(Spoiling(swapped("add"), choose("tensorrt")))
+
+    assert found is not None
+    assert (found.tensor, found.after) == ("r2", "c2")  # the Relu that reads the sum is fused with it
+
+
+def test_the_first_tensor_that_is_nan_is_told_as_such() -> None:
+    def fault(proto: ModelProto) -> None:
+        node = next(node for node in proto.graph.node if node.name == "relu2")
+        node.op_type = "Log"
+
+    found = departure(Spoiling(fault))
+
+    assert found is not None
+    assert (found.tensor, found.nonfinite) == ("r2", True)
+    assert str(found).startswith("the engine is first NaN or infinite at tensor 'r2' of Relu 'relu2'")
 
 
 def test_an_engine_that_computes_what_its_simulation_does_has_no_departure() -> None:
@@ -118,5 +153,5 @@ def test_marking_that_moves_the_outputs_is_told() -> None:
 def test_the_model_that_is_marked_is_left_as_it_was() -> None:
     net = checked(networks.convolutional(), "net")
 
-    assert [spec.name for spec in with_outputs(net, ["r1", "logits"]).outputs] == ["logits", "r1"]
+    assert [value.name for value in with_outputs(net.proto, ["r1", "logits"]).graph.output] == ["logits", "r1"]
     assert len(net.proto.graph.output) == 1

@@ -14,10 +14,13 @@ from pytest_trt.create import update
 from pytest_trt.errors import ForeignPlan
 from pytest_trt.findings import Choice, Evidence, diagnose
 from pytest_trt.findings.evidence import Refusal
+from pytest_trt.golden import read, write
 from pytest_trt.half import half_weights
+from pytest_trt.hops import Hop
 from pytest_trt.layer import Layer
 from pytest_trt.lowering.qdq import int8_qdq
 from pytest_trt.model import checked
+from pytest_trt.observed import Observed
 from pytest_trt.precision import Precision
 from pytest_trt.repeated import Again, Repeated, rebuilt
 from pytest_trt.report.record import record_of
@@ -54,6 +57,38 @@ def test_a_changed_model_is_blamed_in_fp32_and_not_on_its_precision(case: Case) 
     assert record_of(verdict)["blame"] == "golden -> fp32"
     assert "so no precision is to blame" in verdict.findings[0].message
     assert [str(hop) for hop in verdict.hops] == ["golden -> fp32", "fp32 -> simulated"]
+
+
+def nudged(case: Case) -> Case:
+    """A file whose weights differ by less than int8 rounds."""
+    return deployed(case, networks.with_weight(networks.convolutional(), "w1", lambda w: w * np.float32(1.002)))
+
+
+def test_a_model_that_differs_in_fp32_fails_also_where_int8_hides_it(case: Case) -> None:
+    verdict = judged(nudged(case), "int8")
+
+    [finding] = [finding for finding in verdict.findings if finding.code == "TRT302"]
+    assert (verdict.verdict, verdict.judgements[0].reasons) == ("failed", ())
+    assert (finding.evidence["hop"], finding.evidence["bound"]) == ("golden -> fp32", 1e-4)
+    assert "is inside its bound at int8" in finding.message
+    assert "--trt-ignore=TRT302" in verdict.accept
+    assert judged(nudged(case), "int8", scrutiny=Scrutiny(Choice(ignore=("TRT302",)))).verdict == "passed"
+
+
+def test_a_difference_in_fp32_may_be_accepted_by_a_tolerance_at_fp32(case: Case) -> None:
+    table = {"onnx": "x", "tolerance": {"fp32": {"rel_rms": 0.05}}}
+    told = Case.from_table(table, case.base, "").tolerance
+
+    assert judged(replace(nudged(case), tolerance=told), "int8").verdict == "passed"
+
+
+def test_a_file_with_qdq_is_run_in_fp32_around_it_and_its_weights_may_be_rounded(case: Case) -> None:
+    ranges = {"x": 4.0, "r1": 19.0, "f": 9.0}
+    healthy = judged(deployed(case, int8_qdq(networks.convolutional(), ranges)), "model")
+    other = networks.with_weight(networks.convolutional(), "w1", lambda w: w * np.float32(1.5))
+
+    assert (healthy.verdict, [str(hop) for hop in healthy.hops]) == ("passed", ["golden -> fp32"])
+    assert judged(deployed(case, int8_qdq(other, ranges)), "model").verdict == "failed"
 
 
 def test_a_bad_range_is_blamed_on_the_lowering_and_its_tensor_is_first(case: Case) -> None:
@@ -163,6 +198,35 @@ def test_tf32_layers_of_an_fp32_engine_are_named() -> None:
     assert of("tf32", layers=(layer("b", "tf32"),)) == []
 
 
+@pytest.mark.parametrize(("error", "found"), [(5e-4, ["TRT204"]), (3e-7, []), (2e-5, []), (5e-3, [])])
+def test_an_fp32_engine_that_errs_as_tf32_does_is_told_by_the_size_of_its_error(error: float, found: list[str]) -> None:
+    envelope = {"fp32": {"y": {"error": 0.0, "bound": 1e-5}}, "tf32": {"y": {"error": 6e-4, "bound": 2e-3}}}
+    seen = (Observed("y", error=error),)
+
+    assert [f.code for f in of("fp32", envelope=envelope, observed=seen)] == found
+    assert of("tf32", envelope=envelope, observed=seen) == []
+
+
+def test_what_the_builder_warns_of_is_told_beside_what_the_weights_show() -> None:
+    said = (
+        "TensorRT encountered issues when converting weights between types and that could affect accuracy.",
+        " - 21 weights are affected by this issue: Detected subnormal FP16 values.",
+        " - 4 weights are affected by this issue: Detected values less than smallest positive FP16 subnormal value and"
+        " converted them to the FP16 minimum subnormalized value.",
+    )
+    [alone] = of("int8", warnings=said)
+    [outside] = of("int8", warnings=said, observed=(Observed("y", reasons=("over",), error=1.0, whole=True),))[:1]
+    small = networks.with_weight(networks.convolutional(), "w2", lambda w: w * np.float32(1e-6))
+    [measured] = of(warnings=said, half=half_weights(checked(small, "net")))
+
+    assert (alone.code, alone.severity.value) == ("TRT203", "note")
+    assert alone.evidence["warned"].startswith("21 weights are affected")
+    assert "4 weights are affected" in alone.message
+    assert outside.code == "TRT302"
+    assert (measured.severity.value, measured.evidence["warned"]) == ("error", alone.evidence["warned"])
+    assert of("int8", warnings=said[:1]) == []
+
+
 def test_what_was_not_honoured_is_told_layer_by_layer() -> None:
     facts = {"asked": "int8", "layers": [{"name": "a", "precision": "int8"}, {"name": "b", "precision": "fp32"}]}
 
@@ -247,6 +311,33 @@ def test_a_golden_without_evidence_or_with_another_export_has_its_code() -> None
     assert [f.code for f in of(refused=Refusal("EmptyGolden", "holds no evidence"))] == ["TRT505"]
     assert [f.code for f in of(refused=Refusal("ExportMismatch", "disagree"))] == ["TRT506"]
     assert of(refused=Refusal("CaseError", "something else")) == []
+
+
+def test_an_export_that_differs_is_told_from_a_goldens_own_arrays() -> None:
+    [finding] = of(hops=(Hop("torch", "onnx fp32", "y", 1e-3, 1e-5),))
+
+    assert (finding.code, finding.evidence["output"]) == ("TRT506", "y")
+    assert of(hops=(Hop("torch", "onnx fp32", "y", 1e-6, 1e-5),)) == []
+
+
+def test_a_golden_that_stands_still_is_refused_with_its_code(case: Case) -> None:
+    path = case.base / "golden" / "net.safetensors"
+    golden = read(path, "")
+    run = golden.runs[0]
+    still = {
+        side: {name: np.repeat(array[:1], len(array), 0) for name, array in getattr(run, side).items()}
+        for side in ("inputs", "outputs")
+    }
+    write(replace(golden, runs=(replace(run, **still),)), path, "net")
+
+    assert (judged(case).verdict, codes(judged(case))) == ("error", ["TRT505"])
+
+
+def test_rebuilds_that_were_asked_of_a_simulation_are_told_not_to_be_had(case: Case) -> None:
+    [warning] = judged(case, "fp16", scrutiny=Scrutiny(rebuilds=2)).warnings
+
+    assert "nothing was built again" in warning
+    assert judged(case, "fp16").warnings == ()
 
 
 def test_a_choice_of_codes_or_families_says_which_findings_count() -> None:

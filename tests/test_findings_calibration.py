@@ -153,6 +153,15 @@ def test_placeholders_are_seen_in_a_file_too() -> None:
     assert codes(of_file(proto))[0] == "TRT102"
 
 
+def test_placeholders_of_fp8_are_an_error_too_but_for_scales_of_one_that_cost_nothing() -> None:
+    def severity(amax: float) -> Severity:
+        [finding] = [f for f in of_ranges(dict.fromkeys(RANGES, amax), Precision.FP8) if f.code == "TRT102"]
+        return finding.severity
+
+    assert severity(40.0) is Severity.ERROR
+    assert severity(448.0) is Severity.WARNING
+
+
 def relu6(layers: int = 9) -> onnx.ModelProto:
     """Convolutions with ReLU6 between them, whose outputs fill 0 to 6."""
     draw = np.random.default_rng(0)
@@ -213,6 +222,56 @@ def test_int8_of_which_most_is_left_out_is_an_error() -> None:
 
     assert (finding.code, finding.severity) == ("TRT103", Severity.ERROR)
     assert finding.evidence["layers"] == ["conv2", "fc"]
+
+
+def chain(layers: int, op: str = "Conv") -> onnx.ModelProto:
+    """Convolutions in a row, each followed by a Relu; every second one in groups where ``op`` is "depthwise"."""
+    draw = np.random.default_rng(0)
+    weights: dict[str, Any] = {}
+    nodes, last = [], "x"
+    for layer in range(layers):
+        groups = 2 if op == "depthwise" and layer % 2 else 1
+        weights[f"w{layer}"] = draw.standard_normal((2, 2 // groups, 3, 3)).astype(np.float32)
+        told = {"pads": [1, 1, 1, 1], "group": groups}
+        nodes += [
+            helper.make_node("Conv", [last, f"w{layer}"], [f"c{layer}"], f"conv{layer}", **told),
+            helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"),
+        ]
+        last = f"r{layer}"
+    shape: list[Any] = ["N", 2, 6, 6]
+    return networks.model(nodes, {"x": (networks.FLOAT, shape)}, {last: (networks.FLOAT, shape)}, weights)
+
+
+def without(layers: list[int], op: str = "Conv", **more: Any) -> list[Finding]:
+    """Findings on a chain of eight whose Q/DQ leaves these out."""
+    model = checked(chain(8, op), "chain.onnx")
+    amax = calibrate(model, quantised_activations(model.proto), [GOLDEN], "golden").amax
+    file = lower(model, "int8", Ranges(amax), keep=[f"conv{layer}" for layer in layers])
+    return of_file(file.proto, **more)
+
+
+def test_layers_that_are_left_out_among_their_like_are_an_error() -> None:
+    [finding] = without([1, 3, 5])
+
+    assert (finding.code, finding.severity) == ("TRT103", Severity.ERROR)
+    assert finding.evidence["gaps"] == ["conv1", "conv3", "conv5"]
+    assert "nothing says why" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("layers", "op", "more"),
+    [
+        ([1, 3, 5], "Conv", {"keep": ["conv1", "conv3", "conv5"]}),
+        ([0, 7], "Conv", {}),
+        ([0, 3, 7], "Conv", {}),
+        ([1, 3, 5, 7], "depthwise", {}),
+    ],
+    ids=["declared", "first and last", "with one between", "a kind"],
+)
+def test_layers_that_are_left_out_by_a_rule_or_on_purpose_are_none(
+    layers: list[int], op: str, more: dict[str, Any]
+) -> None:
+    assert all(finding.severity is not Severity.ERROR for finding in without(layers, op, **more))
 
 
 # TRT104
@@ -391,6 +450,52 @@ def test_calibration_data_in_bgr_are_named() -> None:
 
 def test_calibration_data_in_the_goldens_own_order_are_not() -> None:
     assert of_colours([0, 1, 2]) == []
+
+
+def smooth(seed: int, samples: int = 16) -> np.ndarray:
+    """Images that change slowly, as photographs do: sums of noise, of mean 0 and spread 1."""
+    image = np.random.default_rng(seed).standard_normal((samples, 2, 24, 24)).cumsum(2).cumsum(3)
+    image -= image.mean((2, 3), keepdims=True)
+    return (image / image.std((2, 3), keepdims=True)).astype(np.float32)
+
+
+def of_smooth(change: Any, weight: float = 1.0) -> list[Finding]:
+    """Findings on a network that adds up 25 pixels, calibrated on changed images and judged on smooth ones."""
+    proto = networks.model(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "sum"),
+            helper.make_node("Conv", ["c", "v"], ["y"], "conv"),
+        ],
+        {"x": (networks.FLOAT, ["N", 2, 24, 24])},
+        {"y": (networks.FLOAT, ["N", 2, 18, 18])},
+        {"w": np.full((2, 2, 5, 5), weight, np.float32), "v": np.ones((2, 2, 3, 3), np.float32)},
+    )
+    model, data = checked(proto, "net.onnx"), {"x": change(smooth(1)).astype(np.float32)}
+    ranges = calibrate(model, ["x", "c"], [data], "calibration.npz")
+    runs = [{"x": smooth(2)}]
+    return found(quantised_evidence(model, None, Precision.INT8, "fp32", ranges, runs, None, samples=[data]))
+
+
+def test_calibration_data_that_vary_less_are_named_though_their_size_is_alike() -> None:
+    first = of_smooth(lambda x: 0.25 * x + 0.48)[0]  # as images of 0 to 1, where the golden's are normalised
+
+    assert (first.code, first.severity) == ("TRT108", Severity.ERROR)
+    assert "varies 0.25 times as much within a sample" in first.message
+
+
+def test_noise_is_told_from_images_by_its_texture_where_it_spoils_a_range() -> None:
+    first = of_smooth(lambda x: np.random.default_rng(3).standard_normal(x.shape))[0]
+
+    assert (first.code, first.severity) == ("TRT108", Severity.ERROR)
+    assert "of another texture" in first.message
+
+
+def test_data_that_vary_less_and_whose_ranges_fit_are_not() -> None:
+    assert of_smooth(lambda x: np.concatenate([0.25 * x[:-1], 4 * x[-1:]])) == []
+
+
+def test_images_of_the_same_kind_are_not() -> None:
+    assert of_smooth(lambda x: x) == []
 
 
 # TRT109

@@ -192,9 +192,18 @@ def test_only_the_activations_that_are_quantised_need_ranges() -> None:
     assert quantised_activations(proto, ops=["Gemm"]) == ["f"]
 
 
-def test_a_file_that_holds_a_precision_has_nothing_to_keep() -> None:
-    with pytest.raises(LoweringError, match="already holds int8, and keep and ops say what is lowered"):
-        lower(lowered("int8"), "int8", keep=["conv1"])
+def test_a_file_that_holds_a_precision_has_nothing_to_choose() -> None:
+    for held, told in (("int8", {"ops": ["Conv"]}), ("fp16", {"keep": ["conv1"]})):
+        with pytest.raises(LoweringError, match=f"already holds {held}, and keep and ops say what is lowered"):
+            lower(lowered(held, typed=held == "fp16"), held, **told)
+
+
+def test_a_file_with_qdq_may_say_which_nodes_it_leaves_out_on_purpose() -> None:
+    file = lowered("int8", keep=["conv1"])
+
+    assert lower(file, "int8", keep=["conv1"]) == file
+    with pytest.raises(LoweringError, match="the model has no node 'conv9'"):
+        lower(file, "int8", keep=["conv9"])
 
 
 def test_a_kept_branch_is_kept_with_its_bodies() -> None:

@@ -284,14 +284,18 @@ def test_outputs_checked_by_hand_fail_like_any(pytester: pytest.Pytester, golden
     )
 
 
-@pytest.mark.parametrize("given", ["{}", "{'logits': trt_golden.outputs['logits'][:3]}"])
-def test_outputs_that_are_missing_or_of_another_shape_fail(pytester: pytest.Pytester, golden: Path, given: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "kind"), [("{}", "DataError"), ("{'logits': trt_golden.outputs['logits'][:3]}", "GoldenMismatch")]
+)
+def test_outputs_that_are_missing_or_of_another_shape_fail(
+    pytester: pytest.Pytester, golden: Path, given: str, kind: str
+) -> None:
     pytester.makepyfile(f"def test_hand(trt_golden):\n    trt_golden.check({given})\n")
 
     result = pytester.runpytest("--trt-precision=int8", "-k", "hand")
 
     result.assert_outcomes(failed=1, deselected=1)
-    assert "error: DataError" in result.stdout.str()
+    assert f"error: {kind}" in result.stdout.str()
 
 
 def test_a_test_may_take_the_precision_or_the_case_alone(pytester: pytest.Pytester, golden: Path) -> None:

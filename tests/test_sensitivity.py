@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pytest_trt import Ranges
+from pytest_trt import Precision, Ranges
 from pytest_trt.calibration import calibrate
 from pytest_trt.cli import main
 from pytest_trt.errors import LoweringError
@@ -72,6 +72,26 @@ def test_bad_layers_that_hide_each_others_gain_are_found_by_what_each_does_alone
 
     assert found == tuple(names[1::2])
     assert len(tried) < 60
+
+
+class Trial:
+    """Inside with five of its layers in fp32, or with two of them and a sixth that does less harm alone."""
+
+    precision = Precision.INT8
+
+    def error(self, keep: tuple[str, ...]) -> float:
+        lowered = [layer for layer in "abcdefgh" if layer not in keep]
+        harm = {"a": 7, "b": 6, "c": 5, "d": 4, "e": 3, "f": 2}
+        return 10.0 * max(harm.get(layer, 1) for layer in lowered) if len(lowered) == 1 else 2.0
+
+    def inside(self, keep: tuple[str, ...]) -> bool:
+        return set("abcde") <= set(keep) or set("abf") <= set(keep)
+
+
+def test_one_layer_takes_the_place_of_two_where_that_will_do() -> None:
+    found = _shortest(Trial(), list("hgfedcba"), lambda _phase, _share: None)  # type: ignore[arg-type]
+
+    assert set(found or ()) == set("abf")
 
 
 def test_a_model_inside_its_bound_keeps_nothing(net: Model) -> None:

@@ -36,6 +36,7 @@ def main() -> None:
     from benchmarks.zoo.defects import DEFECTS
     from benchmarks.zoo.makers import make
     from benchmarks.zoo.measure import measure
+    from benchmarks.zoo.peers import asked_themselves
     from benchmarks.zoo.twins import TWINS
 
     make(told.folder)
@@ -47,7 +48,11 @@ def main() -> None:
                 row["network"], row["precision"], row["name"], row["expected"], row["verdict"], row["codes"], flush=True
             )
             rows.append(row)
-    document = {"environment": machine(), "seconds": round(time.perf_counter() - start), "rows": rows}
+    document = {
+        "environment": {**machine(), "peers": asked_themselves()},
+        "seconds": round(time.perf_counter() - start),
+        "rows": rows,
+    }
     if told.results:
         told.results.write_text(json.dumps(document, indent=1) + "\n")
     print(tables(document))

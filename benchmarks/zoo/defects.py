@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.zoo.network import Network
     from pytest_trt.case import Case
 
-__all__ = ["DEFECTS"]
+__all__ = ["ALL", "CONVOLUTIONAL", "DEFECTS", "every_second"]
 
 ALL = ("digits", "resnet18", "mobilenet_v2", "encoder", "segmentation", "detection")
 CONVOLUTIONAL = ("digits", "resnet18", "mobilenet_v2", "segmentation", "detection")
@@ -106,7 +106,8 @@ def _dark_sample(values: NDArray[Any]) -> NDArray[Any]:
     return (0.1 * values[:1]).astype(np.float32)
 
 
-def _every_second(proto: ModelProto) -> list[str]:
+def every_second(proto: ModelProto) -> list[str]:
+    """Of the inner layers every second one, by what they compute."""
     return [str(node.output[0]) for node in matrix_nodes(proto)[1:-1:2]]
 
 
@@ -243,7 +244,7 @@ _FILES = (
         "TRT107",
     ),
     *_planted(
-        "partial Q/DQ", ("resnet18", "segmentation"), "model", partial(with_pairs, dict, keep=_every_second), "TRT103"
+        "partial Q/DQ", ("resnet18", "segmentation"), "model", partial(with_pairs, dict, keep=every_second), "TRT103"
     ),
     *_planted(
         "asymmetric Q/DQ",
@@ -280,6 +281,7 @@ _STRUCTURE = (
         *WRONG,
     ),
     *_planted("another epsilon", ("encoder",), "fp32", _edit(plants.another_epsilon), *WRONG),
+    *_planted("another epsilon of BatchNorm", ("resnet18", "segmentation"), "fp16", plants.batch_epsilon, *WRONG),
     *_planted("dropped residual", RESIDUAL, "fp16", _edit(plants.no_residual), *WRONG),
     *_planted("dropped activation", CONVOLUTIONAL, "int8", _edit(plants.no_rectifier), *WRONG),
     *_planted("changed padding", ("digits", "resnet18", "segmentation"), "fp16", _edit(plants.shifted_padding), *WRONG),
@@ -345,6 +347,8 @@ _STRUCTURE = (
     *_planted("one flipped bit", ("segmentation", "encoder"), "fp32", _edit(plants.flipped_bit), *WRONG, "TRT301"),
     *_planted("lost last activation", ("detection",), "fp16", _edit(plants.no_last_activation), *WRONG),
     *_planted("input normalised twice", ("resnet18", "detection"), "fp16", _edit(plants.normalised_twice), *WRONG),
+    *_planted("exchanged coordinates", ("detection",), "int8", _edit(plants.exchanged_coordinates), *WRONG),
+    *_planted("swapped outputs", ("detection",), "fp16", _edit(plants.swapped_outputs), "TRT504"),
     *_planted("label off by one", ("detection",), "fp16", _edit(plants.label_off_by_one), *WRONG),
     *_planted("lost bias", ("digits", "resnet18", "segmentation"), "fp16", _edit(plants.no_bias), *WRONG),
     *_planted(

@@ -55,12 +55,14 @@ def with_pairs(
     folder: Path,
     precision: str = "int8",
     keep: Callable[[onnx.ModelProto], list[str]] = lambda _: [],
+    *,
+    declared: bool = False,
 ) -> Case:
-    """A Q/DQ file, made from changed ranges, and judged as it is."""
+    """A Q/DQ file, made from changed ranges, and judged as it is; ``declared``: the case names what was left out."""
     model = at_opset(load(network.onnx), Precision.parse(precision))
     kept = keep(model.proto)
     lowered = lower(model, precision, Ranges(change(ranges_of(network, kept))), keep=kept)
-    return network.deployed(lowered.proto, folder)
+    return network.deployed(lowered.proto, folder, keep=tuple(kept) if declared else ())
 
 
 def by_onnxruntime(

@@ -1,13 +1,18 @@
 """What other tools say of the same output tensors, each with its defaults.
 
-The rules are written out as the tools have them, so that none has to be installed: ``numpy.allclose``,
-``torch.testing.assert_close`` (float32: rtol 1.3e-6, atol 1e-5; whole numbers equal), Torch-TensorRT's test of cosine
-similarity over 0.99, and Polygraphy 0.53's ``CompareFunc.simple`` (an element is off that is beyond both its absolute
-and its relative tolerance of 1e-5, or NaN). An output of another shape is a mismatch for each.
+``numpy.allclose``, ``torch.testing.assert_close`` and Polygraphy's ``CompareFunc.simple`` are asked themselves where
+they are installed. Else their rules stand here as the tools have them: torch's for float32 is rtol 1.3e-6 and atol
+1e-5, and whole numbers equal; Polygraphy 0.53 calls an element off that is beyond both its absolute and its relative
+tolerance of 1e-5, or NaN. Torch-TensorRT's test of cosine similarity over 0.99 is three lines. An output of another
+shape is a mismatch for each.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
+import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +24,40 @@ if TYPE_CHECKING:
 
     from pytest_trt.feeds import Arrays
 
-__all__ = ["PEERS", "accepted_by"]
+__all__ = ["PEERS", "accepted_by", "asked_themselves"]
 
 
 def _allclose(actual: NDArray[Any], expected: NDArray[Any], tolerance: float) -> bool:
     return bool(np.allclose(actual, expected, rtol=tolerance, atol=tolerance))
 
 
+def asked_themselves() -> dict[str, str]:
+    """The versions of the tools that are installed, and so asked in person."""
+    found = {name: importlib.metadata.version(name) for name in ("torch", "polygraphy") if _installed(name)}
+    return {"numpy": np.__version__, **found}
+
+
+@cache
+def _installed(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
 def _torch(actual: NDArray[Any], expected: NDArray[Any]) -> bool:
+    if _installed("torch"):
+        torch = importlib.import_module("torch")
+        try:
+            torch.testing.assert_close(torch.tensor(actual), torch.tensor(expected))
+        except AssertionError:
+            return False
+        return True
+    return _torchs_rule(actual, expected)
+
+
+def _torchs_rule(actual: NDArray[Any], expected: NDArray[Any]) -> bool:
     if expected.dtype.kind in "iub":
         return bool(np.array_equal(actual, expected))
     return bool(np.allclose(actual, expected, rtol=1.3e-6, atol=1e-5))
@@ -39,6 +70,18 @@ def _cosine(actual: NDArray[Any], expected: NDArray[Any]) -> bool:
 
 
 def _polygraphy(actual: NDArray[Any], expected: NDArray[Any]) -> bool:
+    if _installed("polygraphy"):
+        comparator = importlib.import_module("polygraphy.comparator")
+        logger = importlib.import_module("polygraphy.logger").G_LOGGER
+        logger.module_severity = logger.CRITICAL
+        results = (comparator.IterationResult({"y": array}) for array in (actual, expected))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a newer name for the same
+            return all(map(bool, comparator.CompareFunc.simple()(*results).values()))
+    return _polygraphys_rule(actual, expected)
+
+
+def _polygraphys_rule(actual: NDArray[Any], expected: NDArray[Any]) -> bool:
     one, other = (array.astype(np.float64) for array in (actual, expected))
     with np.errstate(all="ignore"):
         absolute = np.abs(one - other)

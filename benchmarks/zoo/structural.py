@@ -17,6 +17,7 @@ from benchmarks.zoo.surgery import (
     prepend,
     rescale_between,
     set_attribute,
+    swap_producers,
     through,
 )
 
@@ -34,9 +35,11 @@ __all__ = [
     "another_axis",
     "another_epsilon",
     "another_pooling",
+    "batch_epsilon",
     "batch_statistics",
     "dead_input",
     "edited",
+    "exchanged_coordinates",
     "flipped_bit",
     "head_weights",
     "kernel_changed",
@@ -54,6 +57,7 @@ __all__ = [
     "reordered_input",
     "shifted_padding",
     "small_weights",
+    "swapped_outputs",
     "truncated",
     "unscaled",
     "weight_beyond_fp16",
@@ -203,6 +207,19 @@ def label_off_by_one(proto: ModelProto) -> None:
     through(proto, "label", lambda before, after: [helper.make_node("Add", [before, "one"], [after])])
 
 
+def exchanged_coordinates(proto: ModelProto) -> None:
+    """Each corner of the box as (y, x) in place of (x, y)."""
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 0, 3, 2], np.int64), "corners"))
+    through(proto, "box", lambda before, after: [helper.make_node("Gather", [before, "corners"], [after], axis=1)])
+
+
+def swapped_outputs(proto: ModelProto) -> None:
+    """The box under the scores' name, and the scores under the box's."""
+    swap_producers(proto, "box", "scores")
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+
+
 def dead_input(proto: ModelProto) -> None:
     """The input is never read: zeros stand for it."""
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
@@ -267,6 +284,20 @@ def batch_statistics(network: Network, folder: Path) -> Case:
     module, x = module_of(network)
     export(with_batch_statistics(module), x, folder / "training.onnx", network.name)
     return network.deployed(onnx.load(folder / "training.onnx"), folder)
+
+
+def batch_epsilon(network: Network, folder: Path) -> Case:
+    """Every BatchNorm with epsilon 1e-3 in place of 1e-5."""
+    from torch import nn
+
+    from benchmarks.zoo.makers import export, module_of
+
+    module, x = module_of(network)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eps = 1e-3
+    export(module, x, folder / "epsilon.onnx", network.name)
+    return network.deployed(onnx.load(folder / "epsilon.onnx"), folder)
 
 
 def _scaled_layer(proto: ModelProto, factor: float) -> None:

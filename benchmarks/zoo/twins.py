@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from benchmarks.zoo.defects import ALL, CONVOLUTIONAL
+from benchmarks.zoo.defects import ALL, CONVOLUTIONAL, every_second
 from benchmarks.zoo.given import by_onnxruntime, by_ranges, with_pairs
 from benchmarks.zoo.specimen import Plant, Specimen
+from benchmarks.zoo.surgery import matrix_nodes
+from pytest_trt.create import update
 from pytest_trt.lowering import lower
 from pytest_trt.model import load
 
@@ -46,6 +48,34 @@ def _exported_again(opset: int, folding: bool, network: Network, folder: Path) -
     return network.deployed(onnx.load(folder / "again.onnx"), folder)
 
 
+def _golden_again(network: Network, folder: Path) -> Case:
+    """The golden made anew of the same file."""
+    case = replace(network.case, golden=str(folder / "again.safetensors"))
+    update(case, folder)
+    return case
+
+
+def _rewritten(network: Network, folder: Path) -> Case:
+    """The file as onnxruntime's optimiser writes it: folded, fused, renamed and in another order."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(str(network.onnx), options, providers=["CPUExecutionProvider"])
+    return network.deployed(onnx.load(folder / "optimised.onnx"), folder)
+
+
+def _first_and_last(proto: onnx.ModelProto) -> list[str]:
+    nodes = matrix_nodes(proto)
+    return [str(node.output[0]) for node in (nodes[0], nodes[-1])]
+
+
+def _depthwise(proto: onnx.ModelProto) -> list[str]:
+    nodes = matrix_nodes(proto)
+    return [str(n.output[0]) for n in nodes if any(a.name == "group" and a.i > 1 for a in n.attribute)]
+
+
 def _typed(precision: str, network: Network, folder: Path) -> Case:
     return network.deployed(lower(load(network.onnx), precision, typed=True).proto, folder)
 
@@ -73,8 +103,23 @@ TWINS = (
     *_twins("exported again, opset 13", CONVOLUTIONAL[1:], "fp32", partial(_exported_again, 13, True)),
     *_twins("exported again, opset 18", TRAINED, "fp16", partial(_exported_again, 18, True)),
     *_twins("exported again, not folded", TRAINED, "int8", partial(_exported_again, 17, False)),
+    *_twins("golden made again", ALL, "fp16", _golden_again),
+    *_twins("rewritten by onnxruntime", ALL, "int8", _rewritten),
     *_twins("fp16 file", CONVOLUTIONAL, "model", partial(_typed, "fp16")),
     *_twins("int8 file", ALL, "model", partial(with_pairs, dict)),
+    *_twins(
+        "int8 file, gaps declared",
+        ("resnet18", "segmentation"),
+        "model",
+        partial(with_pairs, dict, keep=every_second, declared=True),
+    ),
+    *_twins(
+        "int8 file, first and last in float",
+        ("resnet18", "encoder", "segmentation"),
+        "model",
+        partial(with_pairs, dict, keep=_first_and_last),
+    ),
+    *_twins("int8 file, depthwise in float", ("mobilenet_v2",), "model", partial(with_pairs, dict, keep=_depthwise)),
     *_twins("onnxruntime's Q/DQ file", ALL, "model", by_onnxruntime),
 )
 """Every healthy twin."""

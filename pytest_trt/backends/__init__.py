@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from pytest_trt.errors import BackendError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pytest_trt.feeds import Arrays
     from pytest_trt.layer import Layer
@@ -24,6 +24,8 @@ __all__ = [
     "Engine",
     "Plan",
     "Planner",
+    "Shower",
+    "Showing",
     "all_packages",
     "choose",
     "known_backend",
@@ -129,6 +131,32 @@ class Backend(Protocol):
             ModelError, BackendError: the engine can't be built.
         """
         ...
+
+
+@runtime_checkable
+class Showing(Protocol):
+    """An engine that can show inner tensors, where its recipe asked for it."""
+
+    def inner(self, inputs: Arrays, names: Collection[str]) -> Arrays:
+        """The tensors of these names that there are, in float32; fusions swallow some.
+
+        Raises:
+            DataError: the inputs do not fit.
+            BackendError: running fails.
+        """
+        ...
+
+
+@runtime_checkable
+class Shower(Protocol):
+    """A backend that may build engines which show inner tensors, and are no other engines for it.
+
+    Attributes:
+        shows: whether it does: TensorRT's releases before 10.11 do not.
+    """
+
+    @property
+    def shows(self) -> bool: ...  # noqa: D102
 
 
 class Plan(Protocol):

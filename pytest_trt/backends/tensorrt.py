@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from pytest_trt.trt.kept import kept_nodes
 from pytest_trt.trt.layers import layers_of
 from pytest_trt.trt.plan import plan_for
 from pytest_trt.trt.release import label, open_release
+from pytest_trt.trt.shown import can_show, showing
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -124,6 +125,17 @@ class TensorrtEngine:
             keeps=(self, bound, graph, copies),
         )
 
+    def inner(self, inputs: Mapping[str, Any], names: Collection[str]) -> Arrays:
+        """See :meth:`pytest_trt.backends.Shower.inner`."""
+        with using(self.device):
+            fitting = conform(dict(inputs), self.model.inputs, self.model.source)
+            found = []
+            for feeds in split(fitting, self.model.inputs, self.batch):
+                with showing(self.trt, self.context, names) as shown:
+                    self._run_once(feeds)
+                found.append(shown)
+            return join(found)
+
     def _run_once(self, feeds: Mapping[str, NDArray[Any] | DeviceArray]) -> dict[str, Any]:
         where = self.trt, self.engine, self.context, self.tensors, self.grown
         return execute(*where, feeds, self.stream.handle, self.model.source)
@@ -170,6 +182,11 @@ class TensorrtBackend:
     def version(self) -> str:
         """Name and version of the release."""
         return label(self.trt)
+
+    @property
+    def shows(self) -> bool:
+        """See :attr:`pytest_trt.backends.Shower.shows`."""
+        return can_show(self.trt)
 
     def build(self, recipe: Recipe) -> TensorrtEngine:
         """See :meth:`pytest_trt.backends.Backend.build`; a recipe that names a plan has it loaded in place of built."""

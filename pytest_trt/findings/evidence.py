@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_trt.bisection import Departure
     from pytest_trt.half import HalfWeights
     from pytest_trt.hops import Hop
     from pytest_trt.layer import Layer
@@ -54,6 +55,7 @@ class Evidence:
         backend: what ran it.
         simulated: whether no engine was built.
         observed: what each output shows.
+        envelope: the golden's, by precision and output: the error of a correct simulation, and its bound.
         hops: error of each step that is known, the first one first.
         refused: why it could not be judged; None where it was.
         layers: of the engine, as its inspector tells them.
@@ -65,6 +67,7 @@ class Evidence:
         quantised: what int8 or fp8 stands on.
         located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
             compared.
+        departure: where an engine leaves its simulation; None where it does not, or nobody looked.
     """
 
     case: str
@@ -73,6 +76,7 @@ class Evidence:
     backend: str
     simulated: bool
     observed: tuple[Observed, ...] = ()
+    envelope: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     hops: tuple[Hop, ...] = ()
     refused: Refusal | None = None
     layers: tuple[Layer, ...] = ()
@@ -83,3 +87,4 @@ class Evidence:
     repeated: Repeated | None = None
     quantised: Quantised | None = None
     located: tuple[Located, ...] | None = None
+    departure: Departure | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pytest_trt.findings.finding import Finding, Severity
@@ -27,7 +28,7 @@ _FAULTS = {
     "fp32 -> simulated": "lowering to the precision is to blame",
     "golden -> simulated": "the file under test is to blame, which holds its precision",
     "golden -> engine": "the engine, or the file that it was built from, is to blame",
-    "fp32 -> engine": "the engine is to blame, whose lowering could not be simulated",
+    "fp32 -> engine": "the engine is to blame",
     "simulated -> engine": "the engine differs from its simulation, so the build is to blame",
 }
 
@@ -159,7 +160,8 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
-                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}.",
+                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}"
+                f"{_left(evidence)}.",
                 _REMEDIES.get(str(hop), "Look at the tensors that the error comes from (--trt-localise)."),
                 {
                     "output": seen.output,
@@ -168,11 +170,27 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
                     "reasons": list(seen.reasons),
                     "hop": str(hop) if hop else None,
                     "resemblance": seen.resemblance,
+                    "departure": asdict(evidence.departure) if evidence.departure else None,
                 },
             )
 
 
-RULES = (nonfinite, constant, concentrated, bias, flips, outside)
+def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
+    """TRT302: inside the bound of its precision, and the model differs from the golden's in fp32 already."""
+    told = {seen.output for seen in evidence.observed if seen.reasons}
+    for hop in evidence.hops:
+        if str(hop) == "golden -> fp32" and hop.over and hop.output not in told:
+            yield Finding(
+                "TRT302",
+                Severity.ERROR,
+                f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_FAULTS[str(hop)]}: run in"
+                f" fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
+                f"{_REMEDIES[str(hop)]} A difference in fp32 that you accept is `tolerance.fp32` of the case.",
+                {"output": hop.output, "error": hop.rel_rms, "bound": hop.limit, "hop": str(hop)},
+            )
+
+
+RULES = (nonfinite, constant, concentrated, bias, flips, outside, differs_in_fp32)
 
 
 def _by(node: str) -> str:
@@ -192,6 +210,10 @@ def _size(seen: Observed) -> str:
 
 def _blame(hop: Hop | None) -> str:
     return f"; {_FAULTS.get(str(hop), str(hop))} ({hop}: {hop.rel_rms:.2g})" if hop else ""
+
+
+def _left(evidence: Evidence) -> str:
+    return f"; {evidence.departure}" if evidence.departure else ""
 
 
 def _like(seen: Observed) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pytest_trt.findings.finding import Finding, Severity
 from pytest_trt.precision import Precision
+from pytest_trt.tolerance import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,10 @@ _COARSE = 1e-2
 """Error of rounding a weight to fp16, as relative RMS, that is as bad as int8's; normal ones have 2.8e-4 at most."""
 
 _WEAK = 2e-3
+
+_SUBNORMAL = re.compile(r"subnormal FP16 value|FP16 subnormal value", re.IGNORECASE)
+"""As 8.4 to 11 write it: "Subnormal FP16 values detected", "Detected subnormal FP16 values", "less than smallest
+positive FP16 subnormal value"."""
 
 
 def overflow(evidence: Evidence) -> Iterator[Finding]:
@@ -40,20 +46,26 @@ def overflow(evidence: Evidence) -> Iterator[Finding]:
 
 
 def tf32(evidence: Evidence) -> Iterator[Finding]:
-    """TRT204: layers of an fp32 engine that multiply in TF32."""
-    if evidence.precision is not Precision.FP32:
+    """TRT204: an fp32 engine that multiplies in TF32, by what its layers tell or by the size of its error."""
+    if evidence.precision is not Precision.FP32 or evidence.simulated:
         return
-    got = _precisions(evidence).get("tf32", 0)
-    if got:
-        layers = [layer["name"] for layer in _layers(evidence) if layer["precision"] == "tf32"]
-        yield Finding(
-            "TRT204",
-            Severity.ERROR,
-            f"fp32 was asked, and {got} compute layers of the engine multiply in TF32 ({_listed(layers)}): errors near"
-            " 1e-3 in place of 1e-7.",
-            "Clear the builder's TF32 flag (trtexec --noTF32), or ask for tf32.",
-            {"layers": layers, "layer": layers[0]},
-        )
+    layers = [layer["name"] for layer in _layers(evidence) if layer["precision"] == "tf32"]
+    alike = _as_tf32_errs(evidence)
+    if not layers and not alike:
+        return
+    told = (
+        f"{len(layers)} compute layers of the engine multiply in TF32 ({_listed(layers)}): errors near 1e-3 in place"
+        " of 1e-7"
+        if layers
+        else f"the error is that of TF32: {_listed(alike)}"
+    )
+    yield Finding(
+        "TRT204",
+        Severity.ERROR,
+        f"fp32 was asked, and {told}.",
+        "Clear the builder's TF32 flag (trtexec --noTF32), or ask for tf32.",
+        {"layers": layers, "outputs": alike, **({"layer": layers[0]} if layers else {})},
+    )
 
 
 def not_honoured(evidence: Evidence) -> Iterator[Finding]:
@@ -81,23 +93,20 @@ def not_honoured(evidence: Evidence) -> Iterator[Finding]:
 def subnormal(evidence: Evidence) -> Iterator[Finding]:
     """TRT203: weights that fp16 holds with fewer bits than it has, or not at all."""
     small = [tensor for tensor in evidence.half.tensors if tensor.subnormal] if evidence.half else []
-    if not small:
-        return
-    worst = max(small, key=lambda tensor: (tensor.multiplies, tensor.rel_rms))
-    error = worst.rel_rms if worst.multiplies else 0.0
-    count, zeroed = sum(tensor.subnormal for tensor in small), sum(tensor.zeroed for tensor in small)
-    share = count / max(evidence.half.count if evidence.half else 1, 1)
-    severity = Severity.ERROR if error > _COARSE else Severity.WARNING if error > _WEAK else Severity.NOTE
-    yield Finding(
-        "TRT203",
-        severity,
-        f"{count} weights ({100 * share:.2g} %) are subnormal in fp16 and {zeroed} of them become zero; worst is"
-        f" {worst.tensor!r} with {worst.subnormal} of {worst.count} and a rounding error of {worst.rel_rms:.2g}.",
-        "Scale these weights up and the next layer's down, keep their nodes in fp32, or use bf16."
-        if severity is not Severity.NOTE
-        else "Nothing to mend: their share of the tensor is too small to be seen.",
-        {"tensor": worst.tensor, "count": count, "zeroed": zeroed, "share": share, "rel_rms": worst.rel_rms},
-    )
+    warned = _warned(evidence)
+    if small:
+        yield _measured(evidence, small, warned)
+    elif warned:
+        outside = any(seen.reasons for seen in evidence.observed)
+        yield Finding(
+            "TRT203",
+            Severity.WARNING if outside else Severity.NOTE,
+            f"TensorRT's builder warns of weights that are small for fp16: {warned}.",
+            "Scale these weights up and the next layer's down, keep their nodes in fp32, or use bf16."
+            if outside
+            else "Nothing to mend: the outputs are inside their bounds.",
+            {"warned": warned},
+        )
 
 
 def simulated(evidence: Evidence) -> Iterator[Finding]:
@@ -113,6 +122,58 @@ def simulated(evidence: Evidence) -> Iterator[Finding]:
 
 
 RULES = (overflow, tf32, not_honoured, subnormal, simulated)
+
+
+def _measured(evidence: Evidence, small: list[Rounded], warned: str) -> Finding:
+    """By the model's own weights; what the builder said stands beside it, as it counts tensors and folds them first."""
+    worst = max(small, key=lambda tensor: (tensor.multiplies, tensor.rel_rms))
+    error = worst.rel_rms if worst.multiplies else 0.0
+    count, zeroed = sum(tensor.subnormal for tensor in small), sum(tensor.zeroed for tensor in small)
+    share = count / max(evidence.half.count if evidence.half else 1, 1)
+    severity = Severity.ERROR if error > _COARSE else Severity.WARNING if error > _WEAK else Severity.NOTE
+    return Finding(
+        "TRT203",
+        severity,
+        f"{count} weights ({100 * share:.2g} %) are subnormal in fp16 and {zeroed} of them become zero; worst is"
+        f" {worst.tensor!r} with {worst.subnormal} of {worst.count} and a rounding error of {worst.rel_rms:.2g}"
+        f"{f'. TensorRT warns of it too: {warned}' if warned else ''}.",
+        "Scale these weights up and the next layer's down, keep their nodes in fp32, or use bf16."
+        if severity is not Severity.NOTE
+        else "Nothing to mend: their share of the tensor is too small to be seen.",
+        {
+            "tensor": worst.tensor,
+            "count": count,
+            "zeroed": zeroed,
+            "share": share,
+            "rel_rms": worst.rel_rms,
+            "warned": warned,
+        },
+    )
+
+
+def _warned(evidence: Evidence) -> str:
+    """What TensorRT's builder says of weights too small for fp16, without the lines around it."""
+    return "; ".join(warning.strip(" -.") for warning in evidence.warnings if _SUBNORMAL.search(warning))
+
+
+def _as_tf32_errs(evidence: Evidence) -> list[str]:
+    """Outputs whose error is within what TF32's simulation allows and far from fp32's; none where one of them is not.
+
+    A model that differs in fp32 itself errs by chance as TF32 does.
+    """
+    if any(hop.end == "fp32" and hop.over for hop in evidence.hops):
+        return []
+    of_tf32, of_fp32 = evidence.envelope.get("tf32", {}), evidence.envelope.get("fp32", {})
+    found = []
+    for seen in evidence.observed:
+        expected, exact = of_tf32.get(seen.output), of_fp32.get(seen.output)
+        if seen.whole or expected is None or exact is None:
+            continue
+        low = expected["error"] / SLACK
+        if low <= 10 * exact["bound"] or not low <= seen.error <= expected["bound"]:
+            return []
+        found.append(f"{seen.output!r} is off by {seen.error:.2g}, tf32's own error is {expected['error']:.2g}")
+    return found
 
 
 def _beyond(evidence: Evidence) -> list[Rounded]:

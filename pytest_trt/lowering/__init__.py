@@ -83,7 +83,8 @@ def lower(
         ranges: of the activations, for int8 and fp8.
         typed: for fp16 and bf16, the graph in that type itself, which TensorRT takes, in place of the cast sandwich
             that onnxruntime simulates.
-        keep: nodes that stay in fp32, each by its name or by a tensor that it computes.
+        keep: nodes that stay in fp32, each by its name or by a tensor that it computes; of a file with Q/DQ, the
+            ones that it leaves in fp32 on purpose.
         ops: kinds of operators that are lowered, as "Conv"; all that the precision lowers if none is named.
 
     Returns:
@@ -121,10 +122,7 @@ def _expressed(model: Model, precision: Precision, how: _How) -> Model:
 
     held = held_precision(model.proto)
     if held != "fp32" and (how.keep or how.ops):
-        raise LoweringError(
-            f"{model.source} already holds {held}, and keep and ops say what is lowered: leave them out, or name the"
-            " fp32 file that it was made from."
-        )
+        _require_declaration(model, precision, held, how)
     if precision is Precision.MODEL or held == precision.label:
         return model
     if held != "fp32":
@@ -136,6 +134,18 @@ def _expressed(model: Model, precision: Precision, how: _How) -> Model:
         return _lowered(at_opset(model, precision), precision, how)
     except LoweringError as error:
         raise LoweringError(f"{model.source} at {precision}: {error}") from error
+
+
+def _require_declaration(model: Model, precision: Precision, held: str, how: _How) -> None:
+    """``keep`` of a file with Q/DQ tells which of its nodes are in fp32 on purpose; nothing else is left to be told."""
+    from pytest_trt.lowering.kept import kept_in_fp32
+
+    if how.ops or held not in ("int8", "fp8"):
+        raise LoweringError(
+            f"{model.source} already holds {held}, and keep and ops say what is lowered: leave them out, or name the"
+            " fp32 file that it was made from."
+        )
+    kept_in_fp32(model.proto, precision, how.keep)
 
 
 def _lowered(model: Model, precision: Precision, how: _How) -> Model:

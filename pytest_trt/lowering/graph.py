@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "require_type",
     "rewrite_operands",
     "tensor_shapes",
+    "with_outputs",
 ]
 
 Operands = Mapping[str, tuple[int, ...]]
@@ -54,6 +55,22 @@ TF32_OPERANDS: Operands = {
 
 _FIRST_RESIZE_MODES = 11
 _FIRST_FREE_INITIALIZERS = 4  # the IR version from which an initializer need not be an input too
+
+
+def with_outputs(model: ModelProto, names: Iterable[str], kind: int | None = None) -> ModelProto:
+    """A copy that gives these tensors out too.
+
+    Args:
+        model: whose outputs stay as they are.
+        names: of tensors that it computes.
+        kind: their element type, which lowering and TensorRT want told; onnxruntime finds it itself.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    present = {output.name for output in model.graph.output}
+    told = None if kind is None else onnx.TypeProto(tensor_type=onnx.TypeProto.Tensor(elem_type=kind))
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name, type=told) for name in names if name not in present)
+    return copy
 
 
 def opset(model: ModelProto) -> int:

@@ -35,6 +35,7 @@ from pytest_trt.trt.profiles import add_profiles, calibration_profile, profiles_
 from pytest_trt.trt.progress import monitor
 from pytest_trt.trt.ranges import set_ranges
 from pytest_trt.trt.release import label, typing_of
+from pytest_trt.trt.shown import mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,6 +174,8 @@ def _built(order: _Order, timing: bytes) -> tuple[TensorrtPlan, bytes]:
         flags = flags_for(trt, order.graph, recipe.precision, order.typing, recipe.options.fallback)
         network = parse(trt, builder, order.graph, order.typing)
         said.errors.clear()  # those of the parser were told, or it has none
+        if recipe.shown:
+            mark(network)
         config = configure(trt, builder, recipe.precision, flags, recipe.options)
         if said.errors:
             raise BackendError(said.told(f"{label(trt)} refuses a build option"))
@@ -228,6 +231,7 @@ def _material(order: _Order) -> dict[str, Any]:
         "precision": recipe.precision.label,
         "lowering": recipe.lowering,
         "typing": order.typing,
+        **({"shown": True} if recipe.shown else {}),
         **({"keep": sorted(recipe.keep)} if order.typing == "weak" and recipe.keep else {}),
         "ranges": _hash(sorted(order.amax.items())) if order.amax else None,
         "calibration": _hash_of_samples(recipe) if order.calibrates else None,
