@@ -26,7 +26,7 @@ _COLOURS: tuple[tuple[re.Pattern[str], dict[str, bool]], ...] = (
     (re.compile(r"^ +TRT\d{3} error(?=:)"), {"red": True, "bold": True}),
     (re.compile(r"^ +TRT\d{3} warning(?=:)"), {"yellow": True, "bold": True}),
     (re.compile(r"^ +TRT\d{3} note(?=:)"), {"cyan": True}),
-    (re.compile(r"^ +the builder warned(?=:)"), {"yellow": True}),
+    (re.compile(r"^ +warned(?=:)"), {"yellow": True}),
 )
 
 

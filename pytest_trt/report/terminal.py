@@ -131,7 +131,7 @@ def _told(record: Record, verbosity: int) -> list[str]:
         lines += [line for block in blocks for line in block.lines]
         lines += [*_hops(record), *_located(record), *_speed(record), *_engine(record)]
     else:
-        lines += [f"  the builder warned: {text}" for text in record["warnings"]]
+        lines += [f"  warned: {text}" for text in record["warnings"]]
     title = f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}"
     return [title, *lines] if lines else []
 
@@ -243,14 +243,14 @@ def _speed(record: Record) -> list[str]:
 
 
 def _engine(record: Record) -> list[str]:
-    """What the engine is, and what its builder warned of."""
+    """What the engine is, what its builder warned of, and what could not be looked at."""
     engine = record["provenance"].get("engine") or {}
     lines = []
     if engine.get("gpu"):
         typing = f" {engine['typing']} typing," if engine.get("typing") else ""
         lines.append(f"  engine: {engine.get('tensorrt')},{typing} {engine['gpu']}; {_honoured(record)} compute layers")
     warned = record["warnings"]
-    lines += [f"  the builder warned: {text}" for text in warned[:3]]
+    lines += [f"  warned: {text}" for text in warned[:3]]
     return [*lines, f"  ... and {len(warned) - 3} warnings more, in the record"] if len(warned) > 3 else lines
 
 
