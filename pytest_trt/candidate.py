@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from pytest_trt.case_file import quoted
 from pytest_trt.create import changes, create, refuse_in_ci
 from pytest_trt.errors import GoldenRefused, MissingGolden, StaleGolden
 from pytest_trt.golden import SUFFIX, Golden, is_candidate, read, require_fit, write
@@ -94,7 +95,7 @@ def _place(case: Case, golden_dir: Path) -> Path:
 
 def _fresh(case: Case, candidate: Path) -> Golden:
     """The candidate, if it is one, whole, and of the model as it is now."""
-    again = f"pytest-trt golden create {case.name}"
+    again = f"pytest-trt golden create {quoted(case.name)}"
     if not candidate.is_file():
         raise MissingGolden(f"{case.where}: there is no candidate {candidate}. Make it and look at it: {again}")
     golden = read(candidate, again)

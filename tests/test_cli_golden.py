@@ -97,6 +97,13 @@ def test_adopt_of_several_adopts_none_where_one_can_not_be(folder: Path) -> None
     assert (folder / "golden" / "net.candidate.safetensors").is_file()
 
 
+def test_commands_that_are_told_quote_names(folder: Path) -> None:
+    (folder / "trt.toml").write_text('[[model]]\nname = "my net & co"\nonnx = "net.onnx"\nsamples = 4\n')
+
+    assert 'pytest-trt golden create "my net & co"' in ran("adopt", "my net & co", "--reason", "why").output
+    assert 'pytest-trt golden adopt "my net & co" --reason TEXT' in ran("create").output
+
+
 def test_diff_without_a_candidate_says_so(folder: Path) -> None:
     adopted(folder)
 

@@ -40,6 +40,7 @@ def command() -> None:
 def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
     """Write a candidate for the golden of each case (all, or those NAMEd), and print what it would change."""
     from pytest_trt.candidate import candidate_of, propose
+    from pytest_trt.case_file import quoted
     from pytest_trt.reference import find_golden
 
     folder = golden_folder(golden_dir)
@@ -50,7 +51,7 @@ def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | N
         told = propose(case, folder, watched())
         made[case.name] = {"candidate": str(candidate_of(find_golden(case, folder))), "changes": told}
         lines += told
-    names_again = " ".join(case.name for case in cases)
+    names_again = " ".join(quoted(case.name) for case in cases)
     lines.append(f"look at it, then: pytest-trt golden adopt {names_again} --reason TEXT")
     say(lines, made, json_wanted=as_json)
 
