@@ -144,6 +144,21 @@ def test_the_short_summary_gives_the_reason(broken: Path, pytester: pytest.Pytes
         result.stdout.fnmatch_lines(["FAILED trt.toml::net[[]int8[]] - TRT108 error: the calibration data*"])
 
 
+def test_a_test_function_gives_its_reason_and_colours_as_a_case_of_a_file_does(
+    broken: Path, pytester: pytest.Pytester
+) -> None:
+    (broken / "trt.toml").unlink()
+    pytester.makepyfile(
+        "import pytest\n@pytest.mark.trt(onnx='net.onnx', calibration='calibration.npz')\n"
+        "def test_net(trt_check):\n    trt_check()\n"
+    )
+
+    told = pytester.runpytest("--trt-precision=int8", "--color=yes").stdout.str()
+
+    assert f"{RED}\x1b[1m  TRT108 error{PLAIN}" in told
+    assert "- TRT108 error: the calibration data" in told
+
+
 def test_in_ci_the_short_summary_is_a_line_too(
     broken: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
