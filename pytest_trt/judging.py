@@ -274,7 +274,7 @@ def attach(report: pytest.TestReport, records: list[str]) -> None:
 
 
 def speak(item: pytest.Item, raised: BaseException, report: pytest.TestReport) -> None:
-    """Let a test function's report be our message alone, where that is what it failed with, as a case's of a file is."""
+    """Let a test function's report be our message, where that is what it failed with, as a case's of a file is."""
     said = item.stash.get(_said, None)
     if said is not None and str(raised) == said:
         report.longrepr = said

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_trt.case_file import quoted
 from pytest_trt.comparison import compare
 from pytest_trt.create import HOP_LIMIT, movements
 from pytest_trt.data_sets import read_data_sets
 from pytest_trt.envelope import envelope_of, provable, simulate
-from pytest_trt.case_file import quoted
 from pytest_trt.errors import GoldenRefused, PytestTrtError, StaleGolden
 from pytest_trt.golden import Golden, is_candidate, read, require_evidence, require_fit
 from pytest_trt.lowering.held import held_precision
