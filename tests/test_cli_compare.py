@@ -227,6 +227,17 @@ def test_an_error_that_grew_beyond_its_factor_fails(before: float | str, after: 
     assert bool([one for one in reasons("error:1.5x", *sides) if "the error of 'y' grew" in one]) == fires
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.2), (0.01, "nan"), (0.01, "inf")])
+def test_an_error_without_a_factor_is_told_without_one(folder: Path, before: float, after: float | str) -> None:
+    sides = [result(outputs={"y": output(error)}) for error in (before, after)]
+
+    told = compared(folder, record(sides[0]), record(sides[1]), "--fail-on", "error:2x").output
+
+    assert f"{before:g} -> {after}" in told
+    assert f"grew from {before:g} to {after}\n" in told
+    assert "times" not in told
+
+
 def test_top_1_that_fell_fails() -> None:
     sides = [[result(outputs={"y": output(top1=top1)})] for top1 in (1.0, 0.98)]
 

@@ -47,6 +47,12 @@ class OutputChange:
         return float(after / before)
 
     @property
+    def grown(self) -> str:
+        """How many times, as text after the figures; empty where it did not move, and from zero, NaN and infinity."""
+        ratio = self.ratio
+        return f" ({ratio:.3g} times)" if ratio is not None and math.isfinite(ratio) and _moved(ratio) else ""
+
+    @property
     def moved(self) -> bool:
         """Whether anything of it is worth telling."""
         same = self.bound[0] == self.bound[1] and self.top1[0] == self.top1[1] and self.accuracy[0] == self.accuracy[1]

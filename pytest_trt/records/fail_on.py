@@ -145,7 +145,7 @@ def _error(change: Change, condition: Condition) -> Iterator[str]:
             continue
         worse = math.isnan(after) or (after > _LEAST and ratio > condition.limit)
         if worse and not (math.isnan(before) and math.isnan(after)):
-            yield f"the error of {output.output!r} grew from {before:.3g} to {after:.3g} ({ratio:.3g} times)"
+            yield f"the error of {output.output!r} grew from {before:.3g} to {after:.3g}{output.grown}"
 
 
 def _top1(change: Change, condition: Condition) -> Iterator[str]:

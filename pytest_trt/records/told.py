@@ -84,8 +84,7 @@ def _error(change: Change) -> str:
     if worst is None:
         return ""
     name = f"{worst.output} " if len(change.outputs) > 1 else ""
-    grown = "" if worst.ratio is None or abs(worst.ratio - 1) <= 0.01 else f" ({worst.ratio:.3g} times)"
-    return f"{name}{_numbers(worst.error)}{grown}"
+    return f"{name}{_numbers(worst.error)}{worst.grown}"
 
 
 def _findings(change: Change) -> str:
