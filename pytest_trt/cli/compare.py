@@ -92,15 +92,14 @@ def _facts(found: RunDifference, reasons: list[str]) -> dict[str, object]:
 
 
 def _parts(found: RunDifference, reasons: list[str], everything: bool) -> list[Part]:
-    from pytest_trt.records.told import HEAD, LATENCY, environment_of, rows_of, summary_of
+    from pytest_trt.records.told import environment_of, note_of, summary_of, table_of
 
-    rows = rows_of(found, everything=everything)
-    used = [place for place in range(len(HEAD)) if any(row[place] for row in rows)]
+    head, rows = table_of(found, everything=everything)
     parts: list[Part] = [Line(f"{found.before} -> {found.after}", "head")]
     parts += [f"  {line}" for line in environment_of(found)]
     if rows:
-        parts.append(Table(tuple(HEAD[i] for i in used), tuple(tuple(row[i] for i in used) for row in rows)))
-    if any(change.latency for change in found.changes):
-        parts.append(Line(LATENCY, "quiet"))
+        parts.append(Table(head, tuple(rows)))
+    if note := note_of(found):
+        parts.append(Line(note, "quiet"))
     parts.append(summary_of(found))
     return [*parts, *(Line(f"FAIL {reason}", "bad") for reason in reasons)]
