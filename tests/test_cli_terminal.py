@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,19 @@ def test_without_rich_the_same_is_told_plainly(folder: Path) -> None:
 
     assert "holds fp32" in told
     assert "\x1b" not in told
+
+
+def test_a_table_without_room_for_its_columns_is_told_row_by_row(folder: Path) -> None:
+    pytest.importorskip("rich", reason="needs rich: pip install -e '.[test]'")
+
+    plain = re.compile(r"\x1b\[[0-9;]*m")
+    wide, narrow = (
+        plain.sub("", on_a_terminal("inspect", "net.onnx", COLUMNS=str(columns))).splitlines() for columns in (100, 25)
+    )
+
+    assert wide[-1].startswith("fp8")
+    assert [line.split()[0] for line in narrow[-3:]] == ["precision", "nodes", "beside"]
+    assert narrow[-3] == "precision fp8"
 
 
 def test_rich_takes_nothing_of_a_name_for_markup(folder: Path) -> None:
