@@ -105,6 +105,12 @@ def test_the_markdown_tells_the_table_the_findings_and_the_figures(failed: dict[
     assert "<details><summary>Details</summary>" in told
 
 
+def test_a_finding_and_its_remedy_are_two_sentences(failed: dict[str, Any]) -> None:
+    failed["results"][0]["findings"][0] |= {"message": "too slow", "remedy": "Make it faster."}
+
+    assert "error: too slow. Make it faster.\n" in render(failed)
+
+
 def test_a_passed_case_is_a_row_alone(case: Any) -> None:
     record = record_of(check(case, "fp16", golden_dir=case.base / "golden"))
     told = render(document([record], {}, partial=False, exit_status=0))

@@ -118,10 +118,15 @@ def _section(record: Record) -> str:
 
 def _findings(record: Record) -> list[str]:
     return _together(
-        f"- **{escaped(finding['code'])}** {escaped(finding['severity'])}: {escaped(finding['message'])}"
+        f"- **{escaped(finding['code'])}** {escaped(finding['severity'])}: {escaped(_sentence(finding['message']))}"
         f"{' ' + escaped(finding['remedy']) if finding['remedy'] else ''}\n"
         for finding in record["findings"]
     )
+
+
+def _sentence(text: str) -> str:
+    """With the stop that keeps it apart from what follows on its line."""
+    return text if text.endswith((".", "!", "?", ":")) else f"{text}."
 
 
 def _details(record: Record) -> list[str]:
