@@ -187,6 +187,17 @@ def test_the_ini_file_names_reports_a_line_each(golden: Path, pytester: pytest.P
     assert read_record(pytester.path / "c.json")["environment"]["options"] == ["--trt-report=c.json"]
 
 
+@pytest.mark.parametrize(
+    "word", ["--collect-only", "--fixtures", "--fixtures-per-test", "--cache-show", "--setup-plan"]
+)
+def test_a_run_that_runs_nothing_leaves_the_record_alone(pytester: pytest.Pytester, golden: Path, word: str) -> None:
+    (pytester.path / "run.json").write_text("kept")
+
+    pytester.runpytest("--trt-report=run.json", word)
+
+    assert (pytester.path / "run.json").read_text() == "kept"
+
+
 def test_xml_is_refused_with_the_word_for_it(pytester: pytest.Pytester, golden: Path) -> None:
     result = pytester.runpytest("--trt-report=out/run.xml")
 
