@@ -33,6 +33,7 @@ __all__ = [
     "prepare",
     "replayed",
     "time_by_hand",
+    "was_timed",
     "with_latency",
 ]
 
@@ -45,7 +46,7 @@ SAVED = "trt"
 _clock = pytest.StashKey[Any]()
 _keeper = pytest.StashKey["Keeper"]()
 _found = pytest.StashKey[list[tuple[pytest.Item, "Latency", dict[str, Any]]]]()
-_hand = pytest.StashKey["Latency"]()
+_hand = pytest.StashKey[tuple["Latency", dict[str, Any]]]()
 
 
 def begin(config: pytest.Config) -> None:
@@ -131,19 +132,27 @@ def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Bui
 
     keeper = _keeper_for(item, settings.latency_mode(item.config) or "record")
     found = find_latency(keeper, case, precision, built, inputs)
-    item.stash[_hand] = found
-    _remember(item, found, _replay(item, found, {}))
+    info = _replay(item, found, {})
+    item.stash[_hand] = found, info
+    _remember(item, found, info)
     return found
 
 
 def with_latency(item: pytest.Item, verdict: Verdict) -> Verdict:
-    """The verdict with what ``trt_benchmark`` found in the same test."""
+    """The verdict with what ``trt_benchmark`` found in the same test, whose benchmark is told of the verdict."""
     from pytest_trt.latency.keeper import with_found
 
-    found = item.stash.get(_hand, None)
-    if found is None or verdict.latency is not None:
+    found, info = item.stash.get(_hand, (None, {}))
+    if found is None:
         return verdict
-    return with_found(verdict, found, settings.scrutiny(item.config).choice)
+    if info:
+        _tell(info, found, verdict)
+    return with_found(verdict, found, settings.scrutiny(item.config).choice) if verdict.latency is None else verdict
+
+
+def was_timed(item: pytest.Item) -> bool:
+    """Whether ``trt_benchmark`` found a latency in this test."""
+    return _hand in item.stash
 
 
 def is_disabled(item: pytest.Item) -> bool:
@@ -255,6 +264,16 @@ def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[s
 
 def _remember(item: pytest.Item, found: Latency, info: dict[str, Any]) -> None:
     item.config.stash.setdefault(_found, []).append((item, found, info))
+
+
+def _tell(info: dict[str, Any], found: Latency, verdict: Verdict) -> None:
+    """Put into the history that the engine was right, or that it was not: that stays, whatever is judged later."""
+    from pytest_trt.latency.found import as_info
+
+    before = info["trt"].get("verdict")
+    info.update(as_info(found, _beside(verdict)))
+    if before in ("failed", "error"):
+        info["trt"]["verdict"] = before
 
 
 def _beside(verdict: Verdict) -> dict[str, Any]:

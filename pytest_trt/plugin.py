@@ -180,9 +180,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
         if fixtures is not None and item.get_closest_marker("trt") is not None:
-            from pytest_trt.judging import unjudged
+            from pytest_trt.judging import unjudged, untimed
 
-            reason = unjudged(item, fixtures)
+            reason = unjudged(item, fixtures) or untimed(item, fixtures)
             if reason:
                 report.outcome, report.longrepr = "failed", reason
     return report

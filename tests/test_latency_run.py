@@ -538,3 +538,88 @@ def test_a_test_that_only_times_has_a_record_that_says_so(
 
     result.assert_outcomes(passed=1)
     assert results(pytester.path / "run.json")[0]["verdict"] == "timed"
+
+
+@pytest.mark.parametrize("fixtures", ["trt_check, trt_benchmark", "trt_engine, trt_benchmark"])
+def test_a_test_that_takes_trt_benchmark_and_never_calls_it_is_not_green(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], fixtures: str
+) -> None:
+    first = fixtures.partition(",")[0]
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(
+        f'import pytest\n@pytest.mark.trt(onnx="net.onnx")\ndef test_net({fixtures}):\n'
+        f"    {first}{'()' if first == 'trt_check' else ''}\n"
+    )
+
+    result = pytester.runpytest(*RECORD)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*takes trt_benchmark and never calls it: nothing was timed*"])
+
+
+TIMED_FIRST = """
+import pytest
+
+@pytest.mark.trt(name="net", onnx="other.onnx", reference="net.onnx")
+def test_speed(trt_engine, trt_golden, trt_benchmark):
+    trt_benchmark(trt_engine, trt_golden.inputs)
+    trt_golden.check(trt_engine.run(trt_golden.inputs))
+"""
+
+
+def test_an_engine_that_was_timed_first_and_is_wrong_can_not_be_promoted(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    proto = networks.with_weight(networks.convolutional(), "w3", lambda weights: 2 * weights)
+    networks.save(proto, pytester.path / "other.onnx")
+    pytester.makepyfile(TIMED_FIRST)
+    (pytester.path / "trt.toml").unlink()
+    pytester.runpytest(*RECORD, "--trt-report=run.json").assert_outcomes(failed=1)
+
+    done = CliRunner().invoke(main, ["baseline", "promote", "0001", "--store", "store"])
+
+    assert done.exit_code == 2
+    assert "net at fp32 on onnxruntime of run 0001_trt was not right (failed)" in done.output
+    assert [record["verdict"] for record in results(pytester.path / "run.json")] == ["failed"]
+
+
+def test_what_is_timed_by_hand_keeps_its_accuracy_and_its_model_in_the_history(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makepyfile(BY_HAND)
+
+    pytester.runpytest(*RECORD, "--benchmark-json=run.json").assert_outcomes(passed=1)
+
+    told = benchmarks(pytester.path / "run.json")[0]["extra_info"]["trt"]
+    assert told["verdict"] == "passed"
+    assert told["rel_rms"] < 1e-5
+    assert len(told["model_sha256"]) == 64
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1e-3, float("nan"), float("inf")])
+@pytest.mark.filterwarnings("error")
+def test_a_clock_that_tells_no_times_keeps_no_budget(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], seconds: float
+) -> None:
+    engine(seconds)
+    with (pytester.path / "trt.toml").open("a") as file:
+        file.write("latency = { p50_ms = 2 }\n")
+
+    result = pytester.runpytest(*RECORD)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*BackendError: the clock cuda_event told * samples that are no times*"])
+
+
+@pytest.mark.parametrize("seconds", [0.0, float("nan")])
+def test_a_baseline_whose_clock_tells_no_times_is_ambiguous(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], seconds: float
+) -> None:
+    promote(pytester)
+    engine(1e-3, baseline=seconds)
+
+    result = pytester.runpytest(*GATE)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*TRT602 error: * block times are no times*"])
