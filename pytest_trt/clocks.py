@@ -32,6 +32,7 @@ __all__ = [
     "keeper_of",
     "prepare",
     "replayed",
+    "tell",
     "time_by_hand",
     "was_timed",
     "with_latency",
@@ -139,15 +140,27 @@ def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Bui
 
 
 def with_latency(item: pytest.Item, verdict: Verdict) -> Verdict:
-    """The verdict with what ``trt_benchmark`` found in the same test, whose benchmark is told of the verdict."""
+    """The verdict with what ``trt_benchmark`` found in the same test; its benchmark is told of it."""
     from pytest_trt.latency.keeper import with_found
 
-    found, info = item.stash.get(_hand, (None, {}))
-    if found is None:
+    found, _ = item.stash.get(_hand, (None, {}))
+    if found is None or verdict.latency is not None:
         return verdict
-    if info:
-        _tell(info, found, verdict)
-    return with_found(verdict, found, settings.scrutiny(item.config).choice) if verdict.latency is None else verdict
+    tell(item, verdict)
+    return with_found(verdict, found, settings.scrutiny(item.config).choice)
+
+
+def tell(item: pytest.Item, verdict: Verdict) -> None:
+    """Put what was judged by hand beside the latency in the history: a wrong engine stays so, whatever comes later."""
+    from pytest_trt.latency.found import as_info
+
+    found, info = item.stash.get(_hand, (None, {}))
+    if found is None or not info:
+        return
+    before = info["trt"].get("verdict")
+    info.update(as_info(found, _beside(verdict)))
+    if before in ("failed", "error"):
+        info["trt"]["verdict"] = before
 
 
 def was_timed(item: pytest.Item) -> bool:
@@ -264,16 +277,6 @@ def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[s
 
 def _remember(item: pytest.Item, found: Latency, info: dict[str, Any]) -> None:
     item.config.stash.setdefault(_found, []).append((item, found, info))
-
-
-def _tell(info: dict[str, Any], found: Latency, verdict: Verdict) -> None:
-    """Put into the history that the engine was right, or that it was not: that stays, whatever is judged later."""
-    from pytest_trt.latency.found import as_info
-
-    before = info["trt"].get("verdict")
-    info.update(as_info(found, _beside(verdict)))
-    if before in ("failed", "error"):
-        info["trt"]["verdict"] = before
 
 
 def _beside(verdict: Verdict) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
     Raises:
         NotPassed: it is slower, that can't be told, or it is over a budget.
     """
+    from pytest_trt import clocks
     from pytest_trt.latency.keeper import with_found
     from pytest_trt.verdict import Verdict
 
@@ -134,6 +135,7 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
     )
     if kept is not None:
         _forget(item)
+    clocks.tell(item, kept or alone)
     note(item, with_found(kept or alone, found, settings.scrutiny(item.config).choice))
 
 
