@@ -68,11 +68,12 @@ class _Listener:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not self._in_worker() and self._anything():
-            from pytest_trt.clocks import complaints
+            from pytest_trt.clocks import complaints, remarks
 
             results = self._results()
             results.finished, results.crashed = len(self.finished), self.crashed
             results.complaints += complaints(session)
+            results.remarks += remarks(session)
             results.finish(session)
 
     @pytest.hookimpl(wrapper=True)
