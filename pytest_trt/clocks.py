@@ -64,7 +64,8 @@ def begin(config: pytest.Config) -> None:
     option = config.option
     if getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no" or hasattr(config, "workerinput"):
         raise pytest.UsageError(
-            f"--trt-latency={mode} is refused under xdist, whose workers would time each other: drop -n."
+            f"--trt-latency={mode} is refused under xdist, whose workers would time each other: drop -n"
+            f"{'' if config.getoption('trt_latency') else ', or add -o trt_latency='}."
         )
     if getattr(option, "benchmark_skip", False):
         raise pytest.UsageError(f"--trt-latency={mode} times engines, and --benchmark-skip skips that: drop one.")
@@ -212,7 +213,8 @@ def complaints(session: pytest.Session) -> Iterator[str]:
     config = session.config
     if settings.latency_mode(config) != "gate" or config.option.collectonly:
         return
-    if not config.stash.get(_found, []):
+    asked = config.getoption("trt_latency") or _is_whole(config) or any(map(_is_timed, session.items))
+    if asked and not config.stash.get(_found, []):
         yield "--trt-latency=gate asks for a latency, and no case was timed."
     yield from _vanished(config, "fail")
 

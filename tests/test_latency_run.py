@@ -777,6 +777,57 @@ def test_trt_benchmark_times_once_a_test(pytester: pytest.Pytester, golden: Path
     result.stdout.fnmatch_lines(["*trt_benchmark times once a test*parametrize*"])
 
 
+def test_a_gate_of_the_ini_file_leaves_other_tests_alone_and_not_the_whole_suite(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ntrt_latency = gate\n")
+    path = pytester.makepyfile("def test_other(): pass")
+
+    part, whole = pytester.runpytest(path), pytester.runpytest()
+
+    assert (part.ret, whole.ret) == (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+
+
+def test_under_xdist_a_mode_of_the_ini_file_can_be_taken_back(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ntrt_latency = gate\n")
+    path = pytester.makepyfile("def test_other(): pass")
+
+    refused, done = (pytester.runpytest(path, "-n", "1", *words) for words in ((), ("-o", "trt_latency=")))
+
+    refused.stderr.fnmatch_lines(["*refused under xdist*drop -n, or add -o trt_latency=*"])
+    assert done.ret == 0
+
+
+def test_a_budget_that_could_not_be_measured_does_not_ask_for_a_faster_engine(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    with (pytester.path / "trt.toml").open("a") as file:
+        file.write("latency = { p99_ms = 5 }\n")
+
+    result = pytester.runpytest(*RECORD, "--trt-timing=least=100", "--trt-timing=most=100")
+
+    result.stdout.fnmatch_lines(["*could not be measured*", "*Mend what keeps it from being measured*"])
+    assert "Make the engine faster" not in result.stdout.str()
+
+
+def test_a_speed_up_over_another_int8_engine_has_the_cases_ranges(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    with (pytester.path / "trt.toml").open("a") as file:
+        file.write('latency = { speedup = { over = "onnxruntime", at_least = 1e-6, precision = "int8" } }\n')
+
+    pytester.runpytest(*RECORD, "--trt-precision=int8", "--trt-timing=block_s=0").assert_outcomes(passed=1)
+
+
+def test_a_budget_whose_key_is_no_text_is_refused(pytester: pytest.Pytester, golden: Path) -> None:
+    pytester.makepyfile(
+        'import pytest\n@pytest.mark.trt(onnx="net.onnx", latency={1: {}})\ndef test_net(trt_check):\n    trt_check()\n'
+    )
+
+    result = pytester.runpytest(*RECORD)
+
+    assert result.ret != 0
+    assert "must have texts for keys" in "".join([*result.errlines, *result.outlines])
+
+
 # --- beside the history
 
 
