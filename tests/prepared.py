@@ -85,6 +85,15 @@ def dim(folder: Path) -> None:
     np.savez(folder / "calibration.npz", image=0.1 * np.load(DIGITS / "calibration.npz")["image"])
 
 
+def one_bad_range(folder: Path) -> None:
+    """The project, and bad.txt: ranges of digits, that of one tensor a tenth of what it should be."""
+    project(folder)
+    bad = "/5/layers/layers.2/Relu_output_0"
+    lines = [line.rpartition(": ") for line in _ranges(".txt", folder).decode().splitlines()]
+    made = [f"{name}: {float(amax) * (0.1 if name == bad else 1.0)!r}\n" for name, _, amax in lines]
+    (folder / "bad.txt").write_text("".join(made))
+
+
 def net_with_golden(folder: Path) -> None:
     """A small network of ours and the golden of its case."""
     net(folder)
@@ -109,14 +118,15 @@ _made: dict[str, bytes] = {}
 def _ranges(suffix: str, folder: Path) -> bytes:
     if suffix not in _made:
         file = folder / f"made{suffix}"
-        words = ["calibrate", str(folder / "net.onnx"), str(folder / "calibration.npz"), "-o", str(file)]
+        words = ["calibrate", str(DIGITS / "digits.onnx"), str(DIGITS / "calibration.npz"), "-o", str(file)]
         CliRunner().invoke(main, words, catch_exceptions=False)
         _made[suffix] = file.read_bytes()
         file.unlink()
     return _made[suffix]
 
 
-_MAKERS = (empty, net, net_with_golden, models, pair, digits, retrained, tutorial, project, dim, deployment)
+_NETS = (empty, net, net_with_golden, models, pair)
+_DIGITS = (digits, retrained, tutorial, project, dim, one_bad_range, deployment)
 FOLDERS: dict[str, Callable[[Path], dict[str, Any] | None]] = {
-    made.__name__.replace("_", "-"): made for made in _MAKERS
+    made.__name__.replace("_", "-"): made for made in (*_NETS, *_DIGITS)
 }

@@ -99,14 +99,25 @@ class Page:
 
 
 def prints(claimed: str, printed: str) -> bool:
-    """Whether whole lines of what was printed are as is claimed."""
-    claimed, printed = _trimmed(claimed), _trimmed(printed)
+    """Whether whole lines of what was printed are as is claimed; a line of ``...`` alone stands for any, or none."""
+    claimed, printed = _trimmed(claimed), _trimmed(printed) + "\n"
     figures = [float(number) for number in _NUMBER.findall(claimed)]
-    pattern = ""
-    for part in re.split(rf"(\.\.\.|{_NUMBER.pattern})", claimed):
-        pattern += ".*?" if part == "..." else f"({_NUMBER.pattern})" if _NUMBER.fullmatch(part) else re.escape(part)
-    found = re.finditer(rf"^{pattern}$", printed, re.DOTALL | re.MULTILINE)
+    pattern = "".join(_line_pattern(line) for line in claimed.splitlines())
+    found = re.finditer(f"^{pattern}", printed, re.MULTILINE)
     return any(_near(figures, [float(group) for group in match.groups()]) for match in found)
+
+
+def _line_pattern(line: str) -> str:
+    if line.strip() == "...":
+        return r"(?:.*\n)*?"
+    parts = re.split(rf"(\.\.\.|{_NUMBER.pattern})", line)
+    return "".join(map(_part_pattern, parts)) + r"\n"
+
+
+def _part_pattern(part: str) -> str:
+    if part == "...":
+        return ".*?"
+    return f"({_NUMBER.pattern})" if _NUMBER.fullmatch(part) else re.escape(part)
 
 
 def _near(claimed: list[float], printed: list[float]) -> bool:

@@ -109,6 +109,8 @@ def test_commands_of_a_workflow_are_run(pytester: pytest.Pytester) -> None:
     ("error 1.02e-3", "error 1.03e-3", True),
     ("error 1.02e-3", "error 2.03e-3", False),
     ("a\n...\nz", "a\nb\nc\nz", True),
+    ("a\n...\nz", "a\nz", True),
+    ("a ... z", "a\nz", False),
     ("a\nz", "a\nb\nz", False),
     ("b", "a\nb\nc", True),
     ("b", "abc", False),
