@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from clockwork import Clockwork
+from fake_tensorrt import install
 
 from pytest_trt.cli import main
 from pytest_trt.latency import comparing, keeper
@@ -928,3 +929,30 @@ def test_a_store_that_is_gone_or_damaged_leaves_the_history(
 
     latency = results(pytester.path / "run.json")[0]["latency"]
     assert latency["comparison"]["method"] == "history"
+
+
+# --- beside the kept plan
+
+
+@pytest.mark.parametrize(("kept", "method"), [("plan", "plan"), ("onnx", "onnx")])
+def test_an_engine_is_compared_with_the_kept_plan_else_with_the_kept_model(
+    pytester: pytest.Pytester,
+    golden: Path,
+    engine: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    kept: str,
+    method: str,
+) -> None:
+    install(monkeypatch, "10.16")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--trt-backend=tensorrt")
+    promote(pytester)
+    [path] = pytester.path.glob("baseline/*/*.json")
+    told = json.loads(path.read_text())
+    assert sorted(told["kept"]) == ["onnx", "plan"]
+    path.write_text(json.dumps({**told, "kept": {"plan": None, "onnx": None, kept: told["kept"][kept]}}))
+    engine(1.06e-3)
+
+    pytester.runpytest(*GATE, "--trt-report=run.json").assert_outcomes(failed=1)
+
+    latency = results(pytester.path / "run.json")[0]["latency"]
+    assert (latency["state"], latency["comparison"]["method"]) == ("slow", method)
