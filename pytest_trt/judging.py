@@ -32,6 +32,8 @@ __all__ = [
     "renote",
     "ship",
     "speak",
+    "unjudged",
+    "untimed",
 ]
 
 WRITTEN = "trt_golden_written"
@@ -101,6 +103,9 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     from pytest_trt.report.terminal import message
 
     verdict = with_latency(item, verdict)
+    before = item.stash.get(_verdict, None)
+    if before is not None and before.verdict == "timed":  # it was timed first, and is judged now: that is one result
+        _forget(item)
     item.stash[_verdict] = verdict
     record = record_of(verdict)
     _put(item, record)
@@ -116,6 +121,7 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
     Raises:
         NotPassed: it is slower, that can't be told, or it is over a budget.
     """
+    from pytest_trt import clocks
     from pytest_trt.latency.keeper import with_found
     from pytest_trt.verdict import Verdict
 
@@ -131,9 +137,8 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
         provenance={"engine": dict(engine.facts)},
     )
     if kept is not None:
-        names = {name for name, _ in item.user_properties if name.startswith("trt_")} - {WRITTEN}
-        item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in names]
-        item.stash[_records] = []
+        _forget(item)
+    clocks.tell(item, kept or alone)
     note(item, with_found(kept or alone, found, settings.scrutiny(item.config).choice))
 
 
@@ -180,6 +185,19 @@ def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
             f"{item.nodeid} is marked trt and takes no fixture of it: nothing was judged. Take trt_check and call it."
         )
     return ""
+
+
+def untimed(item: pytest.Item, fixtures: list[str]) -> str:
+    """Why a test that asked to be timed was not, in a run that is about latency; empty if it was, or never asked."""
+    from pytest_trt.clocks import was_timed
+
+    mode = settings.latency_mode(item.config)
+    if mode is None or "trt_benchmark" not in fixtures or was_timed(item):
+        return ""
+    return (
+        f"{item.nodeid} takes trt_benchmark and never calls it: nothing was timed for --trt-latency={mode}. Call it"
+        " with the engine and its inputs, or leave the fixture out."
+    )
 
 
 def golden_path(case: Case, config: pytest.Config) -> str:
@@ -290,6 +308,13 @@ def ship(item: pytest.Item, report: pytest.TestReport) -> None:
 
             shown = [extra for text in records for extra in extras(json.loads(text))]
             vars(report)["extras"] = [*getattr(report, "extras", []), *shown]
+
+
+def _forget(item: pytest.Item) -> None:
+    """Take back what was noted on the item: it is told anew."""
+    names = {name for name, _ in item.user_properties if name.startswith("trt_")} - {WRITTEN}
+    item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in names]
+    item.stash[_records] = []
 
 
 def _put(item: pytest.Item, record: dict[str, Any]) -> None:

@@ -68,11 +68,12 @@ class _Listener:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not self._in_worker() and self._anything():
-            from pytest_trt.clocks import complaints
+            from pytest_trt.clocks import complaints, remarks
 
             results = self._results()
             results.finished, results.crashed = len(self.finished), self.crashed
             results.complaints += complaints(session)
+            results.remarks += remarks(session)
             results.finish(session)
 
     @pytest.hookimpl(wrapper=True)
@@ -185,9 +186,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
         if fixtures is not None and item.get_closest_marker("trt") is not None:
-            from pytest_trt.judging import unjudged
+            from pytest_trt.judging import unjudged, untimed
 
-            reason = unjudged(item, fixtures)
+            reason = unjudged(item, fixtures) or untimed(item, fixtures)
             if reason:
                 report.outcome, report.longrepr = "failed", reason
     return report

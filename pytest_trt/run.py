@@ -56,6 +56,7 @@ class Results:
         self.records: list[dict[str, Any]] = []
         self.written: list[str] = []
         self.complaints: list[str] = []
+        self.remarks: list[str] = []
         self.usage: list[str] = []
         self.finished = 0
         self.crashed = False
@@ -126,6 +127,8 @@ class Results:
             terminalreporter.write_line(f"report: {shown(path, self.config)}")
         if github.is_running(os.environ):
             self._tell_github(terminalreporter)
+        for text in self.remarks:
+            terminalreporter.write_line(f"WARNING: {text}", yellow=True)
         for text in self.complaints:
             terminalreporter.write_line(f"ERROR: {text}", red=True)
 

@@ -133,7 +133,8 @@ def _searched(key: Key, runs: Sequence[Entry], named: set[tuple[str, str, str, s
     marked = [run for run in runs if (*_what(key), key.machine, run.run) in named]
     baseline = marked[-1] if marked else None
     if len(runs) < LEAST_RUNS:
-        return _Series(key, runs, [], f"{len(runs)} runs are too few to look for steps ({LEAST_RUNS})", baseline)
+        count = f"{len(runs)} runs are" if len(runs) != 1 else "1 run is"
+        return _Series(key, runs, [], f"{count} too few to look for steps ({LEAST_RUNS})", baseline)
     try:
         return _Series(key, runs, changes([run.p50_s for run in runs]), None, baseline)
     except BackendError as error:

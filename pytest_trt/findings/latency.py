@@ -47,4 +47,7 @@ def _of_state(found: Latency) -> tuple[Finding, ...]:
 
 def _over(sentence: str, one: Any) -> Finding:
     evidence = {"budget": one.budget.name, "limit": one.budget.limit, "actual": one.actual}
-    return Finding("TRT605", Severity.ERROR, sentence, "Make the engine faster, or raise the case's budget.", evidence)
+    remedy = "Make the engine faster, or raise the case's budget."
+    if one.actual is None:
+        remedy = "Mend what keeps it from being measured, or take this limit out of the case's budget."
+    return Finding("TRT605", Severity.ERROR, sentence, remedy, evidence)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.errors import DataError, PytestTrtError
+from pytest_trt.errors import PytestTrtError
 from pytest_trt.latency.gate import against_history, decide, paired, pairs_needed, suspect
-from pytest_trt.latency.history import read_history
 from pytest_trt.latency.kept import kept_plan, kept_recipe
 from pytest_trt.latency.machine import differences
 from pytest_trt.latency.opening import stopwatch_of
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Engine
     from pytest_trt.feeds import Arrays
     from pytest_trt.latency.baseline import Baseline, Identity
-    from pytest_trt.latency.compared import Compared
+    from pytest_trt.latency.compared import Compared, Rule
     from pytest_trt.latency.history import Entry
     from pytest_trt.latency.keeper import Keeper
     from pytest_trt.latency.machine import Machine
@@ -202,7 +201,23 @@ def _after(
     history = _epoch(entries, baseline)
     compared = _against(history, stopwatch, samples, question)
     state, message = decide(compared, rule, rejected=question.keeper.suite.add(str(question.identity), compared))
-    return Reply(state, message, compared, "history", baseline, interval=_interval(history, compared))
+    reply = Reply(state, message, compared, "history", baseline, interval=_interval(history, compared))
+    return _crept(reply, baseline, float(np.median(samples.lap.latency)), rule) if state is State.SAME else reply
+
+
+def _crept(reply: Reply, baseline: Baseline, p50: float, rule: Rule) -> Reply:
+    """Like its history, which nobody judged where it was only recorded: the promoted run alone has the last word.
+
+    Slow runs that were recorded would else be what the next ones are compared with, and nobody promoted them.
+    """
+    before = reply.compared
+    assert before is not None
+    alone = against_history(p50, [baseline.p50_s], rule, tau=before.spread)
+    state, message = decide(alone, rule, rejected=alone.p_slow <= rule.level)
+    if state is not State.SLOW:
+        return reply
+    message = f"Like its {before.n} runs since, which crept away from the promoted one: {message}"
+    return replace(reply, state=state, message=message, compared=alone)
 
 
 def _environment(
@@ -227,7 +242,12 @@ def _environment(
     if not soft:
         return replace(reply, interval=interval, notes=(*reply.notes, said))
     return replace(
-        reply, state=State.SLOW, message=f"{said} Since then: {' '.join(soft)}", compared=compared, interval=interval
+        reply,
+        state=State.SLOW,
+        message=f"{said} Since then: {' '.join(soft)}",
+        compared=compared,
+        method="history",
+        interval=interval,
     )
 
 
@@ -243,11 +263,7 @@ def _against(history: list[float], stopwatch: Stopwatch, samples: Samples, quest
 def _history(question: Question, samples: Samples) -> tuple[Entry, ...]:
     """Earlier runs of the same case on the same machine in the same metric, the oldest first."""
     of = question.identity
-    try:
-        found = read_history(question.keeper.history)
-    except DataError:  # nothing was saved yet
-        return ()
-    return found.of(
+    return question.keeper.history.of(
         case=of.case,
         precision=of.precision,
         backend=of.backend,

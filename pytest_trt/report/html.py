@@ -219,7 +219,7 @@ def _prose(text: Any) -> Markup:
 def _asset(name: str) -> str:
     from importlib.resources import files
 
-    return (files("pytest_trt.report") / "page" / name).read_text("utf-8")
+    return (files("pytest_trt.report") / "page" / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:
