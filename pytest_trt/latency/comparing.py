@@ -273,10 +273,14 @@ def _history(question: Question, samples: Samples) -> tuple[Entry, ...]:
 
 
 def _epoch(entries: Sequence[Entry], baseline: Baseline) -> list[float]:
-    """Medians of the promoted run and of those after it that were found neither slower, faster nor doubtful."""
+    """Medians of the promoted run and of those after it that were right, and neither slower, faster nor doubtful."""
     since = datetime.fromisoformat(baseline.recorded)
-    later = [e.p50_s for e in entries if e.when > since and e.state not in _NO_STATES and not e.disturbances]
-    return [baseline.p50_s, *later]
+    return [baseline.p50_s, *(entry.p50_s for entry in entries if entry.when > since and _counts(entry))]
+
+
+def _counts(entry: Entry) -> bool:
+    right = entry.table.get("verdict") not in ("failed", "error")
+    return right and entry.state not in _NO_STATES and not entry.disturbances
 
 
 def _shown(entry: Entry, question: Question) -> dict[str, Any]:
