@@ -32,6 +32,7 @@ __all__ = [
     "records_of",
     "renote",
     "ship",
+    "speak",
     "unjudged",
     "untimed",
 ]
@@ -43,6 +44,7 @@ _records = pytest.StashKey[list[str]]()
 """Records of an item as JSON text, until a report takes them along."""
 
 _verdict = pytest.StashKey["Verdict | None"]()
+_said = pytest.StashKey[str]()
 _updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
 
 
@@ -109,7 +111,8 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     record = record_of(verdict)
     _put(item, record)
     if not verdict.passed:
-        raise NotPassed(message(record, whole=item.config.get_verbosity() >= 2))
+        item.stash[_said] = message(record, whole=item.config.get_verbosity() >= 2)
+        raise NotPassed(item.stash[_said])
     return verdict
 
 
@@ -287,6 +290,13 @@ def records_of(item: pytest.Item) -> list[str]:
 def attach(report: pytest.TestReport, records: list[str]) -> None:
     """Put records on a report, as an attribute: that crosses xdist, and JUnit's XML does not show it."""
     vars(report)["trt_records"] = records
+
+
+def speak(item: pytest.Item, raised: BaseException, report: pytest.TestReport) -> None:
+    """Let a test function's report be our message, where that is what it failed with, as a case's of a file is."""
+    said = item.stash.get(_said, None)
+    if said is not None and str(raised) == said:
+        report.longrepr = said
 
 
 def ship(item: pytest.Item, report: pytest.TestReport) -> None:

@@ -183,7 +183,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A test that asks for the gate and never runs it does not pass; the last report takes the item's records along."""
     report = yield
-    if call.when == "teardown" and any(name.startswith("trt_") for name, _ in item.user_properties):
+    judged = any(name.startswith("trt_") for name, _ in item.user_properties)
+    if judged and report.failed and call.excinfo is not None:
+        from pytest_trt.judging import speak
+
+        speak(item, call.excinfo.value, report)
+    if judged and call.when == "teardown":
         from pytest_trt.judging import ship
 
         ship(item, report)

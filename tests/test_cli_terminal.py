@@ -95,6 +95,29 @@ def test_long_work_is_told_of_on_the_terminals_last_line(folder: Path, words: tu
     assert told.rstrip().endswith("\x1b[2K")
 
 
+@pytest.mark.parametrize("words", [
+    ("doctor", "--timeout", "nan"),
+    ("doctor", "--timeout", "inf"),
+    ("sensitivity", "net.onnx", "--precision", "fp16", "--bound", "nan"),
+])  # fmt: skip
+def test_a_number_that_is_not_finite_is_refused(words: tuple[str, ...]) -> None:
+    found = CliRunner().invoke(main, words)
+
+    assert found.exit_code == 2
+    assert "is no finite number" in found.output
+
+
+def test_a_name_breaks_no_line_and_moves_no_cursor(folder: Path) -> None:
+    (folder / "net.onnx").rename(folder / "a\x1b[2J.onnx")
+
+    told = CliRunner().invoke(main, ["inspect", "a\x1b[2J.onnx"]).output
+    refused = CliRunner().invoke(main, ["inspect", "b\x1b[2J.onnx"]).output
+
+    assert "a\\x1b[2J.onnx: ONNX model" in told
+    assert "b\\x1b[2J.onnx can't be read" in refused
+    assert "\x1b" not in told + refused
+
+
 def test_a_table_as_text_is_in_columns() -> None:
     table = Table(("a", "long head"), (("x" * 6, Line("y", "bad")), ("z", "")))
 

@@ -8,6 +8,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from pytest_trt import Case, Verdict, check
 from pytest_trt.create import update
@@ -177,6 +178,13 @@ def test_weights_too_small_for_fp16_are_measured_and_a_few_small_ones_are_a_note
     assert [(f.code, f.severity.value) for f in of(half=half_weights(checked(few, "net")))] == [("TRT203", "note")]
     assert of(half=half_weights(checked(networks.convolutional(), "net"))) == []
     assert of(half=half_weights(checked(small, "net"), ["conv2"])) == []
+
+
+def test_weights_that_no_node_reads_do_not_overflow() -> None:
+    proto = networks.convolutional()
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32([1e6]), "left over"))
+
+    assert of(half=half_weights(checked(proto, "net"))) == []
 
 
 def of(precision: str = "fp16", **parts: Any) -> list[Any]:

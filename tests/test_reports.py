@@ -188,6 +188,14 @@ def test_xml_is_refused_with_the_word_for_it(pytester: pytest.Pytester, golden: 
     assert "--junit-xml=out/run.xml" in result.stderr.str()
 
 
+@pytest.mark.parametrize("name", [".json", "out/.md", "", "out/"])
+def test_a_name_that_is_a_suffix_alone_or_none_is_refused(pytester: pytest.Pytester, golden: Path, name: str) -> None:
+    result = pytester.runpytest(f"--trt-report={name}")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "unknown report suffix of" in result.stderr.str()
+
+
 def test_an_unknown_suffix_in_the_ini_file_is_refused(pytester: pytest.Pytester, golden: Path) -> None:
     (pytester.path / "pytest.ini").write_text("[pytest]\ntrt_report = run.txt\n")
 

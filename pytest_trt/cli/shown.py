@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_trt.report.screen import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeAlias
@@ -84,7 +86,8 @@ def _plain(part: Part) -> list[str]:
 
 
 def _words(cell: str | Line) -> str:
-    return cell.text if isinstance(cell, Line) else cell
+    text = cell.text if isinstance(cell, Line) else cell
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def _rich_text(cell: str | Line) -> Any:

@@ -157,7 +157,7 @@ def _details(record: Record) -> list[str]:
         *_table(("worst ranges", "range", "largest value", "saturated", "SQNR dB"), _ranges(record)),
         *_table(("layers run in", "how many"), list(record["layers"].get("by_precision", {}).items())),
         *_table(("latency", "ms"), _latency(record["latency"] or {})),
-        *_together(f"- the builder warned: {escaped(text)}\n" for text in record["warnings"]),
+        *_together(f"- warned: {escaped(text)}\n" for text in record["warnings"]),
         *_together(_provenance(record)),
     ]
 
