@@ -28,6 +28,7 @@ __all__ = [
     "begin",
     "complaints",
     "finish",
+    "forget",
     "is_disabled",
     "keeper_of",
     "prepare",
@@ -48,6 +49,7 @@ SAVED = "trt"
 _clock = pytest.StashKey[Any]()
 _keeper = pytest.StashKey["Keeper"]()
 _collected = pytest.StashKey[list[pytest.Item]]()
+_filled = pytest.StashKey[Any]()
 _found = pytest.StashKey[list[tuple[pytest.Item, "Latency", dict[str, Any]]]]()
 _hand = pytest.StashKey[tuple["Latency", dict[str, Any]]]()
 
@@ -172,6 +174,12 @@ def tell(item: pytest.Item, verdict: Verdict) -> None:
     info.update(as_info(found, _beside(verdict)))
     if before in ("failed", "error"):
         info["trt"]["verdict"] = before
+
+
+def forget(item: pytest.Item) -> None:
+    """Before a test is run, perhaps again: nothing was timed in it yet."""
+    if _hand in item.stash:
+        del item.stash[_hand]
 
 
 def was_timed(item: pytest.Item) -> bool:
@@ -303,8 +311,9 @@ def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[s
     from pytest_trt.latency.replay import replay
 
     benchmark, clock = getattr(item, "funcargs", {}).get("benchmark"), item.stash.get(_clock, None)
-    if benchmark is not None and clock is not None:
-        del item.stash[_clock]  # pytest-benchmark keeps one benchmark a test: the first
+    # pytest-benchmark keeps one benchmark a test: the first, of this attempt where a test is run again
+    if benchmark is not None and clock is not None and item.stash.get(_filled, None) is not benchmark:
+        item.stash[_filled] = benchmark
         seconds: list[float] = found.samples.lap.latency.tolist()
         replay(benchmark, clock, seconds, found.samples.metric.clock, as_info(found, beside))
         told: dict[str, Any] = benchmark.extra_info

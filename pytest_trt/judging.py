@@ -22,6 +22,7 @@ __all__ = [
     "WRITTEN",
     "about",
     "attach",
+    "begin_anew",
     "collected",
     "gather",
     "judge_case",
@@ -42,7 +43,7 @@ WRITTEN = "trt_golden_written"
 _records = pytest.StashKey[list[str]]()
 """Records of an item as JSON text, until a report takes them along."""
 
-_verdict = pytest.StashKey["Verdict"]()
+_verdict = pytest.StashKey["Verdict | None"]()
 _said = pytest.StashKey[str]()
 _updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
 
@@ -308,6 +309,15 @@ def ship(item: pytest.Item, report: pytest.TestReport) -> None:
 
             shown = [extra for text in records for extra in extras(json.loads(text))]
             vars(report)["extras"] = [*getattr(report, "extras", []), *shown]
+
+
+def begin_anew(item: pytest.Item) -> None:
+    """Nothing was judged or timed in this test yet: what an attempt before noted is in that one's report."""
+    from pytest_trt import clocks
+
+    _forget(item)
+    item.stash[_verdict] = None
+    clocks.forget(item)
 
 
 def _forget(item: pytest.Item) -> None:

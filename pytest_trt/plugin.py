@@ -170,6 +170,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         finish(config, items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that is run again (pytest-rerunfailures) begins anew."""
+    if any(name.startswith("trt_") for name, _ in item.user_properties):
+        from pytest_trt.judging import begin_anew
+
+        begin_anew(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A test that asks for the gate and never runs it does not pass; the last report takes the item's records along."""

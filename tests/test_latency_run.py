@@ -956,3 +956,31 @@ def test_an_engine_is_compared_with_the_kept_plan_else_with_the_kept_model(
 
     latency = results(pytester.path / "run.json")[0]["latency"]
     assert (latency["state"], latency["comparison"]["method"]) == ("slow", method)
+
+
+# --- run again
+
+AGAIN = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    runtestprotocol(item, nextitem=None, log=False)
+    item._initrequest()
+    for report in runtestprotocol(item, nextitem=nextitem, log=False):
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+def test_a_test_that_is_run_again_is_timed_again_and_judged_by_that(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    (pytester.path / "trt.toml").unlink()
+    pytester.makeconftest(AGAIN)
+    pytester.makepyfile(BY_HAND)
+
+    result = pytester.runpytest(*RECORD, "--benchmark-json=bench.json", "--trt-report=run.json")
+
+    result.assert_outcomes(passed=1)
+    assert [record["verdict"] for record in results(pytester.path / "run.json")] == ["passed"]
+    assert len(benchmarks(pytester.path / "bench.json")) == 2

@@ -17,7 +17,7 @@ from pytest_trt.case import wrong_name
 from pytest_trt.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = [
@@ -139,11 +139,6 @@ def read_baselines(folder: Path) -> tuple[Baseline, ...]:
         DataError: one of them can't be read.
     """
     return tuple(read_baseline(path) for path in sorted(folder.glob("*/*.json")))
-
-
-def of_machine(baselines: Iterable[Baseline], key: str) -> dict[Identity, Baseline]:
-    """Those of one machine, by what they are of."""
-    return {baseline.identity: baseline for baseline in baselines if baseline.key == key}
 
 
 def _shallow(baseline: Baseline) -> dict[str, Any]:

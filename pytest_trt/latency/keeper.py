@@ -11,13 +11,14 @@ from pytest_trt.findings.finding import Severity
 from pytest_trt.findings.latency import of_latency
 from pytest_trt.latency.baseline import Baseline, Identity, read_baselines
 from pytest_trt.latency.budgets import Budgets, held
-from pytest_trt.latency.comparing import Question, answer
+from pytest_trt.latency.comparing import answer
 from pytest_trt.latency.found import Latency, figures_of
 from pytest_trt.latency.gate import Suite
 from pytest_trt.latency.history import History, read_history
 from pytest_trt.latency.kept import Materials, keep_materials
 from pytest_trt.latency.machine import machine_of
 from pytest_trt.latency.opening import stopwatch_of
+from pytest_trt.latency.question import Question
 from pytest_trt.latency.speedup import speedup_over
 from pytest_trt.latency.state import State
 from pytest_trt.latency.telemetry import disturbances, telemetry_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_trt.latency.compared import Rule
     from pytest_trt.latency.interleaved import Design
     from pytest_trt.latency.policy import Policy
+    from pytest_trt.latency.question import Reply
     from pytest_trt.latency.samples import Samples, Timing
     from pytest_trt.latency.stopwatch import Stopwatch
     from pytest_trt.precision import Precision
@@ -140,9 +142,7 @@ def find_latency(keeper: Keeper, case: Case, precision: Precision, built: Built,
     limits = _held(case, precision, built, inputs, stopwatch, samples, keeper)
     after = telemetry_of(gpu)
     doubts = disturbances(before, after)
-    state, message = _settled(reply.state, reply.message, doubts)
-    if doubts and reply.compared is not None:  # nor does it help other cases, or turn slow when all were seen
-        keeper.suite.add(str(identity), reply.compared.because(*doubts))
+    state, message = _settled(question, reply, doubts)
     return Latency(
         identity=identity,
         mode=keeper.mode,
@@ -206,11 +206,13 @@ def vanished(keeper: Keeper, machines: Collection[str], asked: Collection[str] =
             )
 
 
-def _settled(state: State, message: str, doubts: tuple[str, ...]) -> tuple[State, str]:
+def _settled(question: Question, reply: Reply, doubts: tuple[str, ...]) -> tuple[State, str]:
     """A throttled or shared GPU tells nothing, neither that an engine is slower nor that it is not."""
-    if not doubts or state in (State.RECORDED, State.NO_BASELINE, State.NOT_COMPARABLE, State.RENAMED):
-        return state, message
-    return State.AMBIGUOUS, f"It can't be told, since {'; '.join(doubts)}. What was seen: {message}"
+    if not doubts or reply.state in (State.RECORDED, State.NO_BASELINE, State.NOT_COMPARABLE, State.RENAMED):
+        return reply.state, reply.message
+    if reply.compared is not None:  # nor does it help other cases, or turn slow when all were seen
+        question.keeper.suite.add(str(question.identity), reply.compared.because(*doubts))
+    return State.AMBIGUOUS, f"It can't be told, since {'; '.join(doubts)}. What was seen: {reply.message}"
 
 
 def _held(
