@@ -197,6 +197,20 @@ def test_without_pytest_benchmark_a_latency_is_in_the_record_alone(
     assert results(pytester.path / "run.json")[0]["latency"]["p50_s"] == pytest.approx(1e-3, rel=0.01)
 
 
+def test_a_second_run_takes_as_many_inferences_a_sample_as_the_first(
+    pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
+) -> None:
+    engine(150e-6)
+    pytester.runpytest(*RECORD, "--trt-report=first.json").assert_outcomes(passed=1)
+    engine(250e-6)  # alone, one inference would do
+    pytester.runpytest(*RECORD, "--trt-report=second.json").assert_outcomes(passed=1)
+
+    first, second = (results(pytester.path / f"{name}.json")[0]["latency"] for name in ("first", "second"))
+    assert first["metric"]["inferences"] == 2
+    assert second["metric"] == first["metric"]
+    assert [run["run"] for run in second["history"]] == ["0001_trt"]
+
+
 # --- what is refused
 
 
