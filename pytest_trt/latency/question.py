@@ -53,7 +53,7 @@ class Question:
 
     @property
     def inferences(self) -> int | None:
-        """Inferences in one sample, as in the baseline or else in the newest run here, so that all are of one metric."""
+        """Inferences in one sample, as in the baseline or else the newest run here, so that all are of one metric."""
         of = self.identity
         runs = self.keeper.history.of(
             case=of.case, precision=of.precision, backend=of.backend, machine=self.machine.key
