@@ -135,6 +135,7 @@ def latency(draw: random.Random | None = None, *, slow: bool = True) -> dict[str
             "high": 1.057 if slow else 1.017,
             "threshold": 0.025,
             "mde": 0.012,
+            "unseen": 0.02,
             "n": 12,
             "spread": 0.006,
             "p_slow": 1e-4,

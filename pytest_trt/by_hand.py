@@ -167,7 +167,7 @@ def time_engine(item: pytest.Item, case: Case, precision: Precision, engine: Eng
 
     Raises:
         NotPassed: it is slower, can't be told, or is over a budget.
-        CaseError: the engine is not that of ``trt_engine``.
+        CaseError: the engine is not that of ``trt_engine``, or the test timed it before.
     """
     built = item.stash.get(_built, None)
     if built is None or built.engine is not engine:
@@ -178,6 +178,11 @@ def time_engine(item: pytest.Item, case: Case, precision: Precision, engine: Eng
     if clocks.is_disabled(item):
         engine.run(inputs)
         return None
+    if clocks.was_timed(item):
+        raise CaseError(
+            f"{item.nodeid}: trt_benchmark times once a test, since pytest-benchmark keeps one benchmark a test:"
+            " parametrize the test, or write another."
+        )
     try:
         found = clocks.time_by_hand(item, case, precision, built, inputs)
     except PytestTrtError as error:

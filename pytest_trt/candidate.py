@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from pytest_trt.case_file import quoted
 from pytest_trt.create import changes, create, refuse_in_ci
 from pytest_trt.errors import GoldenRefused, MissingGolden, StaleGolden
 from pytest_trt.golden import SUFFIX, Golden, is_candidate, read, require_fit, write
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.case import Case
 
-__all__ = ["adopt", "candidate_of", "propose"]
+__all__ = ["adopt", "adoptable", "candidate_of", "propose"]
 
 
 def candidate_of(place: Path) -> Path:
@@ -62,17 +63,26 @@ def adopt(case: Case, golden_dir: Path, reason: str, now: datetime | None = None
         GoldenRefused: in continuous integration, without a reason, or the golden is ONNX test data.
         GoldenError: the candidate is damaged or does not fit the model.
     """
-    if not reason.strip():
-        raise GoldenRefused(f"{case.where}: a golden is adopted for a reason: say it, and it is kept in the golden.")
     place = _place(case, golden_dir)
-    golden = _fresh(case, candidate_of(place))
+    golden = adoptable(case, golden_dir, reason)
     told = {key: value for key, value in golden.provenance.items() if key != "candidate"}
     time = (now or datetime.now(timezone.utc)).strftime("%Y-%m-%dT%H:%M:%SZ")
     adopted = replace(golden, source=str(place), provenance={**told, "reason": reason.strip(), "adopted": time})
     lines = changes(case, adopted, place, f"new golden {place}" if not place.exists() else f"{place} replaced")
     write(adopted, place, case.name)
-    candidate_of(place).unlink()
+    candidate_of(place).unlink(missing_ok=True)  # somebody adopted it at the same time
     return [*lines, f"  reason: {reason.strip()}"]
+
+
+def adoptable(case: Case, golden_dir: Path, reason: str) -> Golden:
+    """The case's candidate, if it may be adopted; nothing is written.
+
+    Raises:
+        PytestTrtError: as of :func:`adopt`.
+    """
+    if not reason.strip():
+        raise GoldenRefused(f"{case.where}: a golden is adopted for a reason: say it, and it is kept in the golden.")
+    return _fresh(case, candidate_of(_place(case, golden_dir)))
 
 
 def _place(case: Case, golden_dir: Path) -> Path:
@@ -85,7 +95,7 @@ def _place(case: Case, golden_dir: Path) -> Path:
 
 def _fresh(case: Case, candidate: Path) -> Golden:
     """The candidate, if it is one, whole, and of the model as it is now."""
-    again = f"pytest-trt golden create {case.name}"
+    again = f"pytest-trt golden create {quoted(case.name)}"
     if not candidate.is_file():
         raise MissingGolden(f"{case.where}: there is no candidate {candidate}. Make it and look at it: {again}")
     golden = read(candidate, again)

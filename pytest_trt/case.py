@@ -20,7 +20,7 @@ from pytest_trt.samples import InputSpec
 from pytest_trt.threshold import read_method
 from pytest_trt.tolerance import Tolerance
 
-__all__ = ["Case", "cases_of_file", "known_keys"]
+__all__ = ["Case", "cases_of_file", "known_keys", "wrong_name"]
 
 _ILLEGAL = re.compile(r'[\x00-\x1f<>:"/\\|?*\[\]]')
 _DEVICE = re.compile(r"(aux|con|nul|prn|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
@@ -101,20 +101,9 @@ class Case:
             raise CaseError(f"{self.where}: name the model with exactly one of `onnx` and `torch`.")
         if not self.name:
             object.__setattr__(self, "name", _default_name(self))
-        if _ILLEGAL.search(self.name) or self.name.strip(". ") != self.name or len(self.name) > 200:
-            raise CaseError(
-                f"{self.where}: the name {self.name!r} can't be a golden's file name: leave out control"
-                ' characters, < > : " / \\ | ? * [ ] and outer dots and spaces, and keep it under 200 characters.'
-            )
-        if _DEVICE.fullmatch(self.name):
-            raise CaseError(
-                f"{self.where}: the name {self.name!r} is that of a device on Windows, where its golden could not be"
-                " checked out: give the case another `name`."
-            )
-        if self.name.endswith(".candidate"):
-            raise CaseError(
-                f"{self.where}: the name {self.name!r} is that of another golden's candidate: leave out .candidate."
-            )
+        wrong = wrong_name(self.name)
+        if wrong:
+            raise CaseError(f"{self.where}: {wrong}")
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], base: Path, where: str, command: str = "") -> Case:
@@ -153,6 +142,23 @@ def cases_of_file(tables: Any, base: Path, where: str) -> list[Case | CaseError]
         _of_one_name(case) if isinstance(case, Case) and names.count(case.name.casefold()) > 1 else case
         for case in found
     ]
+
+
+def wrong_name(name: str) -> str:
+    """Why no case can have this name, which is that of files on every system; empty where one can."""
+    if not name or _ILLEGAL.search(name) or name.strip(". ") != name or len(name) > 200:
+        return (
+            f"the name {name!r} can't be a golden's file name: leave out control characters,"
+            ' < > : " / \\ | ? * [ ] and outer dots and spaces, and keep it under 200 characters.'
+        )
+    if _DEVICE.fullmatch(name):
+        return (
+            f"the name {name!r} is that of a device on Windows, where its golden could not be checked out: give the"
+            " case another `name`."
+        )
+    if name.endswith(".candidate"):
+        return f"the name {name!r} is that of another golden's candidate: leave out .candidate."
+    return ""
 
 
 def _of_one_name(case: Case) -> CaseError:

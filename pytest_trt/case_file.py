@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -64,9 +65,9 @@ def cases_in(path: Path, label: str, options: str = "") -> list[Case | CaseError
     ]
 
 
-def quoted(path: str) -> str:
-    """The path as a shell takes it."""
-    return f'"{path}"' if " " in path else path
+def quoted(word: str) -> str:
+    """A path or a name as cmd, PowerShell and sh take it."""
+    return word if re.fullmatch(r"[\w./:=+,~-]+", word) else f'"{word}"'
 
 
 def shown_from(path: Path, folder: Path) -> str:

@@ -28,11 +28,15 @@ __all__ = [
     "begin",
     "complaints",
     "finish",
+    "forget",
     "is_disabled",
     "keeper_of",
     "prepare",
+    "remarks",
     "replayed",
+    "tell",
     "time_by_hand",
+    "was_timed",
     "with_latency",
 ]
 
@@ -44,8 +48,10 @@ SAVED = "trt"
 
 _clock = pytest.StashKey[Any]()
 _keeper = pytest.StashKey["Keeper"]()
+_collected = pytest.StashKey[list[pytest.Item]]()
+_filled = pytest.StashKey[Any]()
 _found = pytest.StashKey[list[tuple[pytest.Item, "Latency", dict[str, Any]]]]()
-_hand = pytest.StashKey["Latency"]()
+_hand = pytest.StashKey[tuple["Latency", dict[str, Any]]]()
 
 
 def begin(config: pytest.Config) -> None:
@@ -60,7 +66,8 @@ def begin(config: pytest.Config) -> None:
     option = config.option
     if getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no" or hasattr(config, "workerinput"):
         raise pytest.UsageError(
-            f"--trt-latency={mode} is refused under xdist, whose workers would time each other: drop -n."
+            f"--trt-latency={mode} is refused under xdist, whose workers would time each other: drop -n"
+            f"{'' if config.getoption('trt_latency') else ', or add -o trt_latency='}."
         )
     if getattr(option, "benchmark_skip", False):
         raise pytest.UsageError(f"--trt-latency={mode} times engines, and --benchmark-skip skips that: drop one.")
@@ -101,10 +108,13 @@ def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test that is timed a clock of its own, as the timer of its ``benchmark``."""
     from pytest_trt.latency.replay import ReplayClock
 
+    config.stash[_collected] = list(items)
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     for item in filter(_is_timed, items):
         fixtures: list[str] = item.fixturenames  # type: ignore[attr-defined]
+        if _takes_benchmark(item):
+            continue  # a test's own benchmark is its own: the latency is in the record alone
         if "benchmark" not in fixtures:
             fixtures.append("benchmark")
         if getattr(config.option, "codspeed", False):
@@ -115,6 +125,11 @@ def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.benchmark(**{**(told.kwargs if told else {}), "timer": clock}))
         # what is wrong is not timed, and that is no fixture that somebody forgot to use
         item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all"))
+
+
+def _takes_benchmark(item: pytest.Item) -> bool:
+    """Whether the test itself asks for pytest-benchmark's fixture."""
+    return "benchmark" in getattr(getattr(item, "_fixtureinfo", None), "argnames", ())
 
 
 def keeper_of(item: pytest.Item) -> Keeper | None:
@@ -131,19 +146,45 @@ def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Bui
 
     keeper = _keeper_for(item, settings.latency_mode(item.config) or "record")
     found = find_latency(keeper, case, precision, built, inputs)
-    item.stash[_hand] = found
-    _remember(item, found, _replay(item, found, {}))
+    info = _replay(item, found, {})
+    item.stash[_hand] = found, info
+    _remember(item, found, info)
     return found
 
 
 def with_latency(item: pytest.Item, verdict: Verdict) -> Verdict:
-    """The verdict with what ``trt_benchmark`` found in the same test."""
+    """The verdict with what ``trt_benchmark`` found in the same test; its benchmark is told of it."""
     from pytest_trt.latency.keeper import with_found
 
-    found = item.stash.get(_hand, None)
+    found, _ = item.stash.get(_hand, (None, {}))
     if found is None or verdict.latency is not None:
         return verdict
+    tell(item, verdict)
     return with_found(verdict, found, settings.scrutiny(item.config).choice)
+
+
+def tell(item: pytest.Item, verdict: Verdict) -> None:
+    """Put what was judged by hand beside the latency in the history: a wrong engine stays so, whatever comes later."""
+    from pytest_trt.latency.found import as_info
+
+    found, info = item.stash.get(_hand, (None, {}))
+    if found is None or not info:
+        return
+    before = info["trt"].get("verdict")
+    info.update(as_info(found, _beside(verdict)))
+    if before in ("failed", "error"):
+        info["trt"]["verdict"] = before
+
+
+def forget(item: pytest.Item) -> None:
+    """Before a test is run, perhaps again: nothing was timed in it yet."""
+    if _hand in item.stash:
+        del item.stash[_hand]
+
+
+def was_timed(item: pytest.Item) -> bool:
+    """Whether ``trt_benchmark`` found a latency in this test."""
+    return _hand in item.stash
 
 
 def is_disabled(item: pytest.Item) -> bool:
@@ -167,23 +208,47 @@ def finish(session: pytest.Session) -> None:
         return
     slow = {case for case, compared in keeper.suite.finish().items() if compared.ratio > 1}
     for item, latency, info in found:
-        if str(latency.identity) in slow:
-            _fail_late(item, latency, info)
+        if str(latency.identity) not in slow:
+            continue
+        if "trt" in info:
+            info["trt"]["state"] = "slow"
+        if _slow_fails(keeper, session.config):
+            _fail_late(item, latency)
 
 
 def complaints(session: pytest.Session) -> Iterator[str]:
     """Why a run that was to gate latency is not green: it timed nothing, or baselines had no case."""
-    from pytest_trt.latency.keeper import vanished
-
     config = session.config
     if settings.latency_mode(config) != "gate" or config.option.collectonly:
         return
-    found = [latency for _, latency, _ in config.stash.get(_found, [])]
-    if not found:
+    asked = config.getoption("trt_latency") or _is_whole(config) or any(map(_is_timed, session.items))
+    if asked and not config.stash.get(_found, []):
         yield "--trt-latency=gate asks for a latency, and no case was timed."
-    if found and _is_whole(config):
-        keeper = config.stash[_keeper]
-        yield from vanished(keeper, {latency.machine.key for latency in found}, _identities(session))
+    yield from _vanished(config, "fail")
+
+
+def remarks(session: pytest.Session) -> Iterator[str]:
+    """What there is to say of a run that was to gate latency, and fails nothing."""
+    if settings.latency_mode(session.config) == "gate" and not session.config.option.collectonly:
+        yield from _vanished(session.config, "warn")
+
+
+def _vanished(config: pytest.Config, action: str) -> Iterator[str]:
+    """Baselines that have no case any more, where that is what they do."""
+    from pytest_trt.latency.keeper import vanished
+    from pytest_trt.latency.state import State
+
+    found = config.stash.get(_found, [])
+    if found and _is_whole(config) and config.stash[_keeper].policy.action(State.VANISHED) == action:
+        machines = {latency.machine.key for _, latency, _ in found}
+        yield from vanished(config.stash[_keeper], machines, settings.precisions_asked(config))
+
+
+def _slow_fails(keeper: Keeper, config: pytest.Config) -> bool:
+    from pytest_trt.latency.state import State
+
+    ignored = settings.scrutiny(config).choice.ignore
+    return keeper.policy.action(State.SLOW) == "fail" and not (ignored and "TRT601".startswith(ignored))
 
 
 def _keeper_for(item: pytest.Item, mode: str) -> Keeper:
@@ -200,7 +265,7 @@ def _keeper_for(item: pytest.Item, mode: str) -> Keeper:
             store=settings.store_folder(config),
             history=_storage(config),
             size=sum(_is_timed(other) for other in item.session.items),
-            collected=_identities(item.session),
+            collected=_identities(config.stash[_collected]),
         )
     return config.stash[_keeper]
 
@@ -219,13 +284,13 @@ def _storage(config: pytest.Config) -> str:
     return str(getattr(config.option, "benchmark_storage", "file://./.benchmarks"))
 
 
-def _identities(session: pytest.Session) -> frozenset[Identity]:
-    """All cases that were collected, at their precisions, on their backends."""
+def _identities(items: list[pytest.Item]) -> frozenset[Identity]:
+    """All cases that were collected, at their precisions, on their backends; those deselected later too."""
     from pytest_trt.judging import about
     from pytest_trt.latency.baseline import Identity
 
     found = set()
-    for item in session.items:
+    for item in items:
         case, precision = about(item)
         if case is not None and not isinstance(case, Exception) and precision:
             found.add(Identity(case.name, precision, settings.backend_for(item.config, case)))
@@ -235,7 +300,8 @@ def _identities(session: pytest.Session) -> frozenset[Identity]:
 def _is_whole(config: pytest.Config) -> bool:
     """Whether the whole suite was collected, so that a baseline without a case tells something."""
     option = config.option
-    chosen = option.keyword or option.markexpr or getattr(option, "deselect", None) or getattr(option, "lf", False)
+    words = ("keyword", "markexpr", "deselect", "lf", "stepwise", "ignore", "ignore_glob")
+    chosen = any(getattr(option, word, None) for word in words)
     return not (config.args_source is pytest.Config.ArgsSource.ARGS or chosen or settings.models(config))
 
 
@@ -245,7 +311,9 @@ def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[s
     from pytest_trt.latency.replay import replay
 
     benchmark, clock = getattr(item, "funcargs", {}).get("benchmark"), item.stash.get(_clock, None)
-    if benchmark is not None and clock is not None:
+    # pytest-benchmark keeps one benchmark a test: the first, of this attempt where a test is run again
+    if benchmark is not None and clock is not None and item.stash.get(_filled, None) is not benchmark:
+        item.stash[_filled] = benchmark
         seconds: list[float] = found.samples.lap.latency.tolist()
         replay(benchmark, clock, seconds, found.samples.metric.clock, as_info(found, beside))
         told: dict[str, Any] = benchmark.extra_info
@@ -273,7 +341,7 @@ def _beside(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _fail_late(item: pytest.Item, latency: Latency, info: dict[str, Any]) -> None:
+def _fail_late(item: pytest.Item, latency: Latency) -> None:
     """Report an error of a test that was over: xdist, JUnit, --lf and the exit status know it like any other."""
     from pytest_trt.judging import attach, records_of
 
@@ -287,6 +355,4 @@ def _fail_late(item: pytest.Item, latency: Latency, info: dict[str, Any]) -> Non
         item.nodeid, item.location, {}, "failed", message, "teardown", user_properties=[(LATE, True)] if record else []
     )
     attach(report, [json.dumps(record)] if record else [])
-    if "trt" in info:
-        info["trt"]["state"] = "slow"
     item.ihook.pytest_runtest_logreport(report=report)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from pytest_trt.lowering.graph import array_of, constants, matrix_nodes
+from pytest_trt.lowering.graph import array_of, constants, graphs, matrix_nodes
 from pytest_trt.lowering.stored import masks_of, sizes_of
 from pytest_trt.model import nodes_of
 
@@ -69,10 +69,10 @@ def half_weights(model: Model, kept: Collection[str] = ()) -> HalfWeights:
     """
     held = constants(model.proto)
     apart = sizes_of(model.proto.graph) | masks_of(model.proto.graph)
-    limits, (spared, read, multiplied) = _limits(model), _readers(model, frozenset(kept))
+    limits, (read, multiplied) = _limits(model), _readers(model, frozenset(kept))
     found, count = [], 0
     for name, tensor in held.items():
-        if tensor.data_type != TensorProto.FLOAT or name in apart or (name in spared and name not in read):
+        if tensor.data_type != TensorProto.FLOAT or name in apart or name not in read:
             continue
         rounded = _rounded(name, array_of(tensor), name in multiplied)
         if name in limits:
@@ -83,18 +83,17 @@ def half_weights(model: Model, kept: Collection[str] = ()) -> HalfWeights:
     return HalfWeights(tuple(found), count)
 
 
-def _readers(model: Model, kept: frozenset[str]) -> tuple[set[str], set[str], set[str]]:
-    """Tensors that kept nodes read, that others read, and that matrix operators multiply by."""
+def _readers(model: Model, kept: frozenset[str]) -> tuple[set[str], set[str]]:
+    """Tensors that nodes read which are not kept, or that are outputs, and those that matrix operators multiply by."""
     computing = matrix_nodes(model.proto)
-    spared: set[str] = set()
-    read: set[str] = set()
+    read = {value.name for graph in graphs(model.proto.graph) for value in graph.output}
     multiplied: set[str] = set()
     for node in nodes_of(model.proto.graph):
-        own = {name for name in node.input if name}
-        (spared if kept.intersection([node.name, *node.output]) else read).update(own)
+        if not kept.intersection([node.name, *node.output]):
+            read.update(node.input)
         if computing.intersection([node.name, *node.output]):
             multiplied.update(node.input[:2])
-    return spared, read, multiplied
+    return read, multiplied
 
 
 def _limits(model: Model) -> set[str]:

@@ -22,6 +22,7 @@ __all__ = [
     "WRITTEN",
     "about",
     "attach",
+    "begin_anew",
     "collected",
     "gather",
     "judge_case",
@@ -31,6 +32,9 @@ __all__ = [
     "records_of",
     "renote",
     "ship",
+    "speak",
+    "unjudged",
+    "untimed",
 ]
 
 WRITTEN = "trt_golden_written"
@@ -39,7 +43,8 @@ WRITTEN = "trt_golden_written"
 _records = pytest.StashKey[list[str]]()
 """Records of an item as JSON text, until a report takes them along."""
 
-_verdict = pytest.StashKey["Verdict"]()
+_verdict = pytest.StashKey["Verdict | None"]()
+_said = pytest.StashKey[str]()
 _updated = pytest.StashKey[dict[str, PytestTrtError | None]]()
 
 
@@ -99,11 +104,15 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     from pytest_trt.report.terminal import message
 
     verdict = with_latency(item, verdict)
+    before = item.stash.get(_verdict, None)
+    if before is not None and before.verdict == "timed":  # it was timed first, and is judged now: that is one result
+        _forget(item)
     item.stash[_verdict] = verdict
     record = record_of(verdict)
     _put(item, record)
     if not verdict.passed:
-        raise NotPassed(message(record, whole=item.config.get_verbosity() >= 2))
+        item.stash[_said] = message(record, whole=item.config.get_verbosity() >= 2)
+        raise NotPassed(item.stash[_said])
     return verdict
 
 
@@ -113,6 +122,7 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
     Raises:
         NotPassed: it is slower, that can't be told, or it is over a budget.
     """
+    from pytest_trt import clocks
     from pytest_trt.latency.keeper import with_found
     from pytest_trt.verdict import Verdict
 
@@ -128,9 +138,8 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
         provenance={"engine": dict(engine.facts)},
     )
     if kept is not None:
-        names = {name for name, _ in item.user_properties if name.startswith("trt_")} - {WRITTEN}
-        item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in names]
-        item.stash[_records] = []
+        _forget(item)
+    clocks.tell(item, kept or alone)
     note(item, with_found(kept or alone, found, settings.scrutiny(item.config).choice))
 
 
@@ -177,6 +186,19 @@ def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
             f"{item.nodeid} is marked trt and takes no fixture of it: nothing was judged. Take trt_check and call it."
         )
     return ""
+
+
+def untimed(item: pytest.Item, fixtures: list[str]) -> str:
+    """Why a test that asked to be timed was not, in a run that is about latency; empty if it was, or never asked."""
+    from pytest_trt.clocks import was_timed
+
+    mode = settings.latency_mode(item.config)
+    if mode is None or "trt_benchmark" not in fixtures or was_timed(item):
+        return ""
+    return (
+        f"{item.nodeid} takes trt_benchmark and never calls it: nothing was timed for --trt-latency={mode}. Call it"
+        " with the engine and its inputs, or leave the fixture out."
+    )
 
 
 def golden_path(case: Case, config: pytest.Config) -> str:
@@ -270,6 +292,13 @@ def attach(report: pytest.TestReport, records: list[str]) -> None:
     vars(report)["trt_records"] = records
 
 
+def speak(item: pytest.Item, raised: BaseException, report: pytest.TestReport) -> None:
+    """Let a test function's report be our message, where that is what it failed with, as a case's of a file is."""
+    said = item.stash.get(_said, None)
+    if said is not None and str(raised) == said:
+        report.longrepr = said
+
+
 def ship(item: pytest.Item, report: pytest.TestReport) -> None:
     """Put the item's records on its last report, and before pytest-html where that shows them."""
     if report.when == "teardown":
@@ -280,6 +309,22 @@ def ship(item: pytest.Item, report: pytest.TestReport) -> None:
 
             shown = [extra for text in records for extra in extras(json.loads(text))]
             vars(report)["extras"] = [*getattr(report, "extras", []), *shown]
+
+
+def begin_anew(item: pytest.Item) -> None:
+    """Nothing was judged or timed in this test yet: what an attempt before noted is in that one's report."""
+    from pytest_trt import clocks
+
+    _forget(item)
+    item.stash[_verdict] = None
+    clocks.forget(item)
+
+
+def _forget(item: pytest.Item) -> None:
+    """Take back what was noted on the item: it is told anew."""
+    names = {name for name, _ in item.user_properties if name.startswith("trt_")} - {WRITTEN}
+    item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in names]
+    item.stash[_records] = []
 
 
 def _put(item: pytest.Item, record: dict[str, Any]) -> None:

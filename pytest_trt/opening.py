@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_trt.case_file import quoted
 from pytest_trt.comparison import compare
 from pytest_trt.create import HOP_LIMIT, movements
 from pytest_trt.data_sets import read_data_sets
@@ -36,8 +37,9 @@ def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path
     golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
     if is_candidate(golden):
         raise GoldenRefused(
-            f"{place} is a candidate and no golden yet: look at what it changes (pytest-trt golden diff {case.name}),"
-            f" and adopt it with a reason (pytest-trt golden adopt {case.name} --reason TEXT)."
+            f"{place} is a candidate and no golden yet: look at what it changes"
+            f" (pytest-trt golden diff {quoted(case.name)}), and adopt it with a reason"
+            f" (pytest-trt golden adopt {quoted(case.name)} --reason TEXT)."
         )
     require_fit(golden, model, mend(case, place), exact=case.reference is None)
     _require_fresh(case, golden, reference)

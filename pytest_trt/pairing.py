@@ -203,7 +203,7 @@ def _set_apart(model: ModelProto, prefix: str) -> None:
         for sparse in graph.sparse_initializer:
             sparse.values.name = f"{prefix}{sparse.values.name}"
         for node in graph.node:
-            node.name = node.name and f"{prefix}{node.name}"  # onnxruntime wants names to be unique, or none
+            node.name = node.name and f"{prefix}{node.name}"
             node.input[:] = [name and f"{prefix}{name}" for name in node.input]
             node.output[:] = [name and f"{prefix}{name}" for name in node.output]
 

@@ -68,11 +68,12 @@ class _Listener:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not self._in_worker() and self._anything():
-            from pytest_trt.clocks import complaints
+            from pytest_trt.clocks import complaints, remarks
 
             results = self._results()
             results.finished, results.crashed = len(self.finished), self.crashed
             results.complaints += complaints(session)
+            results.remarks += remarks(session)
             results.finish(session)
 
     @pytest.hookimpl(wrapper=True)
@@ -169,20 +170,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         finish(config, items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that is run again (pytest-rerunfailures) begins anew."""
+    if any(name.startswith("trt_") for name, _ in item.user_properties):
+        from pytest_trt.judging import begin_anew
+
+        begin_anew(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A test that asks for the gate and never runs it does not pass; the last report takes the item's records along."""
     report = yield
-    if call.when == "teardown" and any(name.startswith("trt_") for name, _ in item.user_properties):
+    judged = any(name.startswith("trt_") for name, _ in item.user_properties)
+    if judged and report.failed and call.excinfo is not None:
+        from pytest_trt.judging import speak
+
+        speak(item, call.excinfo.value, report)
+    if judged and call.when == "teardown":
         from pytest_trt.judging import ship
 
         ship(item, report)
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
         if fixtures is not None and item.get_closest_marker("trt") is not None:
-            from pytest_trt.judging import unjudged
+            from pytest_trt.judging import unjudged, untimed
 
-            reason = unjudged(item, fixtures)
+            reason = unjudged(item, fixtures) or untimed(item, fixtures)
             if reason:
                 report.outcome, report.longrepr = "failed", reason
     return report

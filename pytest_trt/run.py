@@ -51,11 +51,12 @@ class Results:
     """Verdicts as they arrive (in xdist's controller too), and what they mean for the run."""
 
     def __init__(self, config: pytest.Config, started: datetime) -> None:
-        paths = [] if config.option.collectonly else settings.report_files(config)
+        paths = [] if settings.runs_nothing(config) else settings.report_files(config)
         self.config = config
         self.records: list[dict[str, Any]] = []
         self.written: list[str] = []
         self.complaints: list[str] = []
+        self.remarks: list[str] = []
         self.usage: list[str] = []
         self.finished = 0
         self.crashed = False
@@ -101,7 +102,7 @@ class Results:
 
             words: list[str] = self.config.stash.get(spec_errors, [])
             self.complaints += dict.fromkeys(words)
-        elif not self.config.option.collectonly:
+        elif not settings.runs_nothing(self.config):
             self.complaints += self._not_judged(cut=bool(session.shouldstop or session.shouldfail))
         if self.complaints and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -126,6 +127,8 @@ class Results:
             terminalreporter.write_line(f"report: {shown(path, self.config)}")
         if github.is_running(os.environ):
             self._tell_github(terminalreporter)
+        for text in self.remarks:
+            terminalreporter.write_line(f"WARNING: {text}", yellow=True)
         for text in self.complaints:
             terminalreporter.write_line(f"ERROR: {text}", red=True)
 

@@ -57,6 +57,7 @@ __all__ = [
     "precisions_for",
     "report_files",
     "require_engine",
+    "runs_nothing",
     "scrutiny",
     "standing",
     "store_folder",
@@ -280,6 +281,13 @@ def options_again(config: pytest.Config) -> str:
     folder = config.getoption("trt_golden_dir")
     quoted = f'"{folder}"' if folder and " " in folder else folder
     return f" --trt-golden-dir={quoted}" if folder else ""
+
+
+def runs_nothing(config: pytest.Config) -> bool:
+    """Whether pytest only shows something, so that there is nothing to report."""
+    option = config.option
+    shows = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
+    return any(getattr(option, name, None) not in (None, False) for name in shows)
 
 
 def report_files(config: pytest.Config) -> list[Path]:

@@ -83,7 +83,7 @@ class Verdict:
         accept: how to accept the error, if it is right.
         provenance: model, golden and backend: names, hashes, versions.
         layers: how many compute layers run in the asked precision, and all layers, where an engine tells.
-        warnings: what the builder warned of.
+        warnings: what the builder warned of, and what could not be looked at, and why.
         hops: error of each step that is known, the first one first.
         findings: why it drifts, causes before signs; one of severity error fails a case that is inside its bounds too.
         ignored: how many findings were left out by --trt-select and --trt-ignore, by code.

@@ -227,6 +227,17 @@ def test_an_error_that_grew_beyond_its_factor_fails(before: float | str, after: 
     assert bool([one for one in reasons("error:1.5x", *sides) if "the error of 'y' grew" in one]) == fires
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.2), (0.01, "nan"), (0.01, "inf")])
+def test_an_error_without_a_factor_is_told_without_one(folder: Path, before: float, after: float | str) -> None:
+    sides = [result(outputs={"y": output(error)}) for error in (before, after)]
+
+    told = compared(folder, record(sides[0]), record(sides[1]), "--fail-on", "error:2x").output
+
+    assert f"{before:g} -> {after}" in told
+    assert f"grew from {before:g} to {after}\n" in told
+    assert "times" not in told
+
+
 def test_top_1_that_fell_fails() -> None:
     sides = [[result(outputs={"y": output(top1=top1)})] for top1 in (1.0, 0.98)]
 
@@ -287,6 +298,85 @@ def test_the_command_fails_with_exit_code_1_and_says_why(folder: Path) -> None:
     assert found.output.count("FAIL net at int8") == 2
 
 
+def both(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A case that did not change in any way, and beside it the one that the test is about."""
+    calm = result(
+        "calm",
+        outputs={"y": output(top1=1.0)},
+        latency=latency(1.0),
+        layers={"honoured": 9, "compute": 9, "asked": "int8"},
+    )
+    return [calm, before], [calm, after]
+
+
+@pytest.mark.parametrize(("word", "before", "after", "said"), [
+    ("error:2x", {}, {"verdict": "error", "outputs": {}}, "the error of 'y'"),
+    ("error:2x", {}, {"outputs": {"z": output()}}, "the error of 'y'"),
+    ("top1:0.01", {"outputs": {"y": output(top1=1.0)}}, {"outputs": {"y": output()}}, "top-1 agreement of 'y'"),
+    ("layers", {"layers": {"honoured": 5, "compute": 5, "asked": "int8"}}, {"layers": {}}, "layers"),
+    ("latency:5%", {"latency": latency(1.0)}, {}, "only one was timed"),
+    ("latency:5%", {"latency": latency(1.0)}, {"latency": latency(1.0, key="b")}, "on another machine"),
+    ("finding", {}, {"verdict": "error", "outputs": {}}, "findings"),
+])  # fmt: skip
+def test_what_one_case_alone_does_not_tell_any_more_fails_too(
+    word: str, before: dict[str, Any], after: dict[str, Any], said: str
+) -> None:
+    [reason] = reasons(word, *both(result(**before), result(**after)))
+
+    assert reason.startswith("net at int8 on tensorrt: ")
+    assert said in reason
+
+
+def test_what_only_the_second_record_tells_fails_nothing() -> None:
+    before, after = both(result(verdict="error", outputs={}), result(latency=latency(1.0)))
+
+    assert [reasons(word, before, after) for word in ("error:2x", "finding", "layers", "latency:5%")] == [[]] * 4
+
+
+def test_a_case_that_passed_and_is_only_built_now_fails() -> None:
+    assert "passed before, and built now" in reasons("verdict", [result()], [result(verdict="built")])[0]
+    assert reasons("verdict", [result(verdict="built")], [result()]) == []
+    assert reasons("verdict", [result(verdict="built")], [result(verdict="built")]) == []
+
+
+def test_a_finding_that_became_worse_fails_and_one_that_became_milder_does_not() -> None:
+    sides = [[result(findings=[finding("TRT105", severity, "relu")])] for severity in ("warning", "error")]
+
+    assert "error TRT105 appeared (relu)" in reasons("finding:error", *sides)[0]
+    assert reasons("finding", *sides[::-1]) == []
+
+
+@pytest.mark.parametrize(("word", "after"), [
+    ("top1:0.1", result(outputs={"y": output(top1="nan")})),
+    ("latency:5%", result(latency={**latency(1.0), "p50_s": "nan"})),
+])  # fmt: skip
+def test_a_figure_that_is_nan_now_is_no_pass(word: str, after: dict[str, Any]) -> None:
+    before = result(outputs={"y": output(top1=1.0)}, latency=latency(1.0))
+
+    assert "nan" in reasons(word, [before], [after])[0]
+
+
+def test_no_case_is_missing_from_a_record_without_cases_and_that_is_no_pass() -> None:
+    assert "nothing in common" in reasons("missing", [], [result()])[0]
+    assert "nothing in common" in reasons("missing", [], [])[0]
+
+
+@pytest.mark.parametrize("words", ["", ",", " , "])
+def test_a_condition_without_a_word_is_refused(folder: Path, words: str) -> None:
+    found = compared(folder, record(result()), record(result()), "--fail-on", words)
+
+    assert found.exit_code == 2
+    assert "--fail-on is empty" in found.output
+
+
+def test_a_comparison_is_not_written_over_a_record(folder: Path) -> None:
+    found = compared(folder, record(result()), record(result()), "-o", "b.json")
+
+    assert found.exit_code == 2
+    assert "is what is read" in found.output
+    assert json.loads((folder / "b.json").read_text()) == record(result())
+
+
 def test_every_word_is_in_the_help() -> None:
     told = CliRunner().invoke(main, ["compare", "--help"]).output
 
@@ -325,6 +415,32 @@ def test_what_is_no_record_is_a_message(folder: Path, text: str) -> None:
     assert found.exit_code == 2
     assert "a.json" in found.output
     assert "Traceback" not in found.output
+
+
+@pytest.mark.parametrize("change", [
+    {"findings": ["x"]},
+    {"outputs": {"y": [1]}},
+    {"latency": "fast"},
+    {"layers": {"honoured": 1}},
+    {"provenance": [1]},
+    {"outputs": {"y": output(10**400)}},  # type: ignore[arg-type]
+])  # fmt: skip
+@pytest.mark.parametrize("command", [
+    ["compare", "a.json", "b.json"],
+    ["report", "a.json", "-o", "out.md", "-o", "out.html"],
+])  # fmt: skip
+def test_a_record_of_another_shape_is_a_message_and_no_report(
+    folder: Path, change: dict[str, Any], command: list[str]
+) -> None:
+    (folder / "a.json").write_text(json.dumps(record(result(**change))))
+    (folder / "b.json").write_text(json.dumps(record(result())))
+
+    found = CliRunner().invoke(main, command)
+
+    assert found.exit_code == 2
+    assert "a.json" in found.output
+    assert "can't be told" in found.output
+    assert not (folder / "out.md").exists()
 
 
 # files

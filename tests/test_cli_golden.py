@@ -83,6 +83,37 @@ def test_adopt_of_a_candidate_that_is_not_there_says_how_to_make_it() -> None:
     assert "pytest-trt golden create net" in found.output
 
 
+def test_adopt_of_several_adopts_none_where_one_can_not_be(folder: Path) -> None:
+    (folder / "trt.toml").write_text(
+        '[[model]]\nonnx = "net.onnx"\nsamples = 4\n[[model]]\nname = "other"\nonnx = "net.onnx"\n'
+    )
+    ran("create", "net")
+
+    found = ran("adopt", "net", "other", "--reason", "both")
+
+    assert found.exit_code == 2
+    assert "pytest-trt golden create other" in found.output
+    assert not (folder / "golden" / "net.safetensors").exists()
+    assert (folder / "golden" / "net.candidate.safetensors").is_file()
+
+
+def test_commands_that_are_told_quote_names(folder: Path) -> None:
+    (folder / "trt.toml").write_text('[[model]]\nname = "my net & co"\nonnx = "net.onnx"\nsamples = 4\n')
+
+    assert 'pytest-trt golden create "my net & co"' in ran("adopt", "my net & co", "--reason", "why").output
+    assert 'pytest-trt golden adopt "my net & co" --reason TEXT' in ran("create").output
+
+
+def test_diff_without_a_candidate_says_so(folder: Path) -> None:
+    adopted(folder)
+
+    found = ran("diff", "net")
+
+    assert found.exit_code == 2
+    assert "there is no candidate" in found.output
+    assert "commit" not in found.output
+
+
 def test_a_candidate_of_a_model_that_was_changed_since_is_not_adopted(folder: Path) -> None:
     ran("create")
     other_model(folder)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from saved_runs import benchmark, save, save_all, table
 
-from pytest_trt.cli import history, main
+from pytest_trt.cli import history, main, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,11 +176,13 @@ def test_without_ruptures_runs_are_listed_and_the_rest_is_said(folder, monkeypat
 
 
 def test_a_terminal_gets_a_chart_and_colours(folder, monkeypatch):
-    monkeypatch.setattr(history, "_coloured", lambda: True)
+    monkeypatch.setattr(history, "_is_drawn", lambda: True)
+    monkeypatch.setattr(shown, "_is_watched", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
     save_all(folder, stepped(ratio=1.5))
     found = CliRunner().invoke(main, ["history", "net"], color=True)
     assert "▁" * 12 + "█" * 8 in found.stdout
-    assert "\x1b[31m>> a step" in found.stdout
+    assert "\x1b[31m  >> a step" in found.stdout
 
 
 def test_a_chart_of_noise_is_flat(folder):
@@ -207,6 +209,6 @@ def test_a_terminal_that_wants_plain_text_gets_it(monkeypatch, name, value):
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert history._coloured()
+    assert history._is_drawn()
     monkeypatch.setenv(name, value)
-    assert not history._coloured()
+    assert not history._is_drawn()

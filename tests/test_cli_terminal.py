@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,19 @@ def test_without_rich_the_same_is_told_plainly(folder: Path) -> None:
     assert "\x1b" not in told
 
 
+def test_a_table_without_room_for_its_columns_is_told_row_by_row(folder: Path) -> None:
+    pytest.importorskip("rich", reason="needs rich: pip install -e '.[test]'")
+
+    plain = re.compile(r"\x1b\[[0-9;]*m")
+    wide, narrow = (
+        plain.sub("", on_a_terminal("inspect", "net.onnx", COLUMNS=str(columns))).splitlines() for columns in (100, 25)
+    )
+
+    assert wide[-1].startswith("fp8")
+    assert [line.split()[0] for line in narrow[-3:]] == ["precision", "nodes", "beside"]
+    assert narrow[-3] == "precision fp8"
+
+
 def test_rich_takes_nothing_of_a_name_for_markup(folder: Path) -> None:
     (folder / "net.onnx").rename(folder / "[bold]net.onnx")
 
@@ -93,6 +107,29 @@ def test_long_work_is_told_of_on_the_terminals_last_line(folder: Path, words: tu
 
     assert phase in told
     assert told.rstrip().endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize("words", [
+    ("doctor", "--timeout", "nan"),
+    ("doctor", "--timeout", "inf"),
+    ("sensitivity", "net.onnx", "--precision", "fp16", "--bound", "nan"),
+])  # fmt: skip
+def test_a_number_that_is_not_finite_is_refused(words: tuple[str, ...]) -> None:
+    found = CliRunner().invoke(main, words)
+
+    assert found.exit_code == 2
+    assert "is no finite number" in found.output
+
+
+def test_a_name_breaks_no_line_and_moves_no_cursor(folder: Path) -> None:
+    (folder / "net.onnx").rename(folder / "a\x1b[2J.onnx")
+
+    told = CliRunner().invoke(main, ["inspect", "a\x1b[2J.onnx"]).output
+    refused = CliRunner().invoke(main, ["inspect", "b\x1b[2J.onnx"]).output
+
+    assert "a\\x1b[2J.onnx: ONNX model" in told
+    assert "b\\x1b[2J.onnx can't be read" in refused
+    assert "\x1b" not in told + refused
 
 
 def test_a_table_as_text_is_in_columns() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from pytest_trt import Case, Verdict, check
 from pytest_trt.create import update
@@ -199,6 +199,13 @@ def capped(reader: str) -> list[str]:
 def test_a_limit_that_caps_nothing_is_no_weight_beyond_fp16() -> None:
     assert capped("Clip") == capped("Min") == []
     assert capped("Add") == ["TRT202"]
+
+
+def test_weights_that_no_node_reads_do_not_overflow() -> None:
+    proto = networks.convolutional()
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32([1e6]), "left over"))
+
+    assert of(half=half_weights(checked(proto, "net"))) == []
 
 
 def of(precision: str = "fp16", **parts: Any) -> list[Any]:

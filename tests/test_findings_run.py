@@ -89,8 +89,7 @@ def test_what_was_localised_of_a_passed_case_is_told_with_v(golden: Path, pytest
 
     result = pytester.runpytest("--trt-precision=fp16", "--trt-localise", "--trt-rebuilds=1", "-v")
 
-    result.stdout.fnmatch_lines(["*from 'c2' of Conv 'conv2'*", "  warning: nothing was built again:*"])
-    result.stdout.no_fnmatch_line("*the builder warned*")
+    result.stdout.fnmatch_lines(["*from 'c2' of Conv 'conv2'*", "  warned: nothing was built again:*"])
 
 
 def test_a_word_that_is_no_truth_value_is_a_usage_error(pytester: pytest.Pytester) -> None:

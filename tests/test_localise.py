@@ -44,6 +44,17 @@ def int8(net: Model, **spoiled: float) -> Model:
     return lower(net, "int8", Ranges({**amax, **{name: amax[name] * by for name, by in spoiled.items()}}))
 
 
+def test_nodes_without_a_name_are_told_by_their_tensors() -> None:
+    proto = networks.convolutional()
+    for node in proto.graph.node:
+        node.name = ""
+    net = checked(proto, "net")
+
+    found = localise(net, lower(net, "fp16"), RUNS)
+
+    assert {one.op for one in found} >= {"Conv", "Relu"}
+
+
 def by_name(located: tuple[Located, ...]) -> dict[str, Located]:
     return {one.tensor: one for one in located}
 

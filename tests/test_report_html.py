@@ -373,7 +373,6 @@ def test_a_record_read_from_json_renders_as_the_one_in_memory() -> None:
     assert render(json.loads(json.dumps(record))) == render(record)
 
 
-@pytest.mark.skipif(not SCHEMA.exists(), reason="the record has no schema here")
 def test_the_synthetic_records_are_records() -> None:
     jsonschema = pytest.importorskip("jsonschema")
 

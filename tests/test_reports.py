@@ -105,6 +105,12 @@ def test_the_markdown_tells_the_table_the_findings_and_the_figures(failed: dict[
     assert "<details><summary>Details</summary>" in told
 
 
+def test_a_finding_and_its_remedy_are_two_sentences(failed: dict[str, Any]) -> None:
+    failed["results"][0]["findings"][0] |= {"message": "too slow", "remedy": "Make it faster."}
+
+    assert "error: too slow. Make it faster.\n" in render(failed)
+
+
 def test_a_passed_case_is_a_row_alone(case: Any) -> None:
     record = record_of(check(case, "fp16", golden_dir=case.base / "golden"))
     told = render(document([record], {}, partial=False, exit_status=0))
@@ -181,11 +187,30 @@ def test_the_ini_file_names_reports_a_line_each(golden: Path, pytester: pytest.P
     assert read_record(pytester.path / "c.json")["environment"]["options"] == ["--trt-report=c.json"]
 
 
+@pytest.mark.parametrize(
+    "word", ["--collect-only", "--fixtures", "--fixtures-per-test", "--cache-show", "--setup-plan"]
+)
+def test_a_run_that_runs_nothing_leaves_the_record_alone(pytester: pytest.Pytester, golden: Path, word: str) -> None:
+    (pytester.path / "run.json").write_text("kept")
+
+    pytester.runpytest("--trt-report=run.json", word)
+
+    assert (pytester.path / "run.json").read_text() == "kept"
+
+
 def test_xml_is_refused_with_the_word_for_it(pytester: pytest.Pytester, golden: Path) -> None:
     result = pytester.runpytest("--trt-report=out/run.xml")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "--junit-xml=out/run.xml" in result.stderr.str()
+
+
+@pytest.mark.parametrize("name", [".json", "out/.md", "", "out/"])
+def test_a_name_that_is_a_suffix_alone_or_none_is_refused(pytester: pytest.Pytester, golden: Path, name: str) -> None:
+    result = pytester.runpytest(f"--trt-report={name}")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "unknown report suffix of" in result.stderr.str()
 
 
 def test_an_unknown_suffix_in_the_ini_file_is_refused(pytester: pytest.Pytester, golden: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from test_record import LATENCY
 
 from pytest_trt.check import check
+from pytest_trt.report.outputs import number
 from pytest_trt.report.record import record_of
 from pytest_trt.report.screen import Block, Message, fitted, pieces
-from pytest_trt.report.terminal import counted, message, reason, table
+from pytest_trt.report.terminal import beside, counted, message, reason, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,39 @@ def worst_record(case: Case) -> dict[str, Any]:
     record["located"] = record["located"] * 5
     record["warnings"] = ["missing scale for a tensor " * 10] * 20
     return record
+
+
+# --- names of anyone's
+
+EVIL = "a\x1b[2J\n::error::b\r\u202ec"
+
+
+def test_a_name_breaks_no_line_and_moves_no_cursor(case: Case) -> None:
+    record = worst_record(case)
+    record["outputs"] = {EVIL: record["outputs"]["logits"]}
+    record |= {"worst_output": EVIL, "warnings": [EVIL], "blame": EVIL}
+    record["findings"] = [{**record["findings"][0], "message": EVIL, "severity": "warning"}]
+    passed = {**record, "verdict": "passed"}
+    told = [message(record, whole=True), *(line for line, _ in table([record])), *beside([passed], 2)]
+
+    for line in "\n".join(told).split("\n"):
+        assert not set(line) & set("\x1b\r\u202e")
+        assert not line.lstrip().startswith("::")
+
+
+def test_an_error_of_several_lines_keeps_them(case: Case) -> None:
+    record = record_of(check(case, "int8", golden_dir=case.base / "golden"))
+    record |= {"verdict": "error", "kind": "ModelError", "message": "two errors:\n  node a\n  ::error::b"}
+
+    assert message(record).split("\n")[1:4] == ["ModelError: two errors:", "  node a", "  : :error::b"]
+
+
+def test_a_name_too_long_for_the_table_loses_its_middle(case: Case) -> None:
+    record = worst_record(case)
+    record["outputs"]["x" * 300] = record["outputs"]["logits"]
+    record["worst_output"] = "x" * 300
+
+    assert all(len(line) < 200 for line, _ in table([record]))
 
 
 # --- one screen
@@ -110,6 +144,21 @@ def test_the_short_summary_gives_the_reason(broken: Path, pytester: pytest.Pytes
         result.stdout.fnmatch_lines(["FAILED trt.toml::net[[]int8[]] - TRT108 error: the calibration data*"])
 
 
+def test_a_test_function_gives_its_reason_and_colours_as_a_case_of_a_file_does(
+    broken: Path, pytester: pytest.Pytester
+) -> None:
+    (broken / "trt.toml").unlink()
+    pytester.makepyfile(
+        "import pytest\n@pytest.mark.trt(onnx='net.onnx', calibration='calibration.npz')\n"
+        "def test_net(trt_check):\n    trt_check()\n"
+    )
+
+    told = pytester.runpytest("--trt-precision=int8", "--color=yes").stdout.str()
+
+    assert f"{RED}\x1b[1m  TRT108 error{PLAIN}" in told
+    assert "- TRT108 error: the calibration data" in told
+
+
 def test_in_ci_the_short_summary_is_a_line_too(
     broken: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +197,18 @@ def test_a_latency_has_its_column_and_its_line(case: Case) -> None:
     told = message(record)
     assert told.startswith("net at fp16 on onnxruntime (simulated): FAILED, for its latency")
     assert "  latency: p50 1.1 ms, p90 1.2 ms, max 2 ms, 300 samples; slower by 4 %" in told
+
+
+def test_what_a_finding_says_of_a_latency_is_said_once(case: Case) -> None:
+    record = record_of(check(case, "int8", golden_dir=case.base / "golden"))
+    said = {"code": "TRT601", "severity": "error", "message": LATENCY["message"], "remedy": "", "evidence": {}}
+    record |= {"verdict": "failed", "latency": {**LATENCY, "fails": True}, "findings": [said]}
+
+    assert message(record, whole=True).count(LATENCY["message"]) == 1
+
+
+def test_a_count_is_told_whole() -> None:
+    assert (number(3459), number(3459.2), number("nan"), number(None)) == ("3459", "3.46e+03", "nan", "-")
 
 
 def test_what_was_timed_and_not_judged_says_so(case: Case) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pytest_trt.errors import PytestTrtError
+from pytest_trt.report.screen import visible
 
 __all__ = ["main"]
 
@@ -33,7 +34,8 @@ class _Refused(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"pytest-trt: error: {self.format_message()}", err=True, file=file)
+        lines = f"pytest-trt: error: {self.format_message()}".split("\n")
+        click.echo("\n".join(map(visible, lines)), err=True, file=file)
 
 
 class _Commands(click.Group):

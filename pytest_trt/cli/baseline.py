@@ -96,9 +96,13 @@ def rename(case: str, new: str, folder: Path, as_json: bool) -> None:
     """Give the baselines of CASE the name NEW, on every machine."""
     from dataclasses import replace
 
+    from pytest_trt.case import wrong_name
     from pytest_trt.errors import DataError
     from pytest_trt.latency.baseline import file_of, read_baselines, write_baseline
 
+    wrong = wrong_name(new)
+    if wrong:
+        raise DataError(wrong)
     found = [baseline for baseline in read_baselines(folder) if baseline.identity.case == case]
     renamed = [replace(baseline, identity=replace(baseline.identity, case=new)) for baseline in found]
     if not found:

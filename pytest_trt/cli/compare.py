@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, comma_lists, say, written
+from pytest_trt.cli.said import as_json, comma_lists, require_free, say, written
 from pytest_trt.cli.shown import Line, Table
 
 if TYPE_CHECKING:
@@ -56,18 +56,24 @@ def command(
     from pytest_trt.records.changes import differences
     from pytest_trt.records.fail_on import fired, read_condition
     from pytest_trt.records.reading import read_whole
+    from pytest_trt.report.reading import telling
 
     conditions = [read_condition(word) for word in comma_lists(fail_on)]
+    if fail_on and not conditions:
+        raise click.UsageError("--fail-on is empty, and nothing would ever fail: name a word, or leave it out.")
     for path in output:
         if path.suffix not in _SUFFIXES:
             raise click.UsageError(f"-o {path}: its suffix must be one of {', '.join(_SUFFIXES)}.")
+        require_free(path, True, before, after)
     first, second = (read_whole(path, partial=partial, newer=newer) for path in (before, after))
-    found = differences(first, second, (str(before), str(after)))
-    reasons = fired(found, conditions)
-    for path in output:
-        written(path, _rendered(path.suffix, found, reasons, everything).encode())
-    facts = _facts(found, reasons)
-    say([*_parts(found, reasons, everything), *(f"wrote {path}" for path in output)], facts, json_wanted=as_json)
+    with telling(before, after):
+        found = differences(first, second, (str(before), str(after)))
+        reasons = fired(found, conditions)
+        texts = [_rendered(path.suffix, found, reasons, everything) for path in output]
+        parts = _parts(found, reasons, everything)
+    for path, text in zip(output, texts, strict=True):
+        written(path, text.encode(errors="replace"))
+    say([*parts, *(f"wrote {path}" for path in output)], _facts(found, reasons), json_wanted=as_json)
     ctx.exit(1 if reasons else 0)
 
 
@@ -86,15 +92,14 @@ def _facts(found: RunDifference, reasons: list[str]) -> dict[str, object]:
 
 
 def _parts(found: RunDifference, reasons: list[str], everything: bool) -> list[Part]:
-    from pytest_trt.records.told import HEAD, LATENCY, environment_of, rows_of, summary_of
+    from pytest_trt.records.told import environment_of, note_of, summary_of, table_of
 
-    rows = rows_of(found, everything=everything)
-    used = [place for place in range(len(HEAD)) if any(row[place] for row in rows)]
+    head, rows = table_of(found, everything=everything)
     parts: list[Part] = [Line(f"{found.before} -> {found.after}", "head")]
     parts += [f"  {line}" for line in environment_of(found)]
     if rows:
-        parts.append(Table(tuple(HEAD[i] for i in used), tuple(tuple(row[i] for i in used) for row in rows)))
-    if any(change.latency for change in found.changes):
-        parts.append(Line(LATENCY, "quiet"))
+        parts.append(Table(head, tuple(rows)))
+    if note := note_of(found):
+        parts.append(Line(note, "quiet"))
     parts.append(summary_of(found))
     return [*parts, *(Line(f"FAIL {reason}", "bad") for reason in reasons)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, comma_lists, say, watched
+from pytest_trt.cli.said import Finite, as_json, comma_lists, say, watched
 from pytest_trt.cli.shown import Line
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ _WIDTH = max(map(len, _WORDS.values()))
     metavar="BACKEND",
     help="What the machine is to be fit for: a backend, pycuda, modelopt, latency or html; a comma list.",
 )
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds a probe may take."
-)
+@click.option("--timeout", type=Finite(min=1), default=60.0, show_default=True, help="Seconds a probe may take.")
 @as_json
 @click.pass_context
 def command(ctx: click.Context, asked: tuple[str, ...], timeout: float, as_json: bool) -> None:

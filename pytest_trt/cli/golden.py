@@ -40,6 +40,7 @@ def command() -> None:
 def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
     """Write a candidate for the golden of each case (all, or those NAMEd), and print what it would change."""
     from pytest_trt.candidate import candidate_of, propose
+    from pytest_trt.case_file import quoted
     from pytest_trt.reference import find_golden
 
     folder = golden_folder(golden_dir)
@@ -50,7 +51,7 @@ def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | N
         told = propose(case, folder, watched())
         made[case.name] = {"candidate": str(candidate_of(find_golden(case, folder))), "changes": told}
         lines += told
-    names_again = " ".join(case.name for case in cases)
+    names_again = " ".join(quoted(case.name) for case in cases)
     lines.append(f"look at it, then: pytest-trt golden adopt {names_again} --reason TEXT")
     say(lines, made, json_wanted=as_json)
 
@@ -61,11 +62,15 @@ def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | N
 @options
 @as_json
 def adopt(names: tuple[str, ...], reason: str, files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
-    """Put the candidates of the NAMEd cases in their goldens' places."""
+    """Put the candidates of the NAMEd cases in their goldens' places, if all of them may be adopted."""
     from pytest_trt.candidate import adopt as put_in_place
+    from pytest_trt.candidate import adoptable
 
     folder = golden_folder(golden_dir)
-    told = {case.name: put_in_place(case, folder, reason) for case in cases_of(names, files)}
+    cases = cases_of(names, files)
+    for case in cases:
+        adoptable(case, folder, reason)
+    told = {case.name: put_in_place(case, folder, reason) for case in cases}
     lines = [line for changed in told.values() for line in changed]
     say(lines, {name: {"changes": changed} for name, changed in told.items()}, json_wanted=as_json)
 
@@ -101,11 +106,14 @@ def diff(
     Exit code 0 if they judge alike (the same arrays and bounds, of the same model), 1 if not.
     """
     from pytest_trt.candidate import candidate_of
+    from pytest_trt.errors import MissingGolden
     from pytest_trt.golden import read
     from pytest_trt.golden_difference import golden_difference
 
     first = _place(before, files, golden_dir)
     second = _place(after, files, golden_dir) if after else candidate_of(first)
+    if not after and first.is_file() and not second.is_file():
+        raise MissingGolden(f"there is no candidate {second}. Make it: {_MEND}; or name a second golden.")
     found = golden_difference(read(first, _MEND), read(second, _MEND))
     say(_difference(found, first, second), {**asdict(found), "same": found.same}, json_wanted=as_json)
     ctx.exit(0 if found.same else 1)

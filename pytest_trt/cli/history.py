@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.said import as_json, say
+from pytest_trt.cli.shown import Line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_trt.cli.shown import Part
     from pytest_trt.latency.baseline import Identity
     from pytest_trt.latency.changes import Change
     from pytest_trt.latency.history import Entry, History, Key
@@ -25,7 +27,7 @@ __all__ = ["command"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _LEAST_SPAN = 0.1  # a chart spans 10 % at the least, so that noise looks like noise
-_COLOURS = {"slow": "red", "fast": "green", "ambiguous": "yellow", "vanished": "yellow"}
+_STYLES = {"slow": "bad", "fast": "good", "ambiguous": "doubt", "vanished": "doubt"}
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,16 @@ def _searched(key: Key, runs: Sequence[Entry], named: set[tuple[str, str, str, s
     marked = [run for run in runs if (*_what(key), key.machine, run.run) in named]
     baseline = marked[-1] if marked else None
     if len(runs) < LEAST_RUNS:
-        return _Series(key, runs, [], f"{len(runs)} runs are too few to look for steps ({LEAST_RUNS})", baseline)
+        count = f"{len(runs)} runs are" if len(runs) != 1 else "1 run is"
+        return _Series(key, runs, [], f"{count} too few to look for steps ({LEAST_RUNS})", baseline)
     try:
         return _Series(key, runs, changes([run.p50_s for run in runs]), None, baseline)
     except BackendError as error:
         return _Series(key, runs, [], str(error), baseline)
 
 
-def _lines(found: Sequence[_Series], limit: int) -> list[str]:
-    lines: list[str] = []
+def _lines(found: Sequence[_Series], limit: int) -> list[Part]:
+    lines: list[Part] = []
     for one in found:
         others = len({other.key.machine for other in found if _what(other.key) == _what(one.key)})
         lines += [*_head(one, others, limit), *_runs(one, limit), *_steps(one), ""]
@@ -152,16 +155,16 @@ def _what(key: Key | Identity) -> tuple[str, str, str]:
     return key.case, key.precision, key.backend
 
 
-def _head(one: _Series, machines: int, limit: int) -> list[str]:
+def _head(one: _Series, machines: int, limit: int) -> list[Part]:
     key = one.key
     where = f"machine {key.machine}" if key.machine else "an unknown machine"
     title = f"{key.case} at {key.precision} on {key.backend}, {where}"
-    lines = [click.style(title, bold=True) if _coloured() else title]
+    lines: list[Part] = [Line(title, "head")]
     if machines > 1:
         lines.append(f"  measured on {machines} machines, which can't be compared: each is listed apart")
     lines.append(f"  {_metric(key)}")
     shown = one.runs[-limit:]
-    if _coloured() and len(shown) > 1:
+    if _is_drawn() and len(shown) > 1:
         lines.append(f"  {_sparkline([run.p50_s for run in shown])}")
     return lines
 
@@ -174,20 +177,20 @@ def _metric(key: Key) -> str:
     return ", ".join(words)
 
 
-def _runs(one: _Series, limit: int) -> list[str]:
+def _runs(one: _Series, limit: int) -> list[Part]:
     changed, steps = one.changed, {step.index: step for step in one.steps}
     width = max(len(run.run) for run in one.runs)
     column = "change" if one.baseline is None else "to base"
-    lines = [f"  {'when (UTC)':16}  {'run':{width}}  {'p50 ms':>9}  {column:>8}  state"]
+    lines: list[Part] = [f"  {'when (UTC)':16}  {'run':{width}}  {'p50 ms':>9}  {column:>8}  state"]
     for at in range(max(len(one.runs) - limit, 0), len(one.runs)):
         run, change = one.runs[at], changed[at]
         if at:
             lines += _environment(one.runs[at - 1], run)
         if at in steps:
-            lines.append(f"  {_step(steps[at])}")
+            lines.append(_step(steps[at]))
         share = "" if change is None else f"{100 * change:+.1f} %"
         row = f"  {_when(run)}  {run.run:{width}}  {1e3 * run.p50_s:9.4f}  {share:>8}  {_state(run, one.baseline)}"
-        lines.append(row.rstrip())
+        lines.append(Line(row.rstrip(), _STYLES.get(run.state, "")))
     return lines
 
 
@@ -198,14 +201,10 @@ def _when(run: Entry) -> str:
 
 
 def _state(run: Entry, baseline: Entry | None) -> str:
-    words = [_shown(run.state, _COLOURS.get(run.state))] if run.state else []
+    words = [run.state] if run.state else []
     words += ["baseline"] if run is baseline else []
     words += [f"disturbed: {' '.join(run.disturbances)}"] if run.disturbances else []
     return ", ".join(words)
-
-
-def _shown(text: str, colour: str | None) -> str:
-    return click.style(text, fg=colour) if colour and _coloured() else text
 
 
 def _environment(before: Entry, run: Entry) -> list[str]:
@@ -216,9 +215,9 @@ def _environment(before: Entry, run: Entry) -> list[str]:
     return [f"  -- environment changed: {told}"] if told else []
 
 
-def _step(step: Change) -> str:
+def _step(step: Change) -> Line:
     share = f"{100 * abs(step.ratio - 1):.1f} % {'slower' if step.ratio > 1 else 'faster'}"
-    return _shown(f">> a step: {share} from here on (p = {step.p:.1g})", "red" if step.ratio > 1 else "green")
+    return Line(f"  >> a step: {share} from here on (p = {step.p:.1g})", "bad" if step.ratio > 1 else "good")
 
 
 def _steps(one: _Series) -> list[str]:
@@ -239,8 +238,8 @@ def _sparkline(values: Sequence[float]) -> str:
     return f"{''.join(bars)}  {1e3 * low:.4g} to {1e3 * high:.4g} ms"
 
 
-def _coloured() -> bool:
-    """Whether a terminal shows it that can, and was not told to show plain text."""
+def _is_drawn() -> bool:
+    """Whether a terminal shows the chart that can, and was not told to show plain text."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")

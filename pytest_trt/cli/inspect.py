@@ -120,10 +120,16 @@ def _golden(file: Path) -> tuple[list[Part], dict[str, Any]]:
 
 
 def _record(file: Path) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.report.reading import read_record
-    from pytest_trt.report.terminal import table
+    from pytest_trt.report.reading import read_record, telling
 
     document = read_record(file, newer=True)
+    with telling(file):
+        return _told_of(document, file)
+
+
+def _told_of(document: Mapping[str, Any], file: Path) -> tuple[list[Part], dict[str, Any]]:
+    from pytest_trt.report.terminal import table
+
     results = document["results"]
     verdicts = Counter(result["verdict"] for result in results)
     found = Counter(finding["code"] for result in results for finding in result.get("findings", []))

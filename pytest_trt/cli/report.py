@@ -22,7 +22,7 @@ _FILE = click.Path(path_type=Path)
 @as_json
 def command(run: Path, output: tuple[Path, ...], newer: bool, as_json: bool) -> None:
     """Render the record RUN, which --trt-report=FILE.json wrote; one of a run that was cut short says so."""
-    from pytest_trt.report.reading import read_record
+    from pytest_trt.report.reading import read_record, telling
     from pytest_trt.report.rendering import known, render
 
     for path in output:
@@ -30,6 +30,8 @@ def command(run: Path, output: tuple[Path, ...], newer: bool, as_json: bool) -> 
         if path.resolve() == run.resolve():
             raise click.UsageError(f"{path} is what is read: name another file with -o.")
     document = read_record(run, newer=newer)
-    for path in output:
-        written(path, render(document, path.suffix).encode(errors="replace"))
+    with telling(run):
+        texts = [render(document, path.suffix) for path in output]
+    for path, text in zip(output, texts, strict=True):
+        written(path, text.encode(errors="replace"))
     say([f"wrote {path}" for path in output], {"wrote": [str(path) for path in output]}, json_wanted=as_json)

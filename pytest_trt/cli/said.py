@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATED",
+    "Finite",
     "as_json",
     "comma_lists",
     "force_cache",
@@ -38,6 +39,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 
 
 force_cache = click.option("--force", is_flag=True, help="Write over a calibration cache that is there.")
+
+
+class Finite(click.FloatRange):
+    """A number inside its range: click's own takes "nan", which no comparison puts outside, and "inf"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; anything else ends the command with a message."""
+        found = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"{value!r} is no finite number.", param, ctx)
 
 
 def require_free(output: Path, force: bool, *sources: Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli.said import CALIBRATED, as_json, say, watched, written
+from pytest_trt.cli.said import CALIBRATED, Finite, as_json, say, watched, written
 
 if TYPE_CHECKING:
     from pytest_trt.feeds import Arrays
@@ -43,7 +43,7 @@ class _Judged:
 @click.option("--method", default="minmax", show_default=True, help="How --data becomes ranges.")
 @click.option("--golden", "golden_file", type=_FILE, help="Judge by this golden: its inputs, outputs and bounds.")
 @click.option("--inputs", help="Judge on these samples, against fp32; the same kinds of files as --data.")
-@click.option("--bound", type=click.FloatRange(min=0, min_open=True), help="Relative RMS that every output may err by.")
+@click.option("--bound", type=Finite(min=0, min_open=True), help="Relative RMS that every output may err by.")
 @click.option("--batch", type=click.IntRange(min=1), help="The most samples at once where the first axis is dynamic.")
 @click.option("-o", "--output", type=_FILE, help="Write the layers to keep, a line each.")
 @as_json

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_trt.report.screen import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeAlias
@@ -17,6 +19,7 @@ __all__ = ["Cell", "Line", "Part", "Table", "show", "text_of"]
 
 _COLOURS = {"good": "green", "doubt": "yellow", "bad": "red", "quiet": "bright_black", "head": ""}
 _GAP = "  "
+_LEAST_WIDTH = 10  # a column that is broken into less can't be read
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def show(parts: Iterable[Part]) -> None:
         click.echo(text_of(found))
         return
     for part in found:
-        console.print(_rich_table(part) if isinstance(part, Table) else _rich_text(part), soft_wrap=True)
+        for shown in _rich(part, console.width):
+            console.print(shown, soft_wrap=True)
 
 
 def text_of(parts: Iterable[Part]) -> str:
@@ -84,7 +88,26 @@ def _plain(part: Part) -> list[str]:
 
 
 def _words(cell: str | Line) -> str:
-    return cell.text if isinstance(cell, Line) else cell
+    text = cell.text if isinstance(cell, Line) else cell
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _rich(part: Part, width: int) -> list[Any]:
+    """What rich prints of a part; a table that has no room for its columns is told row by row."""
+    if not isinstance(part, Table):
+        return [_rich_text(part)]
+    rows = [part.head, *part.rows]
+    needed = sum(min(max(len(_words(row[i])) for row in rows), _LEAST_WIDTH) + len(_GAP) for i in range(len(part.head)))
+    if needed <= width:
+        return [_rich_table(part)]
+    pairs = [(name, cell) for row in part.rows for name, cell in zip(part.head, row, strict=True)]
+    return [_rich_pair(name, cell, first=name == part.head[0]) for name, cell in pairs if _words(cell)]
+
+
+def _rich_pair(name: str, cell: str | Line, *, first: bool) -> Any:
+    from rich.text import Text
+
+    return Text.assemble((f"{'' if first else _GAP}{name} ", "bold" if first else "dim"), _rich_text(cell))
 
 
 def _rich_text(cell: str | Line) -> Any:

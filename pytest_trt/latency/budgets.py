@@ -96,7 +96,9 @@ def read_budgets(value: Any, where: str) -> dict[str, Budgets]:
     """
     if not isinstance(value, Mapping) or not value:
         raise CaseError(f"{where} = {value!r} must be a table of limits: latency = {{ p50_ms = 0.3 }}.")
-    labels = [str(key) for key, part in value.items() if key not in _KEYS and isinstance(part, Mapping)]
+    if not all(isinstance(key, str) for key in value):
+        raise CaseError(f"{where} = {value!r} must have texts for keys.")
+    labels = [key for key, part in value.items() if key not in _KEYS and isinstance(part, Mapping)]
     found = {_precision(label, where): _budgets(value[label], f"{where}.{label}") for label in labels}
     common = {key: part for key, part in value.items() if key not in labels}
     return {**({"": _budgets(common, where)} if common else {}), **found}
@@ -125,7 +127,7 @@ def _measured(budget: Budget, figures: Mapping[str, float | None]) -> Held:
         memory = figures.get("memory_bytes")
         return Held(budget, None if memory is None else memory / 2**20, "the backend does not tell its memory")
     seconds = figures.get(_PERCENTILES[budget.name])
-    few = "too few samples for this percentile: raise --trt-timing least (64 for p90, 130 for p95, 662 for p99)"
+    few = "too few samples: raise --trt-timing most_s and least (64 for p90, 130 for p95, 662 for p99)"
     return Held(budget, None if seconds is None else 1e3 * seconds, few)
 
 

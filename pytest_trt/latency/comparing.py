@@ -7,100 +7,40 @@ promoted.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.errors import DataError, PytestTrtError
-from pytest_trt.latency.gate import against_history, decide, paired, pairs_needed, suspect
-from pytest_trt.latency.history import read_history
+from pytest_trt.errors import PytestTrtError
+from pytest_trt.latency.gate import decide, paired, pairs_needed
 from pytest_trt.latency.kept import kept_plan, kept_recipe
 from pytest_trt.latency.machine import differences
 from pytest_trt.latency.opening import stopwatch_of
+from pytest_trt.latency.question import PROMOTE, Reply
 from pytest_trt.latency.rounds import Rounds, in_rounds
+from pytest_trt.latency.since import beside_history, earlier, in_another_environment
 from pytest_trt.latency.state import State
-from pytest_trt.latency.timing import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from pytest_trt.backends import Engine
-    from pytest_trt.feeds import Arrays
-    from pytest_trt.latency.baseline import Baseline, Identity
-    from pytest_trt.latency.compared import Compared
+    from pytest_trt.latency.baseline import Baseline
     from pytest_trt.latency.history import Entry
-    from pytest_trt.latency.keeper import Keeper
-    from pytest_trt.latency.machine import Machine
+    from pytest_trt.latency.question import Question
     from pytest_trt.latency.samples import Samples
     from pytest_trt.latency.stopwatch import Stopwatch
-    from pytest_trt.trial import Built
 
-__all__ = ["Question", "Reply", "answer"]
+__all__ = ["answer"]
 
 _MOST_PAIRS = 4  # times the design's: how far a noisy session is measured on
-_PROMOTE = "Record a run (--trt-latency=record) and promote it: pytest-trt baseline promote RUN."
 _SHOWN = 50
-_NO_STATES = ("slow", "ambiguous", "fast")
-
-
-@dataclass(frozen=True)
-class Question:
-    """Whether an engine became slower.
-
-    Attributes:
-        identity: what it is.
-        built: the engine.
-        inputs: that it is timed on.
-        machine: that it runs on.
-        keeper: of the run.
-    """
-
-    identity: Identity
-    built: Built
-    inputs: Arrays
-    machine: Machine
-    keeper: Keeper
-
-    @property
-    def own(self) -> Baseline | None:
-        """The baseline of this machine."""
-        return next((b for b in self._named if b.key == self.machine.key), None)
-
-    @property
-    def foreign(self) -> Baseline | None:
-        """The newest baseline of another machine."""
-        others = [b for b in self._named if b.key != self.machine.key]
-        return max(others, key=lambda b: b.promoted, default=None)
-
-    @property
-    def inferences(self) -> int | None:
-        """Inferences in one sample, as in the baseline, so that both are of one metric."""
-        return int(self.own.metric["inferences"]) if self.own and "inferences" in self.own.metric else None
-
-    @property
-    def _named(self) -> list[Baseline]:
-        return [b for b in self.keeper.baselines if b.identity == self.identity]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What was found of it; the attributes are those of :class:`Latency`."""
-
-    state: State
-    message: str
-    compared: Compared | None = None
-    method: str | None = None
-    baseline: Baseline | None = None
-    past: tuple[Mapping[str, Any], ...] = ()
-    interval: tuple[float, float] | None = None
-    notes: tuple[str, ...] = field(default=())
 
 
 def answer(question: Question, stopwatch: Stopwatch, samples: Samples) -> Reply:
     """Whether the engine became slower, found by the best way there is here."""
-    entries = _history(question, samples)
+    entries = earlier(question, samples)
     past = tuple(_shown(entry, question) for entry in entries[-_SHOWN:])
     if question.keeper.mode != "gate":
         return Reply(State.RECORDED, "Recorded, and compared with nothing.", past=past)
@@ -110,13 +50,13 @@ def answer(question: Question, stopwatch: Stopwatch, samples: Samples) -> Reply:
     notes: list[str] = []
     reply = _beside(question, baseline, stopwatch, notes)
     if reply is None and question.own is not None:
-        reply = _after(question, question.own, entries, stopwatch, samples)
+        reply = beside_history(question, question.own, entries, stopwatch, samples)
     elif reply is None:
         hard, _ = differences(baseline.machine, asdict(question.machine))
-        message = f"The baseline is of another machine: {' '.join(hard)} {_PROMOTE}"
+        message = f"The baseline is of another machine: {' '.join(hard)} {PROMOTE}"
         reply = Reply(State.NOT_COMPARABLE, message, baseline=baseline)
     elif reply.state is State.SAME and question.own is not None:
-        reply = _environment(question, question.own, entries, stopwatch, samples, reply)
+        reply = in_another_environment(question, question.own, entries, stopwatch, samples, reply)
     return replace(reply, past=past, notes=(*notes, *reply.notes, *_changed(question, baseline)))
 
 
@@ -133,7 +73,7 @@ def _without(question: Question) -> Reply:
                 f" any more: rename it with `pytest-trt baseline rename {known.case} {of.case}`."
             )
             return Reply(State.RENAMED, message, baseline=baseline)
-    return Reply(State.NO_BASELINE, f"There is no baseline of {of} in {question.keeper.folder}. {_PROMOTE}")
+    return Reply(State.NO_BASELINE, f"There is no baseline of {of} in {question.keeper.folder}. {PROMOTE}")
 
 
 def _beside(question: Question, baseline: Baseline, stopwatch: Stopwatch, notes: list[str]) -> Reply | None:
@@ -192,89 +132,10 @@ def _in_turns(question: Question, baseline: Baseline, other: Engine, stopwatch: 
     return Reply(state, message, compared, method, baseline, notes=_same_plan(question, baseline, method))
 
 
-def _after(
-    question: Question, baseline: Baseline, entries: Sequence[Entry], stopwatch: Stopwatch, samples: Samples
-) -> Reply:
-    """Beside the runs since the baseline was promoted; what looks slower is measured once more."""
-    rule, own = question.keeper.rule, _metric(samples)
-    if _metric_of(baseline) != own:
-        return Reply(State.NOT_COMPARABLE, _other_metric(baseline, own), baseline=baseline, method="history")
-    history = _epoch(entries, baseline)
-    compared = _against(history, stopwatch, samples, question)
-    state, message = decide(compared, rule, rejected=question.keeper.suite.add(str(question.identity), compared))
-    return Reply(state, message, compared, "history", baseline, interval=_interval(history, compared))
-
-
-def _environment(
-    question: Question,
-    baseline: Baseline,
-    entries: Sequence[Entry],
-    stopwatch: Stopwatch,
-    samples: Samples,
-    reply: Reply,
-) -> Reply:
-    """As fast as the baseline side by side: where the driver or TensorRT changed, the history tells of both."""
-    _, soft = differences(baseline.machine, asdict(question.machine))
-    history = _epoch(entries, baseline)
-    if len(history) < 5 or _metric_of(baseline) != _metric(samples):
-        return reply
-    compared = _against(history, stopwatch, samples, question)
-    interval = _interval(history, compared)
-    state, message = decide(compared, question.keeper.rule, rejected=compared.p_slow <= question.keeper.rule.level)
-    if state is not State.SLOW:
-        return replace(reply, interval=interval)
-    said = f"As fast as the baseline side by side, and slower than its history of {len(history)} runs: {message}"
-    if not soft:
-        return replace(reply, interval=interval, notes=(*reply.notes, said))
-    return replace(
-        reply, state=State.SLOW, message=f"{said} Since then: {' '.join(soft)}", compared=compared, interval=interval
-    )
-
-
-def _against(history: list[float], stopwatch: Stopwatch, samples: Samples, question: Question) -> Compared:
-    p50, rule = float(np.median(samples.lap.latency)), question.keeper.rule
-    compared = against_history(p50, history, rule)
-    if not suspect(compared):
-        return compared
-    again = measure(stopwatch, question.keeper.timing, samples.metric.inferences)
-    return against_history(p50, history, rule, again=float(np.median(again.lap.latency)))
-
-
-def _history(question: Question, samples: Samples) -> tuple[Entry, ...]:
-    """Earlier runs of the same case on the same machine in the same metric, the oldest first."""
-    of = question.identity
-    try:
-        found = read_history(question.keeper.history)
-    except DataError:  # nothing was saved yet
-        return ()
-    return found.of(
-        case=of.case,
-        precision=of.precision,
-        backend=of.backend,
-        machine=question.machine.key,
-        metric=_metric(samples),
-    )
-
-
-def _epoch(entries: Sequence[Entry], baseline: Baseline) -> list[float]:
-    """Medians of the promoted run and of those after it that were found neither slower, faster nor doubtful."""
-    since = datetime.fromisoformat(baseline.recorded)
-    later = [e.p50_s for e in entries if e.when > since and e.state not in _NO_STATES and not e.disturbances]
-    return [baseline.p50_s, *later]
-
-
 def _shown(entry: Entry, question: Question) -> dict[str, Any]:
     when = entry.when.isoformat()
     promoted = question.own is not None and when == question.own.recorded
     return {"run": entry.run, "when": when, "p50_s": entry.p50_s, "state": entry.state, "baseline": promoted}
-
-
-def _interval(history: list[float], compared: Compared) -> tuple[float, float] | None:
-    """Where the history expects this run's median: what ``low`` and ``high`` say of the ratio, turned round."""
-    if not np.isfinite([compared.ratio, compared.low, compared.high]).all() or compared.low <= 0:
-        return None
-    centre = float(np.exp(np.mean(np.log(history))))
-    return centre * compared.ratio / compared.high, centre * compared.ratio / compared.low
 
 
 def _changed(question: Question, baseline: Baseline) -> tuple[str, ...]:
@@ -288,26 +149,10 @@ def _same_plan(question: Question, baseline: Baseline, method: str) -> tuple[str
     if method == "plan" and own is not None and own == baseline.plan_sha256:
         return ("the engine is the baseline's own plan, byte for byte: side by side they can't differ.",)
     if method == "onnx":
-        return ("the baseline's model was built again here: a change of TensorRT itself is in both.",)
+        return (
+            "the baseline's model was built again here: a change of TensorRT itself, or of build options, is in both.",
+        )
     return ()
-
-
-def _metric(samples: Samples) -> dict[str, Any]:
-    return _plain_metric(asdict(samples.metric))
-
-
-def _metric_of(baseline: Baseline) -> dict[str, Any]:
-    return _plain_metric(baseline.metric)
-
-
-def _plain_metric(metric: Mapping[str, Any]) -> dict[str, Any]:
-    return {**metric, "shapes": {name: list(shape) for name, shape in dict(metric.get("shapes", {})).items()}}
-
-
-def _other_metric(baseline: Baseline, own: Mapping[str, Any]) -> str:
-    before = _metric_of(baseline)
-    told = [f"{key} {before.get(key)!r} and now {own[key]!r}" for key in own if before.get(key) != own[key]]
-    return f"The baseline was timed otherwise: {'; '.join(told)}. Time as it was, or promote a new run. {_PROMOTE}"
 
 
 def _how(stopwatch: Stopwatch) -> str:

@@ -131,5 +131,8 @@ def _samples_in_block(
 
 def _step(samples: NDArray[np.float64]) -> float:
     """The least difference of two samples, as a share of their median: how finely the clock tells."""
-    values = np.unique(np.round(samples / np.median(samples), 6))
+    middle = np.median(samples)
+    if not middle > 0:
+        return 0.0
+    values = np.unique(np.round(samples / middle, 6))
     return float(np.diff(values).min()) if len(values) > 1 else 0.0

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.errors import PytestTrtError
+from pytest_trt.errors import DataError, PytestTrtError
 from pytest_trt.findings.codes import Choice
 from pytest_trt.findings.finding import Severity
 from pytest_trt.findings.latency import of_latency
 from pytest_trt.latency.baseline import Baseline, Identity, read_baselines
 from pytest_trt.latency.budgets import Budgets, held
-from pytest_trt.latency.comparing import Question, answer
+from pytest_trt.latency.comparing import answer
 from pytest_trt.latency.found import Latency, figures_of
 from pytest_trt.latency.gate import Suite
+from pytest_trt.latency.history import History, read_history
 from pytest_trt.latency.kept import Materials, keep_materials
 from pytest_trt.latency.machine import machine_of
 from pytest_trt.latency.opening import stopwatch_of
+from pytest_trt.latency.question import Question
 from pytest_trt.latency.speedup import speedup_over
 from pytest_trt.latency.state import State
 from pytest_trt.latency.telemetry import disturbances, telemetry_of
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_trt.latency.compared import Rule
     from pytest_trt.latency.interleaved import Design
     from pytest_trt.latency.policy import Policy
+    from pytest_trt.latency.question import Reply
     from pytest_trt.latency.samples import Samples, Timing
     from pytest_trt.latency.stopwatch import Stopwatch
     from pytest_trt.precision import Precision
@@ -53,7 +56,7 @@ class Keeper:
         policy: what each state does to a case.
         folder: of the baselines.
         store: of plans and models that were kept; None keeps nothing.
-        history: where pytest-benchmark keeps its runs.
+        history: earlier runs that pytest-benchmark kept, read once a run.
         baselines: of every machine.
         suite: the p-values of the cases that were judged so far.
         collected: all cases of the run, those that are not timed too.
@@ -66,7 +69,7 @@ class Keeper:
     policy: Policy
     folder: Path
     store: Path | None
-    history: str
+    history: History
     suite: Suite
     baselines: tuple[Baseline, ...] = ()
     collected: frozenset[Identity] = field(default_factory=frozenset)
@@ -104,7 +107,15 @@ def open_keeper(
     rule = replace(rule, cases=max(size, 1))
     baselines = read_baselines(folder) if mode == "gate" else ()
     suite = Suite(rule)
-    return Keeper(mode, timing, design, rule, policy, folder, store, history, suite, baselines, collected)
+    earlier = _earlier(history)
+    return Keeper(mode, timing, design, rule, policy, folder, store, earlier, suite, baselines, collected)
+
+
+def _earlier(place: str) -> History:
+    try:
+        return read_history(place)
+    except DataError:  # nothing was saved yet
+        return History(())
 
 
 def find_latency(keeper: Keeper, case: Case, precision: Precision, built: Built, inputs: Arrays) -> Latency:
@@ -131,7 +142,7 @@ def find_latency(keeper: Keeper, case: Case, precision: Precision, built: Built,
     limits = _held(case, precision, built, inputs, stopwatch, samples, keeper)
     after = telemetry_of(gpu)
     doubts = disturbances(before, after)
-    state, message = _settled(reply.state, reply.message, doubts)
+    state, message = _settled(question, reply, doubts)
     return Latency(
         identity=identity,
         mode=keeper.mode,
@@ -163,7 +174,8 @@ def with_found(verdict: Verdict, found: Latency, choice: Choice | None = None) -
         found: of the latency.
         choice: which findings count; all if not given.
     """
-    findings, ignored = (choice or Choice()).split(of_latency(found))
+    # a latency that was asked for counts whichever other findings are selected; it can be ignored by its code
+    findings, ignored = Choice(ignore=choice.ignore if choice else ()).split(of_latency(found))
     fails = any(finding.severity is Severity.ERROR for finding in findings)
     return replace(
         verdict,
@@ -174,32 +186,33 @@ def with_found(verdict: Verdict, found: Latency, choice: Choice | None = None) -
     )
 
 
-def vanished(keeper: Keeper, machines: Collection[str], collected: Collection[Identity]) -> Iterator[str]:
-    """Why a run of the whole suite is not green: baselines of these machines whose case is not there any more.
+def vanished(keeper: Keeper, machines: Collection[str], asked: Collection[str] = ()) -> Iterator[str]:
+    """What a run of the whole suite lacks: baselines of these machines whose case is not there any more.
 
     Args:
         keeper: of the run.
         machines: keys of those that something was timed on.
-        collected: all cases of the run.
+        asked: the precisions that the run was confined to; none if it was not.
     """
-    asked = {(identity.precision, identity.backend) for identity in collected}
+    backends = {identity.backend for identity in keeper.collected}
     for baseline in keeper.baselines:
         of = baseline.identity
-        if baseline.key not in machines or of in collected or (of.precision, of.backend) not in asked:
+        if baseline.key not in machines or of in keeper.collected or of.backend not in backends:
             continue
-        text = (
-            f"the baseline of {of} has no case any more ({State.VANISHED.value}): if that is meant, remove it with"
-            f" `pytest-trt baseline remove {of.case} --precision {of.precision}`."
-        )
-        if keeper.policy.action(State.VANISHED) == "fail":
-            yield text
+        if not asked or of.precision in asked:
+            yield (
+                f"the baseline of {of} has no case any more ({State.VANISHED.value}): if that is meant, remove it with"
+                f" `pytest-trt baseline remove {of.case} --precision {of.precision}`."
+            )
 
 
-def _settled(state: State, message: str, doubts: tuple[str, ...]) -> tuple[State, str]:
+def _settled(question: Question, reply: Reply, doubts: tuple[str, ...]) -> tuple[State, str]:
     """A throttled or shared GPU tells nothing, neither that an engine is slower nor that it is not."""
-    if not doubts or state in (State.RECORDED, State.NO_BASELINE, State.NOT_COMPARABLE, State.RENAMED):
-        return state, message
-    return State.AMBIGUOUS, f"It can't be told, since {'; '.join(doubts)}. What was seen: {message}"
+    if not doubts or reply.state in (State.RECORDED, State.NO_BASELINE, State.NOT_COMPARABLE, State.RENAMED):
+        return reply.state, reply.message
+    if reply.compared is not None:  # nor does it help other cases, or turn slow when all were seen
+        question.keeper.suite.add(str(question.identity), reply.compared.because(*doubts))
+    return State.AMBIGUOUS, f"It can't be told, since {'; '.join(doubts)}. What was seen: {reply.message}"
 
 
 def _held(

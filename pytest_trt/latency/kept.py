@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt import store
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["MOST", "Materials", "keep_materials", "kept_plan", "kept_recipe", "promote_materials", "prune"]
 
 MOST = 20
-"""Materials of runs that were not promoted: so many stay, the newest."""
+"""Materials of runs that were not promoted: so many stay, the newest, and all that are younger than a day."""
+
+_DAY = 86400.0  # a run of many cases, and the person who promotes it, need all of its materials
 
 
 @dataclass(frozen=True)
@@ -110,15 +113,21 @@ def promote_materials(folder: Path | None, plan: str | None, onnx: str | None) -
     return found
 
 
-def prune(folder: Path, most: int) -> int:
-    """Drop the oldest materials that no baseline needs, but for so many.
+def prune(folder: Path, most: int, younger_s: float = _DAY) -> int:
+    """Drop the oldest materials that no baseline needs, but for so many, and for those that were used since.
+
+    Args:
+        folder: the store.
+        most: so many stay, the newest.
+        younger_s: those that were used in the last so many seconds stay too.
 
     Returns:
         How many were dropped.
     """
     place = folder / "latency"
     loose = [path for path in place.glob("*.plan") if not path.with_suffix(".promoted").exists()]
-    dropped = sorted(loose, key=_age)[: max(len(loose) - most, 0)]
+    oldest = sorted(loose, key=_used)[: max(len(loose) - most, 0)]
+    dropped = [path for path in oldest if _used(path) < time() - younger_s]
     for path in dropped:
         for suffix in (".json", ".plan", ".lock"):
             with contextlib.suppress(OSError):
@@ -165,7 +174,7 @@ def _plan_bytes(recipe: Recipe, facts: Mapping[str, Any]) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == facts["plan_sha256"] else None
 
 
-def _age(path: Path) -> float:
+def _used(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:

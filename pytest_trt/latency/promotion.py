@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import DataError
-from pytest_trt.latency.baseline import Baseline, Identity, file_of, read_baseline, write_baseline
+from pytest_trt.latency.baseline import Baseline, Identity, file_of, read_baseline, require_sound, write_baseline
 from pytest_trt.latency.history import read_history
 from pytest_trt.latency.kept import promote_materials
 
@@ -21,6 +21,8 @@ __all__ = ["Promoted", "entries_of_run", "promote"]
 
 _DOUBTFUL = ("ambiguous",)
 _WORSE = ("slow",)
+_SLOWER = 1.05  # than the one that is replaced: what the gate tells of one run beside one
+_ACCEPT = "If that is accepted, say so and why: --accept-slow --reason TEXT."
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,13 @@ def promote(
     for entry in chosen:
         _require_sound(entry, reason, accept_slow=accept_slow)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return tuple(_promoted(entry, folder, store, reason, now) for entry in chosen)
+    made = _one_each([_baseline_of(entry, reason, now) for entry in chosen])
+    before = [_replaced(baseline, folder) for baseline in made]
+    for baseline, old in zip(made, before, strict=True):
+        require_sound(baseline, file_of(folder, baseline.identity, baseline.key))
+        if not (accept_slow and reason):
+            _require_no_slower(baseline, old)
+    return tuple(_promoted(baseline, old, folder, store) for baseline, old in zip(made, before, strict=True))
 
 
 def _is_called(name: str, run: str) -> bool:
@@ -103,39 +111,73 @@ def _is_called(name: str, run: str) -> bool:
 def _require_sound(entry: Entry, reason: str, *, accept_slow: bool) -> None:
     key = entry.key
     what = f"{key.case} at {key.precision} on {key.backend} of run {entry.run}"
-    if entry.table.get("verdict") not in ("passed", "timed", None):
-        raise DataError(f"{what} was not right ({entry.table.get('verdict')}): the speed of a wrong engine is none.")
+    verdict = entry.table.get("verdict")
+    if verdict not in ("passed", "timed"):
+        told = f"was not right ({verdict})" if verdict else "does not tell that it was right"
+        raise DataError(f"{what} {told}: the speed of a wrong engine is none.")
     if entry.state in _DOUBTFUL or entry.disturbances:
         why = "; ".join(entry.disturbances) or "too noisy to tell"
         raise DataError(f"{what} was measured badly: {why}. Record it again on a quiet machine.")
     if entry.state in _WORSE and not (accept_slow and reason):
-        raise DataError(
-            f"{what} was found slower than its baseline. If that is accepted, say so and why: --accept-slow --reason"
-            " TEXT."
-        )
+        raise DataError(f"{what} was found slower than its baseline. {_ACCEPT}")
     if not key.machine:
         raise DataError(f"{what} does not tell the machine that it was measured on: record it again.")
 
 
-def _promoted(entry: Entry, folder: Path, store: Path | None, reason: str, now: str) -> Promoted:
+def _one_each(made: Sequence[Baseline]) -> tuple[Baseline, ...]:
+    """What two tests of a run timed alike has one baseline: the faster, which is the harder to keep to."""
+    found: dict[tuple[Identity, str], Baseline] = {}
+    for baseline in made:
+        other = found.setdefault((baseline.identity, baseline.key), baseline)
+        if (baseline.metric, baseline.model_sha256) != (other.metric, other.model_sha256):
+            raise DataError(
+                f"the run holds {baseline.identity} twice, timed in two ways, and it can have one baseline: record it"
+                " with one of its tests alone, or give the cases names of their own."
+            )
+        found[baseline.identity, baseline.key] = min(other, baseline, key=lambda one: one.p50_s)
+    return tuple(found.values())
+
+
+def _replaced(baseline: Baseline, folder: Path) -> Baseline | None:
+    """The one before; None where there is none, or it is damaged, which to promote anew is the remedy."""
+    path = file_of(folder, baseline.identity, baseline.key)
+    try:
+        return read_baseline(path) if path.is_file() else None
+    except DataError:
+        return None
+
+
+def _require_no_slower(baseline: Baseline, old: Baseline | None) -> None:
+    """A run that was only recorded was compared with nothing."""
+    if old is None or baseline.metric != old.metric or baseline.p50_s <= _SLOWER * old.p50_s:
+        return
+    raise DataError(
+        f"{baseline.identity} takes {1e3 * baseline.p50_s:.4g} ms in run {baseline.run}, and its baseline"
+        f" {1e3 * old.p50_s:.4g} ms: {100 * (baseline.p50_s / old.p50_s - 1):.1f} % slower. {_ACCEPT}"
+    )
+
+
+def _baseline_of(entry: Entry, reason: str, now: str) -> Baseline:
     key, table = entry.key, entry.table
-    kept: Mapping[str, Any] = table.get("kept") or {}
-    baseline = Baseline(
+    told = table.get("kept")
+    kept: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    return Baseline(
         identity=Identity(key.case, key.precision, key.backend),
         run=entry.run,
         recorded=entry.when.isoformat(),
         promoted=now,
         reason=reason,
-        machine=table["machine"],
-        metric=table["metric"],
+        machine=table.get("machine") or {},
+        metric=table.get("metric") or {},
         p50_s=entry.p50_s,
         model_sha256=table.get("model_sha256"),
         plan_sha256=table.get("plan_sha256"),
         kept={"plan": kept.get("plan"), "onnx": kept.get("onnx")},
         simulated=bool(table.get("simulated")),
     )
-    path = file_of(folder, baseline.identity, baseline.key)
-    before = read_baseline(path).p50_s if path.is_file() else None
-    found = promote_materials(store, kept.get("plan"), kept.get("onnx"))
+
+
+def _promoted(baseline: Baseline, old: Baseline | None, folder: Path, store: Path | None) -> Promoted:
+    found = promote_materials(store, baseline.kept.get("plan"), baseline.kept.get("onnx"))
     missing = "" if found else "nothing was kept of it here: only its history can be compared with, on its machine"
-    return Promoted(baseline, before, write_baseline(folder, baseline), missing)
+    return Promoted(baseline, old.p50_s if old else None, write_baseline(folder, baseline), missing)

@@ -84,7 +84,8 @@ def in_rounds(
 
 
 def _centre(blocks: Any) -> float:
-    return float(np.exp(np.mean(np.log(blocks))))
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is no time stays none, and the gate says so
+        return float(np.exp(np.mean(np.log(blocks))))
 
 
 def _gap(draw: np.random.Generator) -> object:

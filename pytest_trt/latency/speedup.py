@@ -40,6 +40,8 @@ def speedup_over(
         LoweringError, ModelError, BackendError: the other backend can't run the case.
     """
     precision = Precision.parse(told.precision)
-    other = choose(told.over).build(replace(built.recipe, precision=precision, calibration=None, plan=None))
+    calibration = built.recipe.calibration if precision is built.recipe.precision else None
+    other = choose(told.over).build(replace(built.recipe, precision=precision, calibration=calibration, plan=None))
     blocks = interleave(stopwatch_of(other, inputs, timing), stopwatch, design)
-    return float(np.median(blocks.baseline / blocks.candidate))
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is no time is no speed-up, and the budget says so
+        return float(np.median(blocks.baseline / blocks.candidate))

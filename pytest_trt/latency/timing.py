@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_trt.errors import BackendError
 from pytest_trt.latency.samples import Lap, Metric, Samples
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def measure(
         clock: of the host, seconds.
 
     Raises:
-        BackendError: running fails.
+        BackendError: running fails, or the clock tells what is no time.
     """
     started = clock()
     seconds = warm_up(stopwatch, timing.warmup_s, clock)
@@ -59,6 +60,7 @@ def measure(
     warmed = clock()
     laps, settled = _sampled(stopwatch, timing, inferences, min(per_block, timing.most), clock)
     whole = _joined(laps)
+    _require_times(whole.latency, stopwatch)
     lap = _thinned(whole, timing.most)
     return Samples(
         metric=metric_of(stopwatch, inferences),
@@ -147,6 +149,8 @@ def stable(medians: Sequence[float]) -> bool:
 
 
 def _noise(medians: Sequence[float]) -> float:
+    if not np.isfinite(medians).all():
+        return 0.0
     low, middle, high = np.quantile(medians, (0.25, 0.5, 0.75))
     return float((high - low) / 1.349 / middle) if middle > 0 else 0.0
 
@@ -178,6 +182,16 @@ def _joined(laps: list[Lap]) -> Lap:
         whole([lap.d2h for lap in laps]),
         whole([lap.enqueue for lap in laps]),
     )
+
+
+def _require_times(latency: NDArray[np.float64], stopwatch: Stopwatch) -> None:
+    """A few zeros are a coarse clock; more of them, or anything negative or not finite, is a broken one."""
+    wrong = int(np.sum(~(np.isfinite(latency) & (latency >= 0))))
+    if wrong or not float(np.median(latency)) > 0:
+        raise BackendError(
+            f"the clock {stopwatch.clock} told {wrong or int(np.sum(latency == 0))} of {len(latency)} samples that are"
+            " no times (NaN, infinite, negative or zero): nothing can be said of this engine's latency."
+        )
 
 
 def _thinned(lap: Lap, most: int) -> Lap:

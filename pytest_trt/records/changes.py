@@ -20,6 +20,8 @@ Two = tuple[Any, Any]
 
 _STILL = 0.01  # figures that moved by less are not told as changes
 
+_SEVERITIES = ("note", "warning", "error")
+
 _ENGINE = ("tensorrt", "tensorrt_rtx", "gpu", "compute_capability", "cuda_driver", "cuda_runtime", "typing", "provider")
 _MADE_FROM = ("model_sha256", "golden_model_sha256", "calibration", "calibration_method", "lowering", "keep", "ops")
 
@@ -43,6 +45,12 @@ class OutputChange:
         if not before:
             return math.inf if after else 1.0
         return float(after / before)
+
+    @property
+    def grown(self) -> str:
+        """How many times, as text after the figures; empty where it did not move, and from zero, NaN and infinity."""
+        ratio = self.ratio
+        return f" ({ratio:.3g} times)" if ratio is not None and math.isfinite(ratio) and _moved(ratio) else ""
 
     @property
     def moved(self) -> bool:
@@ -156,8 +164,8 @@ def _change(pair: Pair) -> Change:
         backend=(_backend(first), _backend(second)) if both else (_backend(told),) * 2,
         verdict=(first.get("verdict"), second.get("verdict")),
         outputs=tuple(_outputs(first.get("outputs", {}), second.get("outputs", {}))),
-        appeared=tuple(one for one in new if one[:2] not in {known[:2] for known in old}),
-        gone=tuple(one for one in old if one[:2] not in {known[:2] for known in new}),
+        appeared=tuple(one for one in new if _rank(one) > max(_same(one, old), default=-1)),
+        gone=tuple(one for one in old if not _same(one, new)),
         layers=(_layers(first), _layers(second)),
         latency=_latency(first.get("latency"), second.get("latency")),
         made_from=_changed(_picked(first, _MADE_FROM), _picked(second, _MADE_FROM)) if both else {},
@@ -178,9 +186,18 @@ def _findings(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     found = []
     for finding in result.get("findings", ()):
         evidence = finding.get("evidence") or {}
-        about = next((str(evidence[key]) for key in ("tensor", "output", "layer") if evidence.get(key)), "")
+        about = next((str(evidence[key]) for key in ("tensor", "output", "layer", "input") if evidence.get(key)), "")
         found.append((str(finding["code"]), about, str(finding.get("severity", ""))))
     return list(dict.fromkeys(found))
+
+
+def _same(finding: tuple[str, str, str], others: list[tuple[str, str, str]]) -> list[int]:
+    """How severe others are that say the same of the same; one that became worse is another."""
+    return [_rank(other) for other in others if other[:2] == finding[:2]]
+
+
+def _rank(finding: tuple[str, str, str]) -> int:
+    return _SEVERITIES.index(finding[2]) if finding[2] in _SEVERITIES else 0
 
 
 def _layers(result: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,7 @@ WORDS = {
 
 _LEAST = floor(0.0, whole=False)  # correct fp32 implementations differ by less: growth below it says nothing
 _GOOD = ("passed", "built")
+_JUDGED = ("passed", "failed")
 _ARGUMENTS = {
     "finding": re.compile(r"(?:error)?"),
     "error": re.compile(r"\d+(?:\.\d+)?x"),
@@ -50,6 +51,28 @@ class Condition:
     kind: str
     limit: float = 0.0
     severity: str = ""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a condition looks at in a case.
+
+    Attributes:
+        what: its name.
+        before: whether the first record tells of it.
+        both: whether the two can be set against each other.
+        why: why not, after a colon; empty where that is plain.
+    """
+
+    what: str
+    before: bool
+    both: bool
+    why: str = ""
+
+    @property
+    def lost(self) -> str:
+        """That it can't be looked at any more."""
+        return f"{self.what} told before, and nothing now that can be set against it{self.why}"
 
 
 def read_condition(word: str) -> Condition:
@@ -78,18 +101,27 @@ def fired(found: RunDifference, conditions: list[Condition]) -> list[str]:
 def _fired(found: RunDifference, condition: Condition) -> Iterator[str]:
     if condition.kind == "missing":
         yield from (f"{_name(one)} is only in {found.before}" for one in found.changes if one.missing)
+        if all(one.new for one in found.changes):
+            yield _nothing(condition)
         return
     both = [one for one in found.changes if not one.missing and not one.new]
-    looks, can = _LOOKS[condition.kind]
-    if not any(can(one) for one in both):
-        yield f"{condition.kind} was to be looked at, and the two records have nothing in common that tells of it"
+    looks, sights = _LOOKS[condition.kind]
+    seen = [(one, sight) for one in both for sight in sights(one)]
+    if not any(sight.both for _, sight in seen):
+        yield _nothing(condition)
+        return
+    yield from (f"{_name(one)}: {sight.lost}" for one, sight in seen if sight.before and not sight.both)
     for one in both:
         yield from (f"{_name(one)}: {reason}" for reason in looks(one, condition))
 
 
+def _nothing(condition: Condition) -> str:
+    return f"{condition.kind} was to be looked at, and the two records have nothing in common that tells of it"
+
+
 def _verdict(change: Change, condition: Condition) -> Iterator[str]:  # noqa: ARG001 - each has the same arguments
     before, after = change.verdict
-    if before in _GOOD and after not in _GOOD:
+    if before in _GOOD and after not in (before, "passed"):
         yield f"{before} before, and {after} now"
 
 
@@ -113,30 +145,59 @@ def _error(change: Change, condition: Condition) -> Iterator[str]:
             continue
         worse = math.isnan(after) or (after > _LEAST and ratio > condition.limit)
         if worse and not (math.isnan(before) and math.isnan(after)):
-            yield f"the error of {output.output!r} grew from {before:.3g} to {after:.3g} ({ratio:.3g} times)"
+            yield f"the error of {output.output!r} grew from {before:.3g} to {after:.3g}{output.grown}"
 
 
 def _top1(change: Change, condition: Condition) -> Iterator[str]:
     for output in change.outputs:
         before, after = output.top1
-        if before is not None and after is not None and before - after > condition.limit:
+        if before is not None and after is not None and not before - after <= condition.limit:  # NaN is no pass
             yield f"top-1 agreement of {output.output!r} fell from {before:.4g} to {after:.4g}"
 
 
 def _latency(change: Change, condition: Condition) -> Iterator[str]:
     latency = change.latency
-    if latency is not None and latency.ratio is not None and latency.ratio - 1 > condition.limit:
+    if latency is not None and latency.ratio is not None and not latency.ratio - 1 <= condition.limit:
         before, after = (1e3 * seconds for seconds in latency.p50)
         yield f"the median latency grew from {before:.4g} to {after:.4g} ms ({100 * (latency.ratio - 1):.2g} %)"
 
 
-_LOOKS: dict[str, tuple[Callable[[Change, Condition], Iterator[str]], Callable[[Change], bool]]] = {
-    "verdict": (_verdict, lambda change: True),  # noqa: ARG005
-    "finding": (_finding, lambda change: True),  # noqa: ARG005
-    "layers": (_layers, lambda change: None not in change.layers),
-    "error": (_error, lambda change: any(output.ratio is not None for output in change.outputs)),
-    "top1": (_top1, lambda change: any(None not in output.top1 for output in change.outputs)),
-    "latency": (_latency, lambda change: change.latency is not None and change.latency.ratio is not None),
+def _of_verdicts(change: Change) -> Iterator[Sight]:
+    yield Sight("verdict", change.verdict[0] is not None, change.verdict[1] is not None)
+
+
+def _of_findings(change: Change) -> Iterator[Sight]:
+    before, after = (verdict in _JUDGED for verdict in change.verdict)
+    yield Sight("findings", before, before and after, f": {change.verdict[1]}")
+
+
+def _of_layers(change: Change) -> Iterator[Sight]:
+    yield Sight("layers", change.layers[0] is not None, None not in change.layers)
+
+
+def _of_errors(change: Change) -> Iterator[Sight]:
+    for output in change.outputs:
+        yield Sight(f"the error of {output.output!r}", output.error[0] is not None, output.ratio is not None)
+
+
+def _of_top1(change: Change) -> Iterator[Sight]:
+    for output in change.outputs:
+        yield Sight(f"top-1 agreement of {output.output!r}", output.top1[0] is not None, None not in output.top1)
+
+
+def _of_latencies(change: Change) -> Iterator[Sight]:
+    if change.latency is not None:
+        found = change.latency
+        yield Sight("latency", found.p50[0] is not None, found.ratio is not None, found.apart and f": {found.apart}")
+
+
+_LOOKS: dict[str, tuple[Callable[[Change, Condition], Iterator[str]], Callable[[Change], Iterator[Sight]]]] = {
+    "verdict": (_verdict, _of_verdicts),
+    "finding": (_finding, _of_findings),
+    "layers": (_layers, _of_layers),
+    "error": (_error, _of_errors),
+    "top1": (_top1, _of_top1),
+    "latency": (_latency, _of_latencies),
 }
 
 

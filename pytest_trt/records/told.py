@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     from pytest_trt.records.changes import Change, RunDifference, Two
 
-__all__ = ["HEAD", "LATENCY", "environment_of", "row_of", "rows_of", "summary_of"]
+__all__ = ["environment_of", "note_of", "summary_of", "table_of"]
 
-HEAD = (
+_HEAD = (
     "case",
     "precision",
     "backend",
@@ -26,15 +26,17 @@ HEAD = (
     "gate",
 )
 
-LATENCY = "Latencies are set side by side, and not judged: that takes samples of both (--trt-latency=gate)."
+_LATENCY = "Latencies are set side by side, and not judged: that takes samples of both (--trt-latency=gate)."
 
 
-def rows_of(found: RunDifference, *, everything: bool) -> list[tuple[str, ...]]:
-    """A row a case and precision, of those that changed or of all; columns as :data:`HEAD`."""
-    return [row_of(change) for change in found.changes if everything or change.moved]
+def table_of(found: RunDifference, *, everything: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A head, and a row a case and precision, of those that changed or of all; columns without a word are left out."""
+    rows = [_row(change) for change in found.changes if everything or change.moved]
+    used = [place for place in range(len(_HEAD)) if any(row[place] for row in rows)]
+    return tuple(_HEAD[place] for place in used), [tuple(row[place] for place in used) for row in rows]
 
 
-def row_of(change: Change) -> tuple[str, ...]:
+def _row(change: Change) -> tuple[str, ...]:
     """One case as texts."""
     worst, latency = change.worst, change.latency
     return (
@@ -51,6 +53,11 @@ def row_of(change: Change) -> tuple[str, ...]:
         _milliseconds(latency.p99) if latency else "",
         _arrow(latency.state) if latency else "",
     )
+
+
+def note_of(found: RunDifference) -> str:
+    """What to know of the latencies in the table; empty where there are none."""
+    return _LATENCY if any(change.latency for change in found.changes) else ""
 
 
 def environment_of(found: RunDifference) -> list[str]:
@@ -84,8 +91,7 @@ def _error(change: Change) -> str:
     if worst is None:
         return ""
     name = f"{worst.output} " if len(change.outputs) > 1 else ""
-    grown = "" if worst.ratio is None or abs(worst.ratio - 1) <= 0.01 else f" ({worst.ratio:.3g} times)"
-    return f"{name}{_numbers(worst.error)}{grown}"
+    return f"{name}{_numbers(worst.error)}{worst.grown}"
 
 
 def _findings(change: Change) -> str:

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.report.outputs import number
-from pytest_trt.report.terminal import asked, backend_label, cells, counted, warner
+from pytest_trt.report.terminal import asked, backend_label, cells, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,10 +118,15 @@ def _section(record: Record) -> str:
 
 def _findings(record: Record) -> list[str]:
     return _together(
-        f"- **{escaped(finding['code'])}** {escaped(finding['severity'])}: {escaped(finding['message'])}"
+        f"- **{escaped(finding['code'])}** {escaped(finding['severity'])}: {escaped(_sentence(finding['message']))}"
         f"{' ' + escaped(finding['remedy']) if finding['remedy'] else ''}\n"
         for finding in record["findings"]
     )
+
+
+def _sentence(text: str) -> str:
+    """With the stop that keeps it apart from what follows on its line."""
+    return text if text.endswith((".", "!", "?", ":")) else f"{text}."
 
 
 def _details(record: Record) -> list[str]:
@@ -157,7 +162,7 @@ def _details(record: Record) -> list[str]:
         *_table(("worst ranges", "range", "largest value", "saturated", "SQNR dB"), _ranges(record)),
         *_table(("layers run in", "how many"), list(record["layers"].get("by_precision", {}).items())),
         *_table(("latency", "ms"), _latency(record["latency"] or {})),
-        *_together(f"- {warner(record)}: {escaped(text)}\n" for text in record["warnings"]),
+        *_together(f"- warned: {escaped(text)}\n" for text in record["warnings"]),
         *_together(_provenance(record)),
     ]
 

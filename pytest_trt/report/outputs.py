@@ -88,7 +88,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A figure to so many digits; what JSON has no number for stays a word."""
+    """A figure to so many digits, a count whole; what JSON has no number for stays a word."""
     if value is None:
         return "-"
-    return value if isinstance(value, str) else f"{value:.{digits}g}"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.errors import ReportError
+from pytest_trt.errors import PytestTrtError, ReportError
+from pytest_trt.locate import blame
 from pytest_trt.report.record import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["read_record"]
+__all__ = ["read_record", "telling"]
 
 _KEYS = {"schema": int, "partial": bool, "environment": dict, "results": list}
 _OF_RESULT = {"case": str, "precision": str, "backend": str, "verdict": str, "outputs": dict, "findings": list}
@@ -41,6 +43,25 @@ def read_record(path: Path, *, newer: bool = False) -> dict[str, Any]:
     _require_ours(found, path, newer)
     record: dict[str, Any] = found
     return record
+
+
+@contextmanager
+def telling(*paths: Path) -> Iterator[None]:
+    """While records are told: what one of another shape than its schema's makes us stumble over becomes a message.
+
+    Raises:
+        ReportError: anything but an error of ours, or of the files, was raised.
+    """
+    try:
+        yield
+    except (PytestTrtError, OSError):
+        raise
+    except Exception as error:
+        names = " and ".join(dict.fromkeys(map(str, paths)))
+        raise ReportError(
+            f"{names} can't be told: {blame(error)}. A record that was edited, or that another release wrote, may lack"
+            " what it must hold; if --trt-report of this release wrote it so, please report it."
+        ) from error
 
 
 def _require_ours(found: Any, path: Path, newer: bool) -> None:

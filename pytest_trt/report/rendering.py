@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import ReportError, SpecError, unknown
@@ -29,8 +30,8 @@ def known(name: str) -> str:
         raise SpecError(
             f"{name!r} would be JUnit's XML, which pytest writes itself, our figures in it: --junit-xml={name}"
         )
-    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
-    if suffix is None:
+    suffix = PurePath(name).suffix  # of a file that is named ".json" alone there is none
+    if suffix not in SUFFIXES:
         raise unknown("report suffix of", name, SUFFIXES)
     try:
         _renderer(suffix)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["COLUMNS", "ROWS", "Block", "Crash", "Message", "fitted", "pieces"]
+__all__ = ["COLUMNS", "ROWS", "Block", "Crash", "Message", "fitted", "pieces", "visible"]
 
 ROWS = 24
 """What a terminal shows at once, a screen."""
@@ -19,12 +19,14 @@ COLUMNS = 100
 _LONGEST = 5 * COLUMNS
 _LEFT_OUT = "  ... more of it in the record (--trt-report=FILE.json), or here with -vv"
 
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _COLOURS: tuple[tuple[re.Pattern[str], dict[str, bool]], ...] = (
     (re.compile(r"(?<=: )(FAILED, .*|could not be judged, .*)$"), {"red": True, "bold": True}),
     (re.compile(r"^ +TRT\d{3} error(?=:)"), {"red": True, "bold": True}),
     (re.compile(r"^ +TRT\d{3} warning(?=:)"), {"yellow": True, "bold": True}),
     (re.compile(r"^ +TRT\d{3} note(?=:)"), {"cyan": True}),
-    (re.compile(r"^ +(the builder warned|warning)(?=:)"), {"yellow": True}),
+    (re.compile(r"^ +warned(?=:)"), {"yellow": True}),
 )
 
 
@@ -77,6 +79,19 @@ class Message:
             for text, colour in pieces(line):
                 tw.write(text, **colour)
             tw.line()
+
+
+def visible(text: str) -> str:
+    r"""One line as a terminal and a log may have it, whatever a model names its tensors.
+
+    What would end the line, move the cursor or turn the text round is told by its escape; and no line begins as a
+    command of GitHub's runner does, which reads all that a step prints.
+
+    >>> visible("a\x1b[2J\nb"), visible("  ::error::b")
+    ('a\\x1b[2J\\nb', '  : :error::b')
+    """
+    told = _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+    return told.replace("::", ": :", 1) if told.lstrip().startswith("::") else told
 
 
 def fitted(blocks: Iterable[Block], rows: int = ROWS) -> list[str]:

@@ -6,12 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.report.outputs import accuracy, blocks_of, columns, number
-from pytest_trt.report.screen import Block, fitted
+from pytest_trt.report.screen import Block, fitted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "reason", "table", "warner"]
+__all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "reason", "table"]
 
 Record = dict[str, Any]
 
@@ -23,6 +23,7 @@ _CAUSES = (0, 2, 4)  # ranks of the first findings that are errors
 _NOTES = 10
 _OTHER = 20  # every output but the worst
 _TENSORS = 3
+_LONGEST_NAME = 40
 _WORDS = ("nan", "inf", "-inf")
 _OPTIONAL = ("top-1", "accuracy", "layers", "latency")
 _WELL = ("passed", "built", "timed")
@@ -46,7 +47,7 @@ def cells(records: list[Record]) -> list[tuple[str, ...]]:
 
 def table(records: list[Record]) -> list[tuple[str, str]]:
     """Lines of the summary table, each with the verdict that it tells ("" for the head)."""
-    lines = columns(cells(records))
+    lines = columns([[visible(cell) for cell in row] for row in cells(records)])
     verdicts = ["", *(str(record["verdict"]) for record in records)]
     return list(zip(lines, verdicts, strict=True))
 
@@ -71,6 +72,7 @@ def beside(records: list[Record], verbosity: int = 0) -> list[str]:
     passed = [record for record in records if record["verdict"] in _WELL]
     left = sum(count for record in records for count in record["ignored"].values())
     lines = [line for record in passed for line in _told(record, verbosity)] if verbosity > 0 else _warned(passed)
+    lines = [visible(line) for line in lines]
     return [*lines, *([f"{left} findings left out by --trt-select and --trt-ignore"] if left else [])]
 
 
@@ -92,7 +94,8 @@ def message(record: Record, *, whole: bool = False) -> str:
         record: of the case.
         whole: all that there is to say; else as much as fits a screen, which says that there is more.
     """
-    blocks = list(_error(record) if record["verdict"] == "error" else _failure(record))
+    told = _error(record) if record["verdict"] == "error" else _failure(record)
+    blocks = [Block(one.rank, [visible(line) for text in one.lines for line in text.split("\n")]) for one in told]
     return "\n".join([line for block in blocks for line in block.lines] if whole else fitted(blocks))
 
 
@@ -129,7 +132,7 @@ def _told(record: Record, verbosity: int) -> list[str]:
         lines += [line for block in blocks for line in block.lines]
         lines += [*_hops(record), *_located(record), *_speed(record), *_engine(record)]
     else:
-        lines += [*_located(record), *(f"  {warner(record)}: {text}" for text in record["warnings"])]
+        lines += [*_located(record), *(f"  warned: {text}" for text in record["warnings"])]
     title = f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}"
     return [title, *lines] if lines else []
 
@@ -193,7 +196,7 @@ def _row(record: Record) -> tuple[str, ...]:
         told = _UNJUDGED.get(record["verdict"], f"error: {record['kind']}")
         return (*identity, "", "", "", "", "", "", _latency(record), told)
     place = output["max_abs_at"]
-    label = record["worst_output"]
+    label = _named(record["worst_output"])
     worst = f"{label}{place['index']} off by {number(place['difference'])}" if place else f"{label} is empty"
     top1 = f"{output['top1']:.4g}" if output["top1"] is not None else ""
     return (
@@ -207,6 +210,12 @@ def _row(record: Record) -> tuple[str, ...]:
         _latency(record),
         record["verdict"],
     )
+
+
+def _named(name: str) -> str:
+    """A name without its middle, where it would push all columns off the screen."""
+    end = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:end]}...{name[-end:]}"
 
 
 def _honoured(record: Record) -> str:
@@ -230,23 +239,19 @@ def _speed(record: Record) -> list[str]:
         return []
     figures = {name: found[f"{name}_s"] for name in ("p50", "p90", "p99", "max")}
     told = ", ".join(f"{name} {number(1e3 * value)} ms" for name, value in figures.items() if value is not None)
-    return [f"  latency: {told}, {found['samples']} samples; {found['message']}"]
-
-
-def warner(record: Record) -> str:
-    """Who a record's warnings are of: a simulation has no builder."""
-    return "warning" if record["simulated"] else "the builder warned"
+    said = any(finding["message"] == found["message"] for finding in record["findings"])
+    return [f"  latency: {told}, {found['samples']} samples{'' if said else '; ' + found['message']}"]
 
 
 def _engine(record: Record) -> list[str]:
-    """What the engine is, and what its builder warned of."""
+    """What the engine is, what its builder warned of, and what could not be looked at."""
     engine = record["provenance"].get("engine") or {}
     lines = []
     if engine.get("gpu"):
         typing = f" {engine['typing']} typing," if engine.get("typing") else ""
         lines.append(f"  engine: {engine.get('tensorrt')},{typing} {engine['gpu']}; {_honoured(record)} compute layers")
     warned = record["warnings"]
-    lines += [f"  {warner(record)}: {text}" for text in warned[:3]]
+    lines += [f"  warned: {text}" for text in warned[:3]]
     return [*lines, f"  ... and {len(warned) - 3} warnings more, in the record"] if len(warned) > 3 else lines
 
 

@@ -21,7 +21,7 @@ from pytest_trt.report.charts.drawing import (
 )
 from pytest_trt.report.charts.figure import Figure, bins_of, rows_of
 from pytest_trt.report.charts.scale import Scale, span
-from pytest_trt.report.told import NOTHING, count, finite, number, percent, ratio, seconds
+from pytest_trt.report.told import NOTHING, count, finite, number, percent, ratio, seconds, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,8 +69,9 @@ def history(latency: Mapping[str, Any], names: Iterator[int]) -> Figure | None:
         drawing.add(rect("interval", (_LEFT, up(ends[1])), (_RIGHT, up(ends[0]))))
     drawing.y_axis(up, _LEFT, _RIGHT, seconds, most=4)
     _runs(drawing, across, up, runs, now)
-    told = f"{len(runs)} earlier runs; this run {seconds(now)}{_told_of_interval(ends)}."
-    cells = [(str(r.get("run", "")), str(r.get("when", "")), _state(r), seconds(r["p50_s"])) for r in runs]
+    many = "run" if len(runs) == 1 else "runs"
+    told = f"{len(runs)} earlier {many}; this run {seconds(now)}{_told_of_interval(ends)}."
+    cells = [(str(r.get("run", "")), when(r.get("when", "")), _state(r), seconds(r["p50_s"])) for r in runs]
     table = rows_of(("run", "when", "state", "median"), [*cells, ("this run", "", "", seconds(now))], words=3)
     legend = (
         ("run-points", "median of a run"),

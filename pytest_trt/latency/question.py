@@ -1,0 +1,81 @@
+"""Question: whether an engine became slower; and what the reply to it tells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.baseline import Baseline, Identity
+    from pytest_trt.latency.compared import Compared
+    from pytest_trt.latency.keeper import Keeper
+    from pytest_trt.latency.machine import Machine
+    from pytest_trt.latency.state import State
+    from pytest_trt.trial import Built
+
+__all__ = ["PROMOTE", "Question", "Reply"]
+
+PROMOTE = "Record a run (--trt-latency=record) and promote it: pytest-trt baseline promote RUN."
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether an engine became slower.
+
+    Attributes:
+        identity: what it is.
+        built: the engine.
+        inputs: that it is timed on.
+        machine: that it runs on.
+        keeper: of the run.
+    """
+
+    identity: Identity
+    built: Built
+    inputs: Arrays
+    machine: Machine
+    keeper: Keeper
+
+    @property
+    def own(self) -> Baseline | None:
+        """The baseline of this machine."""
+        return next((b for b in self._named if b.key == self.machine.key), None)
+
+    @property
+    def foreign(self) -> Baseline | None:
+        """The newest baseline of another machine."""
+        others = [b for b in self._named if b.key != self.machine.key]
+        return max(others, key=lambda b: b.promoted, default=None)
+
+    @property
+    def inferences(self) -> int | None:
+        """Inferences in one sample, as in the baseline or else the newest run here, so that all are of one metric."""
+        of = self.identity
+        runs = self.keeper.history.of(
+            case=of.case, precision=of.precision, backend=of.backend, machine=self.machine.key
+        )
+        metric = self.own.metric if self.own else json.loads(runs[-1].key.metric) if runs else {}
+        told = metric.get("inferences")
+        return told if isinstance(told, int) and told > 0 else None
+
+    @property
+    def _named(self) -> list[Baseline]:
+        return [b for b in self.keeper.baselines if b.identity == self.identity]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was found of it; the attributes are those of :class:`Latency`."""
+
+    state: State
+    message: str
+    compared: Compared | None = None
+    method: str | None = None
+    baseline: Baseline | None = None
+    past: tuple[Mapping[str, Any], ...] = ()
+    interval: tuple[float, float] | None = None
+    notes: tuple[str, ...] = field(default=())
