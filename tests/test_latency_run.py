@@ -153,8 +153,9 @@ def test_the_run_is_saved_with_its_samples_without_being_asked(
 def test_pytest_benchmarks_own_comparison_works_on_saved_runs(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None]
 ) -> None:
+    engine(1e-3, noise=0)
     pytester.runpytest(*RECORD)
-    engine(1.2e-3)
+    engine(1.2e-3, noise=0)
 
     result = pytester.runpytest(*RECORD, "--benchmark-compare=0001", "--benchmark-compare-fail=median:5%")
 
