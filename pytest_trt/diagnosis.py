@@ -136,7 +136,7 @@ def _failed(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     errors = list(dict.fromkeys(finding.code for finding in findings if finding.severity is Severity.ERROR))
     if verdict.verdict != "passed" or not errors:
         besides = ", ".join(code for code in errors if not code.startswith("TRT3"))
-        told = f"{verdict.accept} (which alone does not let it pass: {besides} fails it besides)"
+        told = f"{verdict.accept} (which alone does not let it pass: there is {besides} besides)"
         return replace(verdict, accept=told) if verdict.accept and besides else verdict
     hint = f"The outputs are inside their bounds. If you know better, leave it out: --trt-ignore={','.join(errors)}"
     return replace(verdict, verdict="failed", accept=hint)
