@@ -170,7 +170,8 @@ def _own_context(
 def _loaded_again(trt: ModuleType, engine: tensorrt.ICudaEngine) -> tensorrt.ICudaEngine:
     runtime = trt.Runtime(logger_of(trt))
     runtime.engine_host_code_allowed = True  # it runs already
-    return runtime.deserialize_cuda_engine(engine.serialize())
+    loaded: tensorrt.ICudaEngine = runtime.deserialize_cuda_engine(engine.serialize())
+    return loaded
 
 
 def _outputs(

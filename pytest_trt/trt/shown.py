@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -51,7 +51,9 @@ def showing(
         yield found
     finally:
         context.unfused_tensors_debug_state = False
-        context.set_debug_listener(None)
+        context.set_debug_listener(
+            cast("Any", None)
+        )  # none is one too, by the C++ interface, which its stub leaves out
     if faults:
         raise faults[0]
 
