@@ -172,7 +172,7 @@ def test_disturbances_and_environment_are_those_of_the_table(tmp_path: Path) -> 
 def test_a_time_without_a_zone_is_utc(tmp_path: Path) -> None:
     path = save(tmp_path, 1, benchmark(1e-3, table()))
     document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "datetime": "2026-01-01T12:00:00.5"}))
+    path.write_text(json.dumps({**document, "datetime": "2026-01-01T12:00:00.500000"}))
     assert read_history(tmp_path).entries[0].when == FIRST + timedelta(seconds=0.5)
 
 

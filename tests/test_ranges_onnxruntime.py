@@ -60,6 +60,7 @@ def test_the_json_of_older_releases_is_read(tmp_path: Path) -> None:
     assert read_ranges(tmp_path / "a.json", "trt.toml").amax == {"x": 1.5, "y": 2.0}
 
 
+@pytest.mark.skipif(not hasattr(TensorsData, "from_dict"), reason="this onnxruntime reads no calibration.json")
 def test_onnxruntime_reads_our_json(tmp_path: Path) -> None:
     write_ranges(Ranges({"x": 4.0, "a b:0": 0.1}, constants=("dead",)), tmp_path / "calibration.json")
 
