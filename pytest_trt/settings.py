@@ -224,9 +224,9 @@ def _store(config: pytest.Config) -> Path | None:
         return None
     if told:
         return Path(config.invocation_params.dir if given else _ini_folder(config), told)
-    from platformdirs import user_cache_path
+    from pytest_trt.store import default_folder
 
-    return user_cache_path("pytest-trt", appauthor=False)
+    return default_folder()
 
 
 def latency_mode(config: pytest.Config) -> str | None:

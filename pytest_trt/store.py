@@ -31,6 +31,7 @@ __all__ = [
     "Kept",
     "Material",
     "StoreWarning",
+    "default_folder",
     "keep",
     "keep_timing_cache",
     "key_of",
@@ -70,6 +71,13 @@ class Kept:
     data: bytes
     facts: Mapping[str, Any]
     path: Path
+
+
+def default_folder() -> Path:
+    """The store where nothing else is named: a folder of ours in the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pytest-trt", appauthor=False)
 
 
 def key_of(material: Material) -> str:

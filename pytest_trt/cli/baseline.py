@@ -56,10 +56,11 @@ def promote(
     """
     from pytest_trt.latency.promotion import entries_of_run
     from pytest_trt.latency.promotion import promote as promoted_from
+    from pytest_trt.store import default_folder
 
     entries = entries_of_run(run, storage)
     done = promoted_from(
-        entries, folder, store or _default_store(), reason=reason, cases=cases, accept_slow=accept_slow
+        entries, folder, store or default_folder(), reason=reason, cases=cases, accept_slow=accept_slow
     )
     lines = []
     for one in done:
@@ -154,9 +155,3 @@ def _facts(baseline: Baseline) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(baseline)
-
-
-def _default_store() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("pytest-trt", appauthor=False)

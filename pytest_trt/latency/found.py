@@ -113,7 +113,7 @@ def as_record(found: Latency) -> dict[str, Any]:
         "action": found.action,
         "fails": found.fails,
         "message": found.message,
-        "metric": _metric(found.samples),
+        "metric": found.samples.metric.plain,
         "samples": len(found.samples.lap.compute),
         "batch": found.samples.metric.batch,
         **figures_of(found.samples),
@@ -143,7 +143,7 @@ def as_info(found: Latency, beside: Mapping[str, Any]) -> dict[str, Any]:
         "schema": 1,
         **identity,
         "simulated": found.simulated,
-        "metric": _metric(found.samples),
+        "metric": found.samples.metric.plain,
         "machine": _machine(found.machine),
         "telemetry": _telemetry(found),
         **{key: figures[key] for key in ("p50_s", "p90_s", "p95_s", "p99_s", "throughput_per_s", "memory_bytes")},
@@ -166,11 +166,6 @@ def as_info(found: Latency, beside: Mapping[str, Any]) -> dict[str, Any]:
         "rel_rms",
     )
     return {"trt": told, **{key: told[key] for key in flat if told.get(key) is not None}}
-
-
-def _metric(samples: Samples) -> dict[str, Any]:
-    told = asdict(samples.metric)
-    return {**told, "shapes": {name: list(shape) for name, shape in samples.metric.shapes.items()}}
 
 
 def _parts(samples: Samples) -> dict[str, float | None]:

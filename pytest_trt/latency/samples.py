@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,11 @@ class Metric:
     inferences: int
     batch: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same as JSON gives it back: shapes are lists."""
+        return {**asdict(self), "shapes": {name: list(shape) for name, shape in self.shapes.items()}}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def earlier(question: Question, samples: Samples) -> tuple[Entry, ...]:
         precision=of.precision,
         backend=of.backend,
         machine=question.machine.key,
-        metric=_metric(samples),
+        metric=samples.metric.plain,
     )
 
 
@@ -45,7 +45,7 @@ def beside_history(
     question: Question, baseline: Baseline, entries: Sequence[Entry], stopwatch: Stopwatch, samples: Samples
 ) -> Reply:
     """Beside the runs since the baseline was promoted; what looks slower is measured once more."""
-    rule, own = question.keeper.rule, _metric(samples)
+    rule, own = question.keeper.rule, samples.metric.plain
     if _metric_of(baseline) != own:
         return Reply(State.NOT_COMPARABLE, _other_metric(baseline, own), baseline=baseline, method="history")
     history = _epoch(entries, baseline)
@@ -81,7 +81,7 @@ def in_another_environment(
     """As fast as the baseline side by side: where the driver or TensorRT changed, the history tells of both."""
     _, soft = differences(baseline.machine, asdict(question.machine))
     history = _epoch(entries, baseline)
-    if len(history) < 5 or _metric_of(baseline) != _metric(samples):
+    if len(history) < 5 or _metric_of(baseline) != samples.metric.plain:
         return reply
     compared = _against(history, stopwatch, samples, question)
     interval = _interval(history, compared)
@@ -129,15 +129,8 @@ def _interval(history: list[float], compared: Compared) -> tuple[float, float] |
     return centre * compared.ratio / compared.high, centre * compared.ratio / compared.low
 
 
-def _metric(samples: Samples) -> dict[str, Any]:
-    return _plain_metric(asdict(samples.metric))
-
-
 def _metric_of(baseline: Baseline) -> dict[str, Any]:
-    return _plain_metric(baseline.metric)
-
-
-def _plain_metric(metric: Mapping[str, Any]) -> dict[str, Any]:
+    metric = baseline.metric
     return {**metric, "shapes": {name: list(shape) for name, shape in dict(metric.get("shapes", {})).items()}}
 
 
