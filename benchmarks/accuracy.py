@@ -20,20 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.build_options import merged, read_build_options, read_word
-from pytest_trt.case import Case
-from pytest_trt.check import check
-from pytest_trt.create import update
-from pytest_trt.envelope import envelope_of
-from pytest_trt.how import How, recipe_of
-from pytest_trt.model import load
+from pytest_trt.backends.build_options import merged, read_build_options, read_word
+from pytest_trt.case.build_settings import How, recipe_of
+from pytest_trt.case.case import Case
+from pytest_trt.comparison.tolerance import Tolerance
+from pytest_trt.gate import check
+from pytest_trt.golden.create import update
+from pytest_trt.golden.envelope import envelope_of
+from pytest_trt.model.model import load
 from pytest_trt.precision import Precision
-from pytest_trt.report.environment import environment
-from pytest_trt.report.record import record_of
-from pytest_trt.tolerance import Tolerance
+from pytest_trt.report.record import environment, record_of
 
 if TYPE_CHECKING:
-    from pytest_trt.verdict import Verdict
+    from pytest_trt.findings.verdict import Verdict
 
 # way: precision, typing, further build options, calibration in place of the samples
 QUICK = {
@@ -75,7 +74,7 @@ def case_of(folder: Path, name: str) -> Case:
 
 def write_ranges(case: Case, folder: Path) -> None:
     """NAME.ranges.txt: min-max ranges of every float tensor over its samples."""
-    from pytest_trt.lowering.graph import float_activations
+    from pytest_trt.model.graph import float_activations
 
     model = load(case.base / str(case.onnx))
     recipe = recipe_of(case, model, Precision.INT8, (), How())

@@ -53,10 +53,10 @@ def ours(model_file: Path, data: Path, method: str) -> dict[str, Any]:
     """Ranges by name, seconds, peak memory."""
     from functools import partial
 
-    from pytest_trt.calibration import calibrate
+    from pytest_trt.calibration.calibration import calibrate
     from pytest_trt.lowering.qdq import quantised_activations
-    from pytest_trt.model import load
-    from pytest_trt.pieces import pieces
+    from pytest_trt.model.model import load
+    from pytest_trt.model.sample_stream import pieces
 
     model = load(model_file)
     tensors = quantised_activations(model.proto)
@@ -72,7 +72,7 @@ def onnxruntimes(model_file: Path, data: Path, method: str) -> dict[str, Any]:
     from onnxruntime.quantization.calibrate import create_calibrator
 
     from pytest_trt.lowering.qdq import quantised_activations
-    from pytest_trt.model import load
+    from pytest_trt.model.model import load
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -109,10 +109,10 @@ def _measured(started: float, amax: dict[str, float]) -> dict[str, Any]:
 
 def forward(model_file: Path, data: Path) -> dict[str, Any]:
     """Seconds of running the fp32 model alone over the samples, with the tensors that calibration looks at."""
-    from pytest_trt.lowering.graph import with_outputs
     from pytest_trt.lowering.qdq import quantised_activations
-    from pytest_trt.model import load
-    from pytest_trt.session import open_session
+    from pytest_trt.model.graph import with_outputs
+    from pytest_trt.model.model import load
+    from pytest_trt.model.onnx_session import open_session
 
     model = load(model_file)
     tensors = [name for name in quantised_activations(model.proto) if name != model.inputs[0].name]
@@ -127,8 +127,8 @@ def forward(model_file: Path, data: Path) -> dict[str, Any]:
 @cache
 def exactly(model_file: Path, inputs: Path) -> dict[str, Any]:
     """The outputs of the fp32 model."""
-    from pytest_trt.model import load
-    from pytest_trt.session import open_session, run
+    from pytest_trt.model.model import load
+    from pytest_trt.model.onnx_session import open_session, run
 
     model = load(model_file)
     return run(open_session(model.proto, "fp32"), model, dict(np.load(inputs)))
@@ -139,11 +139,11 @@ def error_of(model_file: Path, inputs: Path, amax: dict[str, float]) -> tuple[fl
 
     And the standard error of its mean over groups of eight.
     """
-    from pytest_trt.comparison import compare
-    from pytest_trt.lowering import lower
-    from pytest_trt.model import load
-    from pytest_trt.ranges import Ranges
-    from pytest_trt.session import open_session, run
+    from pytest_trt.comparison.comparison import compare
+    from pytest_trt.lowering.lowering import lower
+    from pytest_trt.model.model import load
+    from pytest_trt.model.onnx_session import open_session, run
+    from pytest_trt.ranges.amax import Ranges
 
     model, arrays = load(model_file), dict(np.load(inputs))
     lowered = lower(model, "int8", Ranges(amax))

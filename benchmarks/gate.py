@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.latency.changes import changes
-from pytest_trt.latency.gate import Rule, Suite, against_history, decide, paired, pairs_needed, suspect
-from pytest_trt.latency.state import State
+from pytest_trt.latency.decision import Suite, decide
+from pytest_trt.latency.intervals import against_history, paired, pairs_needed, suspect
+from pytest_trt.latency.rule import Rule, State
+from pytest_trt.latency.runs import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_trt.latency.compared import Compared
+    from pytest_trt.latency.rule import Compared
 
 SLOWER = 0.05
 OUTLIERS = 0.01

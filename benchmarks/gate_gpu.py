@@ -24,24 +24,24 @@ import onnx
 from accuracy import driver
 from onnx import helper, numpy_helper
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import BuildOptions, merged, read_build_options, read_word
-from pytest_trt.case import Case
+from pytest_trt.backends.backend import Built, choose
+from pytest_trt.backends.build_options import BuildOptions, merged, read_build_options, read_word
+from pytest_trt.backends.recipe import Recipe
+from pytest_trt.backends.stopwatch import stopwatch_of
+from pytest_trt.case.case import Case
 from pytest_trt.latency.baseline import Baseline
-from pytest_trt.latency.gate import Suite
-from pytest_trt.latency.keeper import Keeper, find_latency, open_keeper
+from pytest_trt.latency.check import find_latency, open_keeper
+from pytest_trt.latency.decision import Suite
 from pytest_trt.latency.machine import machine_of
-from pytest_trt.latency.opening import stopwatch_of
 from pytest_trt.latency.rounds import Rounds, in_rounds
 from pytest_trt.latency.timing import measure
-from pytest_trt.model import Model
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe
-from pytest_trt.report.environment import environment
-from pytest_trt.trial import Built
+from pytest_trt.report.record import environment
 
 if TYPE_CHECKING:
-    from pytest_trt.feeds import Arrays
+    from pytest_trt.latency.question import Keeper
+    from pytest_trt.model.feeds import Arrays
 
 BACKEND = "tensorrt"
 MOST_LAYERS = 12

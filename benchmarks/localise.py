@@ -33,10 +33,10 @@ def prepare(folder: Path, name: str) -> None:
     from functools import partial
 
     from pytest_trt import lower
-    from pytest_trt.calibration import calibrate
+    from pytest_trt.calibration.calibration import calibrate
     from pytest_trt.lowering.qdq import quantised_activations
-    from pytest_trt.model import load
-    from pytest_trt.pieces import pieces
+    from pytest_trt.model.model import load
+    from pytest_trt.model.sample_stream import pieces
 
     model = load(folder / f"{name}.onnx")
     samples = partial(pieces, f"{name}.calibration.npz", folder, model.inputs, "calibration")
@@ -46,8 +46,8 @@ def prepare(folder: Path, name: str) -> None:
 
 def plain(folder: Path, name: str) -> dict[str, Any]:
     """Open both models and run them one after the other."""
-    from pytest_trt.model import load
-    from pytest_trt.session import open_session
+    from pytest_trt.model.model import load
+    from pytest_trt.model.onnx_session import open_session
 
     models = [load(folder / f"{name}{kind}.onnx") for kind in ("", ".int8")]
     started = time.perf_counter()
@@ -61,9 +61,9 @@ def plain(folder: Path, name: str) -> dict[str, Any]:
 
 def localised(folder: Path, name: str) -> dict[str, Any]:
     """The same of both side by side, every tensor compared."""
-    from pytest_trt.model import load
-    from pytest_trt.pairing import paired
-    from pytest_trt.session import open_session
+    from pytest_trt.evidence.pairing import paired
+    from pytest_trt.model.model import load
+    from pytest_trt.model.onnx_session import open_session
 
     models = [load(folder / f"{name}{kind}.onnx") for kind in ("", ".int8")]
     started = time.perf_counter()
@@ -92,9 +92,9 @@ def _run(folder: Path, name: str, run: Any) -> dict[str, Any]:
 def named(folder: Path, name: str) -> dict[str, Any]:
     """How often a spoiled range is named first: by its tensor, in three places and by three factors."""
     from pytest_trt import Ranges, lower
-    from pytest_trt.localise import localise
-    from pytest_trt.model import load
-    from pytest_trt.ranges import ranges_of_graph
+    from pytest_trt.evidence.localise import localise
+    from pytest_trt.model.model import load
+    from pytest_trt.ranges.qdq import ranges_of_graph
 
     model = load(folder / f"{name}.onnx")
     amax = dict(ranges_of_graph(load(folder / f"{name}.int8.onnx").proto, name).amax)

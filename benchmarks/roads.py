@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from accuracy import case_of, driver, write_ranges
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import merged, read_build_options, read_word
-from pytest_trt.check import build
-from pytest_trt.comparison import compare
-from pytest_trt.create import update
-from pytest_trt.how import How
-from pytest_trt.layer import achieved
-from pytest_trt.model import load
-from pytest_trt.opening import open_golden
+from pytest_trt.backends.achieved_precision import achieved
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged, read_build_options, read_word
+from pytest_trt.case.build_settings import How
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.tolerance import SLACK
+from pytest_trt.gate import build
+from pytest_trt.golden.create import update
+from pytest_trt.golden.load import open_golden
+from pytest_trt.model.model import load
 from pytest_trt.precision import Precision
-from pytest_trt.report.environment import environment
-from pytest_trt.tolerance import SLACK
+from pytest_trt.report.record import environment
 
 if TYPE_CHECKING:
-    from pytest_trt.case import Case
-    from pytest_trt.feeds import Arrays
+    from pytest_trt.case.case import Case
+    from pytest_trt.model.feeds import Arrays
 
 
 def outputs_of(case: Case, precision: str, typing: str, told: dict[str, Any], folder: Path) -> tuple[Arrays, str]:

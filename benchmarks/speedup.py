@@ -22,28 +22,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from accuracy import case_of
 
-from pytest_trt.backends import choose
-from pytest_trt.backends.onnxruntime_timing import session_stopwatch
-from pytest_trt.build_options import merged, read_build_options, read_word
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged, read_build_options, read_word
+from pytest_trt.backends.onnxruntime import session_stopwatch
+from pytest_trt.backends.stopwatch import Timing, stopwatch_of
+from pytest_trt.case.build_settings import How, recipe_of
 from pytest_trt.errors import PytestTrtError
-from pytest_trt.how import How, recipe_of
 from pytest_trt.latency.machine import Machine, machine_of
-from pytest_trt.latency.opening import stopwatch_of
-from pytest_trt.latency.percentiles import percentile
-from pytest_trt.latency.samples import Timing
+from pytest_trt.latency.result import percentile
 from pytest_trt.latency.telemetry import disturbances, telemetry_of
 from pytest_trt.latency.timing import measure
-from pytest_trt.model import load
+from pytest_trt.model.model import load
+from pytest_trt.model.onnx_session import require_onnxruntime
+from pytest_trt.model.torch_export import Network
 from pytest_trt.precision import Precision
-from pytest_trt.report.environment import environment
-from pytest_trt.session import require_onnxruntime
-from pytest_trt.torch_module import Network
+from pytest_trt.report.record import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_trt.latency.stopwatch import Stopwatch
-    from pytest_trt.recipe import Recipe
+    from pytest_trt.backends.recipe import Recipe
+    from pytest_trt.backends.stopwatch import Stopwatch
 
 PARTS = ("torch", "onnxruntime", "tensorrt")
 BASE = "PyTorch fp32, eager"

@@ -18,17 +18,16 @@ import numpy as np
 from accuracy import case_of
 from bare import bare_loop
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import merged, read_build_options, read_word
-from pytest_trt.how import How, recipe_of
-from pytest_trt.latency.interleaved import Design, interleave
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged, read_build_options, read_word
+from pytest_trt.backends.stopwatch import Timing, stopwatch_of
+from pytest_trt.case.build_settings import How, recipe_of
 from pytest_trt.latency.machine import machine_of
-from pytest_trt.latency.opening import stopwatch_of
-from pytest_trt.latency.percentiles import percentile
-from pytest_trt.latency.samples import Timing
+from pytest_trt.latency.result import percentile
+from pytest_trt.latency.rounds import Design, interleave
 from pytest_trt.latency.telemetry import disturbances, telemetry_of
 from pytest_trt.latency.timing import measure
-from pytest_trt.model import load
+from pytest_trt.model.model import load
 from pytest_trt.precision import Precision
 
 LIMIT = 0.02

@@ -7,25 +7,25 @@ installed costs nothing.
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_trt.case import Case
-    from pytest_trt.check import check
-    from pytest_trt.comparison import Comparison, compare
-    from pytest_trt.golden import Golden
-    from pytest_trt.lowering import lower
-    from pytest_trt.model import Model
+    from pytest_trt.case.case import Case
+    from pytest_trt.comparison.comparison import Comparison, compare
+    from pytest_trt.comparison.tolerance import Tolerance
+    from pytest_trt.evidence.finding import Finding
+    from pytest_trt.findings.verdict import Verdict
+    from pytest_trt.gate import check
+    from pytest_trt.golden.golden import Golden
+    from pytest_trt.lowering.lowering import lower
+    from pytest_trt.model.model import Model
     from pytest_trt.precision import Precision
-    from pytest_trt.ranges import Ranges
-    from pytest_trt.tolerance import Tolerance
-    from pytest_trt.verdict import Verdict
+    from pytest_trt.ranges.amax import Ranges
 
 __all__ = [
     "Case",
     "Comparison",
+    "Finding",
     "Golden",
     "Model",
     "Precision",
@@ -38,30 +38,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Case": "case",
-    "Comparison": "comparison",
-    "Golden": "golden",
-    "Model": "model",
+    "Case": "case.case",
+    "Comparison": "comparison.comparison",
+    "Finding": "evidence.finding",
+    "Golden": "golden.golden",
+    "Model": "model.model",
     "Precision": "precision",
-    "Ranges": "ranges",
-    "Tolerance": "tolerance",
-    "Verdict": "verdict",
-    "check": "check",
-    "compare": "comparison",
-    "lower": "lowering",
+    "Ranges": "ranges.amax",
+    "Tolerance": "comparison.tolerance",
+    "Verdict": "findings.verdict",
+    "check": "gate",
+    "compare": "comparison.comparison",
+    "lower": "lowering.lowering",
 }
-
-
-class _Package(types.ModuleType):
-    """Importing the module ``check`` would put it in place of the function of that name: keep the function."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "check" and isinstance(value, types.ModuleType):
-            value = value.__dict__["check"]
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

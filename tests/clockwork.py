@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pytest_trt.latency.samples import Lap
+from pytest_trt.backends.stopwatch import Lap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

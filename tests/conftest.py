@@ -11,21 +11,20 @@ import scipy.special
 import scipy.stats  # noqa: F401 - as are those below
 from jsonschema import Draft202012Validator
 
+import pytest_trt.golden.create
+import pytest_trt.latency.check
+import pytest_trt.model.samples
+import pytest_trt.plugin.collection
+
 # pytester forgets what its runs import: what is imported here stays the same module for all of them
-import pytest_trt.by_hand
-import pytest_trt.create
-import pytest_trt.data_sets
-import pytest_trt.latency.keeper
-import pytest_trt.parametrize
-import pytest_trt.report.environment
+import pytest_trt.plugin.manual
+import pytest_trt.plugin.results
 import pytest_trt.report.markdown
 import pytest_trt.report.record
-import pytest_trt.report.rendering
+import pytest_trt.report.record_file
 import pytest_trt.report.terminal
-import pytest_trt.reports
-import pytest_trt.run
-from pytest_trt.case import Case
-from pytest_trt.create import update
+from pytest_trt.case.case import Case
+from pytest_trt.golden.create import update
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +52,7 @@ def _records_follow_their_schema(
         made.append(document(*args, **words))
         return made[-1]
 
-    monkeypatch.setattr(pytest_trt.reports, "document", kept)
+    monkeypatch.setattr(pytest_trt.plugin.results, "document", kept)
     yield
     wrong = [error.json_path + ": " + error.message for one in made for error in record_schema.iter_errors(one)]
     assert not wrong, wrong[:5]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from pytest_trt.calibration import calibrate
-from pytest_trt.lowering import lower
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.lowering.lowering import lower
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import checked
-from pytest_trt.ranges import Ranges
+from pytest_trt.model.model import checked
+from pytest_trt.ranges.amax import Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable

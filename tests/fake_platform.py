@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.doctor.platform import Ran
-from pytest_trt.doctor.told import MARK
+from pytest_trt.doctor.platform import MARK, Ran
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,10 +13,10 @@ from onnx import numpy_helper
 from test_examples import DIGITS, ROOT
 
 from pytest_trt import lower
-from pytest_trt.case import Case
-from pytest_trt.cli import main
-from pytest_trt.create import update
-from pytest_trt.model import load
+from pytest_trt.case.case import Case
+from pytest_trt.cli.main import main
+from pytest_trt.golden.create import update
+from pytest_trt.model.model import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

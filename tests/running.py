@@ -23,8 +23,8 @@ from fences import ROOT, Block
 from packaging.requirements import Requirement
 from prepared import FOLDERS
 
-from pytest_trt.case import Case, cases_of_file
-from pytest_trt.cli import main
+from pytest_trt.case.case import Case, cases_of_file
+from pytest_trt.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable

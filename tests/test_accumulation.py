@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_trt.comparison import compare
-from pytest_trt.envelope import envelope_of
-from pytest_trt.lowering.accumulation import fp16_accumulated
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.golden.envelope import envelope_of, fp16_accumulated
 from pytest_trt.lowering.casts import fp16_sandwich
-from pytest_trt.model import Model
+from pytest_trt.model.model import Model
+from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
-from pytest_trt.session import open_session, run
 
 FLOAT = TensorProto.FLOAT
 

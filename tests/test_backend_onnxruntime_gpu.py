@@ -11,23 +11,22 @@ import onnx
 import pytest
 
 from pytest_trt import Case, check
-from pytest_trt.backends import Backend, Engine, choose
+from pytest_trt.backends.backend import Backend, Engine, choose
+from pytest_trt.backends.build_options import BuildOptions
 from pytest_trt.backends.onnxruntime_gpu import OnnxruntimeGpuBackend
-from pytest_trt.build_options import BuildOptions
-from pytest_trt.create import update
+from pytest_trt.backends.recipe import Recipe, Span, sampled
 from pytest_trt.errors import BackendError, CaseError, LoweringError, ModelError
-from pytest_trt.lowering.held import held_precision
-from pytest_trt.model import Model, checked
+from pytest_trt.golden.create import update
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.model import Model, checked
 from pytest_trt.precision import Precision
-from pytest_trt.profile import Span
-from pytest_trt.recipe import Recipe, sampled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
-    from pytest_trt.verdict import Verdict
+    from pytest_trt.findings.verdict import Verdict
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -320,7 +319,7 @@ def test_weak_typing_leaves_the_graph_fp32(gpu: FakeGpu) -> None:
 
 
 def test_a_file_is_built_in_the_precision_that_it_holds(gpu: FakeGpu) -> None:
-    from pytest_trt.lowering.typed import fp16_typed
+    from pytest_trt.lowering.strong_typing import fp16_typed
 
     half = Model(fp16_typed(networks.convolutional(8)), "half.onnx")
 
@@ -328,7 +327,7 @@ def test_a_file_is_built_in_the_precision_that_it_holds(gpu: FakeGpu) -> None:
 
 
 def test_a_held_precision_without_a_word_is_refused(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt import honoured
+    from pytest_trt.backends import achieved_precision as honoured
 
     monkeypatch.setattr(honoured, "held_precision", lambda _: "fp8")
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from pytest_trt import Case, check
-from pytest_trt.backends import Backend, Engine, choose
-from pytest_trt.create import update
+from pytest_trt.backends.backend import Backend, Engine, choose
+from pytest_trt.case.build_settings import How, how_of, recipe_of
+from pytest_trt.case.reference import reference_of, subject_of
 from pytest_trt.errors import BackendError, LoweringError, ModelError
-from pytest_trt.how import How, how_of, recipe_of
+from pytest_trt.golden.create import update
 from pytest_trt.precision import Precision
-from pytest_trt.reference import reference_of, subject_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_trt.recipe import Recipe
-    from pytest_trt.verdict import Verdict
+    from pytest_trt.backends.recipe import Recipe
+    from pytest_trt.findings.verdict import Verdict
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[cpu,examples]'")
 
@@ -176,9 +176,9 @@ def test_batches_are_cut_as_the_case_says(folder: Path) -> None:
 
 
 def test_a_torch_reference_stands_for_the_onnx_file_beside_it(folder: Path) -> None:
-    from pytest_trt.torch_module import export
+    from pytest_trt.case.reference import subject_of
 
-    networks.save(export("nets:net", case(folder), "torch").model.proto, folder / "net.onnx")
+    networks.save(subject_of(case(folder)).proto, folder / "net.onnx")
     table = {"onnx": "net.onnx", "reference": "nets:net", "input": {"shape": ["N", 6]}}
     made = Case.from_table(table, folder, "trt.toml")
     update(made, folder / "golden")
@@ -209,8 +209,8 @@ def test_int8_is_refused_with_what_torch_runs(folder: Path) -> None:
 
 
 def test_a_file_that_holds_fp16_is_not_judged_by_its_fp32_module(folder: Path) -> None:
-    from pytest_trt.lowering.typed import fp16_typed
-    from pytest_trt.model import Model
+    from pytest_trt.lowering.strong_typing import fp16_typed
+    from pytest_trt.model.model import Model
 
     asked = recipe(case(folder), Precision.MODEL)
     half = replace(asked, model=Model(fp16_typed(asked.model.proto), "half.onnx"))

@@ -8,22 +8,22 @@ import pytest
 from fake_tensorrt import install
 from onnx import helper
 
-from pytest_trt.backends import choose
+from pytest_trt.backends.backend import choose
 from pytest_trt.backends.onnxruntime import open_backend
-from pytest_trt.bisection import Departure, departure_of
-from pytest_trt.localise import localise
-from pytest_trt.lowering import lower
-from pytest_trt.lowering.graph import with_outputs
-from pytest_trt.model import Model, checked
+from pytest_trt.backends.recipe import Recipe
+from pytest_trt.evidence.bisection import Departure, departure_of
+from pytest_trt.evidence.localise import localise
+from pytest_trt.lowering.lowering import lower
+from pytest_trt.model.graph import with_outputs
+from pytest_trt.model.model import Model, checked
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnx import ModelProto
 
-    from pytest_trt.backends import Backend, Engine
+    from pytest_trt.backends.backend import Backend, Engine
 
 RUNS = [{"x": networks.images()}]
 

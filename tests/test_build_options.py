@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_trt.build_options import BuildOptions, anchored, merged, read_build_options, read_word
+from pytest_trt.backends.build_options import BuildOptions, anchored, merged, read_build_options, read_word
 from pytest_trt.errors import SpecError
 
 

@@ -11,24 +11,24 @@ import pytest
 from onnx import helper
 
 from pytest_trt import Case, check
-from pytest_trt.calibration import calibrate
-from pytest_trt.comparison import compare
-from pytest_trt.create import update
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.case.build_settings import How, how_of, recipe_of
+from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import CaseError, DataError, LoweringError, SpecError
-from pytest_trt.how import How, how_of, recipe_of
-from pytest_trt.lowering import lower
+from pytest_trt.golden.create import update
+from pytest_trt.lowering.lowering import lower
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import checked
-from pytest_trt.pieces import pieces
+from pytest_trt.model.model import checked
+from pytest_trt.model.onnx_session import open_session, run
+from pytest_trt.model.sample_stream import pieces
 from pytest_trt.precision import Precision
-from pytest_trt.session import open_session, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_trt.model import Model
-    from pytest_trt.ranges import Ranges
+    from pytest_trt.model.model import Model
+    from pytest_trt.ranges.amax import Ranges
 
 FLOAT = networks.FLOAT
 METHODS = ("minmax", "entropy", "percentile", "mse")

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from pytest_trt.calibration import calibrate
+from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import DataError
-from pytest_trt.model import checked
-from pytest_trt.pieces import pieces
+from pytest_trt.model.model import checked
+from pytest_trt.model.sample_stream import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_trt.model import Model
+    from pytest_trt.model.model import Model
 
 FLOAT = networks.FLOAT
 METHODS = ("minmax", "mse")

@@ -7,11 +7,11 @@ import networks
 import numpy as np
 import pytest
 
-from pytest_trt.calibration import calibrate
+from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import DataError, LoweringError
-from pytest_trt.lowering import lower
-from pytest_trt.model import checked
-from pytest_trt.ranges import Ranges
+from pytest_trt.lowering.lowering import lower
+from pytest_trt.model.model import checked
+from pytest_trt.ranges.amax import Ranges
 
 X = networks.images(32)
 WHOLE = float(np.abs(X).max())

@@ -4,9 +4,9 @@ import networks
 import numpy as np
 import pytest
 
-from pytest_trt.calibration import calibrate
+from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import DataError
-from pytest_trt.model import checked
+from pytest_trt.model.model import checked
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[cpu,examples]'")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pytest_trt import Case
-from pytest_trt.case import cases_of_file
+from pytest_trt.case.case import cases_of_file
 from pytest_trt.errors import CaseError, SpecError
 
 HERE = Path()

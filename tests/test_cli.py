@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from test_examples import ROOT
 
-from pytest_trt.cli import main
-from pytest_trt.lowering.held import held_precision
-from pytest_trt.ranges import read_ranges
+from pytest_trt.cli.main import main
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.ranges.files import read_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def test_the_script_and_the_module_are_the_same_command_line() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pytest_trt.cli import main\n"
+        "import sys; from pytest_trt.cli.main import main\n"
         "try: main(['lower', '--help'])\n"
         "except SystemExit: print(sorted({'numpy', 'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
     )
@@ -196,7 +196,7 @@ def test_what_cant_be_written_is_told_before_samples_are_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, output: str, told: str
 ) -> None:
     (folder / "folder.txt").mkdir()
-    monkeypatch.setattr("pytest_trt.stream.run", lambda *_: pytest.fail("samples were run"))
+    monkeypatch.setattr("pytest_trt.calibration.activations.run", lambda *_: pytest.fail("samples were run"))
 
     found = calibrated(output=output)
 
@@ -206,7 +206,7 @@ def test_what_cant_be_written_is_told_before_samples_are_run(
 
 def test_a_folder_that_is_closed_is_told_before_samples_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda _, mode, **__: not mode & os.W_OK)
-    monkeypatch.setattr("pytest_trt.stream.run", lambda *_: pytest.fail("samples were run"))
+    monkeypatch.setattr("pytest_trt.calibration.activations.run", lambda *_: pytest.fail("samples were run"))
 
     found = calibrated()
 
@@ -284,7 +284,7 @@ def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.Mon
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pytest_trt.stream.run", interrupted)
+    monkeypatch.setattr("pytest_trt.calibration.activations.run", interrupted)
 
     found = calibrated()
 

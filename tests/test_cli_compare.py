@@ -10,14 +10,13 @@ import networks
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_trt.case import Case
-from pytest_trt.check import check
-from pytest_trt.cli import main
-from pytest_trt.create import update
-from pytest_trt.records.changes import RunDifference, differences
-from pytest_trt.records.fail_on import WORDS, fired, read_condition
-from pytest_trt.report.environment import environment
-from pytest_trt.report.record import document, record_of
+from pytest_trt.case.case import Case
+from pytest_trt.cli.main import main
+from pytest_trt.gate import check
+from pytest_trt.golden.create import update
+from pytest_trt.report.compare.changes import RunDifference, differences
+from pytest_trt.report.compare.fail_on import WORDS, fired, read_condition
+from pytest_trt.report.record import document, environment, record_of
 
 if TYPE_CHECKING:
     from pathlib import Path

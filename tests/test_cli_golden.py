@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_trt.candidate import adopt, candidate_of, propose
-from pytest_trt.case import Case
-from pytest_trt.check import check
-from pytest_trt.cli import main
-from pytest_trt.cli.chosen import golden_folder
+from pytest_trt.case.case import Case
+from pytest_trt.cli.golden import golden_folder
+from pytest_trt.cli.main import main
 from pytest_trt.errors import CaseError
-from pytest_trt.golden import read
+from pytest_trt.gate import check
+from pytest_trt.golden.diff import adopt, candidate_of, propose
+from pytest_trt.golden.golden import read
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +295,7 @@ def test_an_adoption_that_fails_leaves_the_golden_and_the_candidate(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pytest_trt.golden.write_whole", full)
+    monkeypatch.setattr("pytest_trt.golden.golden.write_whole", full)
     with pytest.raises(Exception, match="No space left"):
         adopt(case, folder / "golden", "why")
 

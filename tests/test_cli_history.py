@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 from saved_runs import benchmark, save, save_all, table
 
-from pytest_trt.cli import history, main, shown
+from pytest_trt.cli import console as shown
+from pytest_trt.cli import history
+from pytest_trt.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,17 +14,16 @@ from click.testing import CliRunner, Result
 from fake_tensorrt import install
 from onnx import helper
 
-from pytest_trt.backends import choose
-from pytest_trt.candidate import propose
-from pytest_trt.case import Case
-from pytest_trt.cli import main
-from pytest_trt.lowering import at_opset, lower
-from pytest_trt.model import Model
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.recipe import Recipe, sampled
+from pytest_trt.case.case import Case
+from pytest_trt.cli.main import main
+from pytest_trt.golden.diff import propose
+from pytest_trt.lowering.lowering import at_opset, lower
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
-from pytest_trt.ranges import Ranges
-from pytest_trt.recipe import Recipe, sampled
-from pytest_trt.report.environment import environment
-from pytest_trt.report.record import document, write
+from pytest_trt.ranges.amax import Ranges
+from pytest_trt.report.record import document, environment, write
 
 if TYPE_CHECKING:
     from pathlib import Path

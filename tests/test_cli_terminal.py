@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pytest_trt.cli import main
-from pytest_trt.cli.shown import Line, Table, text_of
+from pytest_trt.cli.console import Line, Table, text_of
+from pytest_trt.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,14 +145,15 @@ def test_ctrl_c_leaves_nothing_half_written_and_ends_with_130(folder: Path, word
     before = sorted(folder.iterdir())
     # told from inside, when the work has begun: how long imports take is the machine's business
     code = (
-        "import sys, pytest_trt.session as session, pytest_trt.stream as stream, pytest_trt.envelope as envelope\n"
+        "import sys\nimport pytest_trt.calibration.activations as stream\n"
+        "import pytest_trt.golden.envelope as envelope\nimport pytest_trt.model.onnx_session as session\n"
         "real = session.run\n"
         "def run(*words, **more):\n"
         "    print('begun', file=sys.stderr, flush=True)\n"
         "    return real(*words, **more)\n"
         "import pytest_trt.backends.onnxruntime as backend\n"
         "for module in (session, stream, envelope, backend): module.run = run\n"
-        "from pytest_trt.cli import main\n"
+        "from pytest_trt.cli.main import main\n"
         f"main({list(words)!r}, prog_name='pytest-trt')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
@@ -197,7 +198,7 @@ def test_commands_are_completed() -> None:
         "COMP_WORDS": "pytest-trt gol",
         "COMP_CWORD": "1",
     }
-    code = "from pytest_trt.cli import main; main(prog_name='pytest-trt')"
+    code = "from pytest_trt.cli.main import main; main(prog_name='pytest-trt')"
 
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pytest_trt import Case, Verdict, check
-from pytest_trt.create import update
-from pytest_trt.session import open_session
+from pytest_trt.golden.create import update
+from pytest_trt.model.onnx_session import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path

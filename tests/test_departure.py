@@ -10,10 +10,10 @@ import pytest
 from fake_tensorrt import install
 
 from pytest_trt import Case, Verdict, check
+from pytest_trt.backends.tensorrt import plan
 from pytest_trt.errors import BackendError
-from pytest_trt.model import Model
-from pytest_trt.trial import Scrutiny
-from pytest_trt.trt import plan
+from pytest_trt.evidence.finding import Scrutiny
+from pytest_trt.model.model import Model
 
 if TYPE_CHECKING:
     from types import ModuleType

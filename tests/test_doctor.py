@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from fake_platform import CORE, H100, FakePlatform, cuda, told
 
-from pytest_trt.backends import _MODULES
-from pytest_trt.cli import main
-from pytest_trt.doctor import driver, frameworks, libraries, packages, python, tensorrt
+from pytest_trt.backends.backend import _MODULES
+from pytest_trt.cli.main import main
+from pytest_trt.doctor import driver, frameworks, packages, tensorrt
+from pytest_trt.doctor import packages as python
+from pytest_trt.doctor import tensorrt as libraries
 from pytest_trt.doctor.examination import BACKENDS, CHECKS, Check, examine
-from pytest_trt.doctor.platform import Here, Ran
-from pytest_trt.doctor.symptom import STATES, Symptom
-from pytest_trt.doctor.told import answer, ended
+from pytest_trt.doctor.platform import STATES, Here, Ran, Symptom, answer, ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -552,7 +552,7 @@ def test_the_doctor_knows_every_backend() -> None:
 
 
 def test_a_probe_here_answers_and_a_crash_is_told() -> None:
-    from pytest_trt.doctor.told import MARK
+    from pytest_trt.doctor.platform import MARK
 
     found, why = answer(Here(), f"print('noise'); print({MARK!r} + '{{\"a\": 1}}')")
     crashed, said = answer(Here(), "import os; os.abort()")

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from test_examples import ROOT
 
-from pytest_trt.build_options import BuildOptions
-from pytest_trt.case import known_keys
-from pytest_trt.findings import CODES
-from pytest_trt.options import OPTIONS
+from pytest_trt.backends.build_options import BuildOptions
+from pytest_trt.case.case import known_keys
+from pytest_trt.evidence.finding import CODES
+from pytest_trt.plugin.options import OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def test_the_references_python_runs(
 
     told = capsys.readouterr().out
     assert "there is no golden" in told
-    assert "in Python, pytest_trt.create.update(case, golden_dir)" in told
+    assert "in Python, pytest_trt.golden.create.update(case, golden_dir)" in told
     onnx.checker.check_model("int8.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
 

@@ -11,11 +11,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pytest_trt import Case, Tolerance, check
-from pytest_trt.create import create, update
-from pytest_trt.envelope import provable
 from pytest_trt.errors import EmptyGolden
+from pytest_trt.golden.create import create, update
+from pytest_trt.golden.envelope import provable
 from pytest_trt.lowering.qdq import int8_qdq
-from pytest_trt.lowering.typed import fp16_typed
+from pytest_trt.lowering.strong_typing import fp16_typed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ import pytest
 from onnx import numpy_helper
 
 from pytest_trt import Case, Verdict, check, compare, lower
-from pytest_trt.calibration import calibrate
-from pytest_trt.case import cases_of_file
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.case.case import cases_of_file
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import load
-from pytest_trt.session import open_session, run
+from pytest_trt.model.model import load
+from pytest_trt.model.onnx_session import open_session, run
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -25,7 +25,7 @@ PRECISIONS = ["fp32", "tf32", "fp16", "bf16", "int8"]
 
 
 def example(folder: Path) -> Case:
-    from pytest_trt.case_file import parse
+    from pytest_trt.case.case_file import parse
 
     [case] = cases_of_file(parse(folder / "trt.toml")["model"], folder, "trt.toml")
     assert isinstance(case, Case)
@@ -102,11 +102,11 @@ SIMULATED = {"tf32": 6.1e-4, "fp16": 6.7e-4, "bf16": 5.8e-3}
 @pytest.fixture(scope="module")
 def resnet18() -> Any:
     """The exported model and its white noise; the project's conftest skips where torchvision does not import."""
-    from pytest_trt.locate import locate
-    from pytest_trt.torch_module import export
+    from pytest_trt.case.reference import subject_of
+    from pytest_trt.storage.entry_point import locate
 
     folder = ROOT / "examples" / "resnet18"
-    made = export("model:factory", example(folder), "torch").model
+    made = subject_of(example(folder))
     white_noise = locate("model:_made", folder, "inputs")()[1].numpy()
     return made, white_noise
 

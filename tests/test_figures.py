@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from networks import images
 
-from pytest_trt.check import check
-from pytest_trt.comparison import compare
-from pytest_trt.figures import OutputFigures, figures_of
-from pytest_trt.golden import Run
-from pytest_trt.tolerance import Tolerance
-from pytest_trt.trial import Scrutiny
-from pytest_trt.verdict import Judgement
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.tolerance import Tolerance
+from pytest_trt.evidence.finding import Scrutiny
+from pytest_trt.evidence.judgement import Judgement
+from pytest_trt.findings.verdict import OutputFigures, figures_of
+from pytest_trt.gate import check
+from pytest_trt.golden.golden import Run
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 
 def drawn(actual: Any, golden: Any) -> OutputFigures:

@@ -11,22 +11,22 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pytest_trt import Case, Verdict, check
-from pytest_trt.create import update
+from pytest_trt.backends.backend import Layer
 from pytest_trt.errors import ForeignPlan
-from pytest_trt.findings import Choice, Evidence, diagnose
-from pytest_trt.findings.evidence import Refusal
-from pytest_trt.golden import read, write
-from pytest_trt.half import half_weights
-from pytest_trt.hops import Hop
-from pytest_trt.layer import Layer
+from pytest_trt.evidence.evidence import Evidence, Refusal
+from pytest_trt.evidence.finding import Choice, Scrutiny
+from pytest_trt.evidence.hops import Hop
+from pytest_trt.evidence.output_errors import Observed
+from pytest_trt.evidence.reproducibility import Again, Repeated, rebuilt
+from pytest_trt.evidence.rounding import half_weights
+from pytest_trt.findings.diagnosis import diagnose
+from pytest_trt.golden.create import update
+from pytest_trt.golden.golden import read, write
 from pytest_trt.lowering.qdq import int8_qdq
-from pytest_trt.model import checked
-from pytest_trt.observed import Observed
+from pytest_trt.model.model import checked
 from pytest_trt.precision import Precision
-from pytest_trt.repeated import Again, Repeated, rebuilt
 from pytest_trt.report.record import record_of
 from pytest_trt.report.terminal import message
-from pytest_trt.trial import Scrutiny
 
 
 def judged(case: Case, precision: str = "fp32", **options: Any) -> Verdict:

@@ -11,15 +11,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Model, Precision, Ranges, lower
-from pytest_trt.calibration import calibrate
-from pytest_trt.described import bypassed
-from pytest_trt.envelope import simulate
-from pytest_trt.findings import Evidence, Finding, Severity
-from pytest_trt.findings.calibration import RULES
-from pytest_trt.likeness import likeness_of
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.evidence.evidence import Evidence
+from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.evidence.qdq_file import bypassed
+from pytest_trt.evidence.quant_ranges import Quantised, likeness_of, quantised_evidence
+from pytest_trt.findings.diagnosis import CALIBRATION_RULES as RULES
+from pytest_trt.golden.envelope import simulate
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import checked, load
-from pytest_trt.quantised import Quantised, quantised_evidence
+from pytest_trt.model.model import checked, load
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 NET = checked(networks.convolutional(), "net.onnx")

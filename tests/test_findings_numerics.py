@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_trt.findings import Evidence, diagnose
-from pytest_trt.golden import Run
-from pytest_trt.hops import Hop
-from pytest_trt.judge import limited
-from pytest_trt.observed import observe
+from pytest_trt.comparison.tolerance import Tolerance
+from pytest_trt.evidence.evidence import Evidence
+from pytest_trt.evidence.hops import Hop
+from pytest_trt.evidence.judgement import limited
+from pytest_trt.evidence.output_errors import observe
+from pytest_trt.findings.diagnosis import diagnose
+from pytest_trt.golden.golden import Run
 from pytest_trt.precision import Precision
-from pytest_trt.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pytest_trt.findings import Finding
+    from pytest_trt.evidence.finding import Finding
 
 DRAW = np.random.default_rng(0)
 LOGITS = DRAW.standard_normal((16, 10)).astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_trt.errors import SpecError
-from pytest_trt.findings.codes import read_codes
+from pytest_trt.evidence.finding import read_codes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from pytest_trt import Case, check
-from pytest_trt.create import create, update
 from pytest_trt.errors import (
     DamagedGolden,
     DataError,
@@ -22,7 +21,8 @@ from pytest_trt.errors import (
     ModelError,
     PytestTrtError,
 )
-from pytest_trt.golden import Golden, Run, movement, read, write
+from pytest_trt.golden.create import create, update
+from pytest_trt.golden.golden import Golden, Run, movement, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,7 +294,7 @@ def test_a_golden_is_never_written_in_ci(
 
 
 def test_a_golden_is_made_from_fp32_alone(case: Case, tmp_path: Path) -> None:
-    from pytest_trt.lowering.typed import fp16_typed
+    from pytest_trt.lowering.strong_typing import fp16_typed
 
     networks.save(fp16_typed(networks.convolutional()), tmp_path / "net.onnx")
 

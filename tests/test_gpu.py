@@ -20,22 +20,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import merged, read_build_options
-from pytest_trt.case import Case
-from pytest_trt.check import build, check
-from pytest_trt.comparison import compare
-from pytest_trt.create import update
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged, read_build_options
+from pytest_trt.backends.recipe import Calibration, Recipe, sampled
+from pytest_trt.case.build_settings import How
+from pytest_trt.case.case import Case
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.tolerance import SLACK
 from pytest_trt.errors import BackendError, PytestTrtError
-from pytest_trt.how import How
-from pytest_trt.lowering import at_opset
-from pytest_trt.model import Model, load
-from pytest_trt.opening import open_golden
+from pytest_trt.gate import build, check
+from pytest_trt.golden.create import update
+from pytest_trt.golden.load import open_golden
+from pytest_trt.lowering.lowering import at_opset
+from pytest_trt.model.model import Model, load
+from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
-from pytest_trt.ranges import Ranges
-from pytest_trt.recipe import Calibration, Recipe, sampled
-from pytest_trt.session import open_session, run
-from pytest_trt.tolerance import SLACK
+from pytest_trt.ranges.amax import Ranges
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 FAST = {"tactic_sources": (), "optimization_level": 1}
@@ -265,7 +265,7 @@ def test_a_dynamic_batch_runs_at_every_size_of_its_profile_and_at_no_other() -> 
 
 
 def test_of_several_profiles_the_one_that_covers_the_shapes_is_taken() -> None:
-    from pytest_trt.profile import Span
+    from pytest_trt.backends.recipe import Span
 
     proto = networks.convolutional()
     spans = [Span((n, 2, 6, 6), (n, 2, 6, 6), (m, 2, 6, 6)) for n, m in ((1, 4), (16, 32))]
@@ -461,7 +461,7 @@ def _for_another_gpu(data: bytes) -> bytes:
     """The plan with the compute capability of its header changed, found by what TensorRT says of it."""
     import tensorrt
 
-    from pytest_trt.trt.log import heard, logger_of
+    from pytest_trt.backends.tensorrt.log import heard, logger_of
 
     runtime = tensorrt.Runtime(logger_of(tensorrt))
     for place in range(256):

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from test_gpu import DIGITS, FAST, WHY_NOT, WORDS, backend, small
 
-from pytest_trt import store
-from pytest_trt.build_options import merged, read_build_options
-from pytest_trt.case import Case
-from pytest_trt.check import check
-from pytest_trt.create import update
-from pytest_trt.how import How
-from pytest_trt.model import Model, load
+from pytest_trt.backends.build_options import merged, read_build_options
+from pytest_trt.backends.recipe import Recipe
+from pytest_trt.backends.tensorrt import plan
+from pytest_trt.case.build_settings import How
+from pytest_trt.case.case import Case
+from pytest_trt.evidence.finding import Scrutiny
+from pytest_trt.gate import check
+from pytest_trt.golden.create import update
+from pytest_trt.model.model import Model, load
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe
-from pytest_trt.trial import Scrutiny
-from pytest_trt.trt import plan
+from pytest_trt.storage import engine_store as store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 from test_gpu import WHY_NOT, built
 
-from pytest_trt.latency.interleaved import Design, interleave
+from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.latency.machine import machine_of
-from pytest_trt.latency.opening import stopwatch_of
-from pytest_trt.latency.samples import Timing
+from pytest_trt.latency.rounds import Design, interleave
 from pytest_trt.latency.telemetry import telemetry_of
 from pytest_trt.latency.timing import measure
 

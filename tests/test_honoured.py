@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from pytest_trt.backends.achieved_precision import require_honoured
+from pytest_trt.backends.backend import Layer
 from pytest_trt.errors import PrecisionNotHonoured
-from pytest_trt.honoured import require_honoured
-from pytest_trt.layer import Layer
 
 
 @dataclass

@@ -12,11 +12,10 @@ import onnxruntime
 import pytest
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine
+from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
-from pytest_trt.latency.opening import stopwatch_of
-from pytest_trt.latency.samples import Timing
 from pytest_trt.latency.timing import measure
-from pytest_trt.model import Model
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Doubled(torch.nn.Module):
 
 def torch_engine(precision: Precision = Precision.FP32, *, on_gpu: bool = False, batch: int | None = None) -> Any:
     from pytest_trt.backends.torch import _DTYPES, TorchEngine
-    from pytest_trt.torch_module import Network
+    from pytest_trt.model.torch_export import Network
 
     model = Model(networks.convolutional(), "net.onnx")
     module = Doubled().to(getattr(torch, _DTYPES.get(precision, "float32")))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pytest_trt.errors import BackendError
-from pytest_trt.latency.changes import changes
+from pytest_trt.latency.runs import changes
 
 
 def runs(count: int = 30, noise: float = 0.005, seed: int = 0) -> np.ndarray:

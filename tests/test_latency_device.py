@@ -13,18 +13,16 @@ import pytest
 from fake_tensorrt import RELEASES, install
 from onnx import TensorProto, helper
 
-from pytest_trt.backends import choose
+from pytest_trt.backends.backend import choose
 from pytest_trt.backends.cuda import Stream
-from pytest_trt.backends.cuda_timing import Events, Graph
+from pytest_trt.backends.cuda_events import EVENTS, DeviceStopwatch, Events, Graph
+from pytest_trt.backends.recipe import Recipe
+from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
-from pytest_trt.latency.device import EVENTS, DeviceStopwatch
-from pytest_trt.latency.opening import stopwatch_of
-from pytest_trt.latency.samples import Timing
 from pytest_trt.latency.timing import measure
-from pytest_trt.lowering import at_opset
-from pytest_trt.model import Model
+from pytest_trt.lowering.lowering import at_opset
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe
 
 FEEDS = {"x": networks.images(8)}
 TAKES = {"inference_s": 0.001}

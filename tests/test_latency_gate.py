@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pytest_trt.errors import BackendError, SpecError
-from pytest_trt.latency.gate import Rule, Suite, against_history, decide, paired, pairs_needed, suspect
-from pytest_trt.latency.state import State
+from pytest_trt.latency.decision import Suite, decide
+from pytest_trt.latency.intervals import against_history, paired, pairs_needed, suspect
+from pytest_trt.latency.rule import Rule, State
 
 RULE = Rule()
 
@@ -300,7 +301,7 @@ def test_nobody_measures_again_what_looks_as_before():
 def test_rejections_agree_with_scipy_where_the_whole_suite_was_seen():
     from scipy.stats import false_discovery_control
 
-    from pytest_trt.latency.suite import rejected
+    from pytest_trt.latency.decision import rejected
 
     for seed in range(50):
         p_values = np.random.default_rng(seed).beta(0.3, 1, size=30)

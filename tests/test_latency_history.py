@@ -9,7 +9,7 @@ import pytest
 from saved_runs import FIRST, benchmark, save, save_all, table
 
 from pytest_trt.errors import DataError
-from pytest_trt.latency.history import read_history
+from pytest_trt.latency.runs import read_history
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import networks
 import pytest
 
+from pytest_trt.backends.recipe import Recipe
 from pytest_trt.errors import BackendError
-from pytest_trt.latency.kept import MOST, keep_materials, kept_plan, kept_recipe, promote_materials, prune
-from pytest_trt.model import Model
+from pytest_trt.latency.artifacts import MOST, keep_materials, kept_plan, kept_recipe, promote_materials, prune
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 from fake_tensorrt import install
 
 from pytest_trt.errors import BackendError
-from pytest_trt.latency import processor as cpu
+from pytest_trt.latency import machine as cpu
 from pytest_trt.latency.machine import Machine, differences, machine_of
 from pytest_trt.latency.telemetry import Telemetry, disturbances, telemetry_of
 

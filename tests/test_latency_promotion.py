@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from saved_runs import benchmark, save
 from saved_runs import table as plain
 
-from pytest_trt.cli import main
+from pytest_trt.cli.main import main
 from pytest_trt.errors import DataError
 from pytest_trt.latency.baseline import read_baseline, read_baselines
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from clockwork import Clockwork
 
-from pytest_trt.latency.gate import Rule, Suite, decide, paired
-from pytest_trt.latency.interleaved import Design, interleave
-from pytest_trt.latency.rounds import Rounds, in_rounds
-from pytest_trt.latency.state import State
+from pytest_trt.latency.decision import Suite, decide
+from pytest_trt.latency.intervals import paired
+from pytest_trt.latency.rounds import Design, Rounds, in_rounds, interleave
+from pytest_trt.latency.rule import Rule, State
 
 DESIGN = Design(pairs=10, block_s=0.001, warmup_s=0.0, least=10)
 RULE = Rule()

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from clockwork import Clockwork
 from fake_tensorrt import install
 
-from pytest_trt.cli import main
-from pytest_trt.latency import comparing, keeper
+from pytest_trt.cli.main import main
+from pytest_trt.latency import answer as comparing
+from pytest_trt.latency import check as keeper
 from pytest_trt.latency.machine import Machine
 from pytest_trt.latency.telemetry import Telemetry
 

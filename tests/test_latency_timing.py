@@ -9,18 +9,15 @@ import networks
 import numpy as np
 import pytest
 
-from pytest_trt.backends import choose
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.recipe import Recipe
+from pytest_trt.backends.stopwatch import HostStopwatch, Lap, Timed, Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
-from pytest_trt.latency.host import HostStopwatch
-from pytest_trt.latency.interleaved import Design, interleave, trimmed_mean
-from pytest_trt.latency.opening import stopwatch_of
-from pytest_trt.latency.percentiles import least_samples, percentile
-from pytest_trt.latency.samples import Lap, Timing
-from pytest_trt.latency.stopwatch import Timed
+from pytest_trt.latency.result import least_samples, percentile
+from pytest_trt.latency.rounds import Design, interleave, trimmed_mean
 from pytest_trt.latency.timing import measure, stable
-from pytest_trt.model import Model
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe
 
 
 class Clock:

@@ -12,15 +12,15 @@ import pytest
 from onnx import helper
 
 from pytest_trt import Ranges, lower
-from pytest_trt.calibration import calibrate
+from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import LoweringError
-from pytest_trt.localise import Located, first_nonfinite, lines_of, localise
+from pytest_trt.evidence.localise import Located, first_nonfinite, lines_of, localise
+from pytest_trt.evidence.pairing import paired
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import Model, checked
-from pytest_trt.pairing import paired
-from pytest_trt.session import open_session, run
-from pytest_trt.settings import localise_always
+from pytest_trt.model.model import Model, checked
+from pytest_trt.model.onnx_session import open_session, run
+from pytest_trt.plugin.settings import localise_always
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -10,14 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Precision, Ranges, compare, lower
-from pytest_trt import session as sessions
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering import at_opset, needs_ranges
-from pytest_trt.lowering.graph import opset
-from pytest_trt.lowering.held import held_precision
+from pytest_trt.lowering.lowering import at_opset, held_precision, needs_ranges
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import checked
-from pytest_trt.session import open_session
+from pytest_trt.model import onnx_session as sessions
+from pytest_trt.model.graph import opset
+from pytest_trt.model.model import checked
+from pytest_trt.model.onnx_session import open_session
 
 FLOAT = networks.FLOAT
 E4M3 = ml_dtypes.float8_e4m3fn

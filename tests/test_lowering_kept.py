@@ -14,7 +14,7 @@ from pytest_trt import Ranges, compare, lower
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.casts import round_to_tf32
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.session import open_session
+from pytest_trt.model.onnx_session import open_session
 
 ALL = ["conv1", "relu1", "conv2", "add", "relu2", "pool", "flatten", "fc"]
 PRECISIONS = ["tf32", "fp16", "bf16", "int8", "fp8"]

@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Ranges, compare, lower
-from pytest_trt.calibration import calibrate
+from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import DataError, LoweringError
 from pytest_trt.lowering.qdq import int8_qdq, quantised_activations
-from pytest_trt.model import checked
-from pytest_trt.session import open_session
+from pytest_trt.model.model import checked
+from pytest_trt.model.onnx_session import open_session
 
 FLOAT = networks.FLOAT
 

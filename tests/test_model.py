@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pytest_trt.errors import ModelError
-from pytest_trt.model import checked, load
+from pytest_trt.model.model import checked, load
 
 if TYPE_CHECKING:
     from pathlib import Path

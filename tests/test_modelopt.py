@@ -19,18 +19,18 @@ from networks import convolutional, images
 from onnx import helper
 
 from pytest_trt import Case, check
-from pytest_trt.backends import choose
-from pytest_trt.comparison import compare
+from pytest_trt.backends.backend import choose
+from pytest_trt.case.build_settings import How, recipe_of
+from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import BackendError, DataError, LoweringError
-from pytest_trt.how import How, recipe_of
 from pytest_trt.lowering.modelopt import lower_by_modelopt
-from pytest_trt.model import Model, checked
+from pytest_trt.model.model import Model, checked
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_trt.recipe import Recipe
+    from pytest_trt.backends.recipe import Recipe
 
 
 @pytest.fixture

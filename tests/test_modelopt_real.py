@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Case, check
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.held import held_precision
+from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.lowering.modelopt import lower_by_modelopt
-from pytest_trt.model import Model, checked, load
+from pytest_trt.model.model import Model, checked, load
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("modelopt") is None,

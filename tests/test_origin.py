@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_trt import Precision, compare
-from pytest_trt.ranking import Flip
-from pytest_trt.tolerance import SLACK, Tolerance, floor, violations
+from pytest_trt.comparison.error_metrics import Flip
+from pytest_trt.comparison.tolerance import SLACK, Tolerance, floor, violations
 
 PYTORCH = [[4.7960, -1.9805, 7.9566, 2.4818, -13.3275]]
 ONNX = [[4.796035, -1.9805057, 7.9566107, 2.4817739, -13.327486]]

@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from pytest_trt.errors import DataError
-from pytest_trt.model import TensorSpec
-from pytest_trt.pieces import pieces
+from pytest_trt.model.feeds import TensorSpec
+from pytest_trt.model.sample_stream import pieces
 
 if TYPE_CHECKING:
     from pathlib import Path

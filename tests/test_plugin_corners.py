@@ -215,7 +215,7 @@ def test_our_table_is_found_however_it_is_written(pytester: pytest.Pytester, pro
 
 
 def test_a_table_misspelt_is_told(pytester: pytest.Pytester, project: Path) -> None:
-    pytester.makepyprojecttoml('[[tool.pytest_trt.model]]\nonnx = "net.onnx"\n')
+    pytester.makepyprojecttoml('[[tool.pytest_trt.model.model]]\nonnx = "net.onnx"\n')
 
     result = pytester.runpytest()
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_trt.case import Case
+from pytest_trt.backends.recipe import Span, profile_of_feeds, require_fit
+from pytest_trt.case.case import Case
 from pytest_trt.errors import CaseError
-from pytest_trt.model import TensorSpec
-from pytest_trt.profile import Span, profile_of_feeds, require_fit
+from pytest_trt.model.feeds import TensorSpec
 
 IMAGE = TensorSpec("x", np.dtype(np.float32), ("n", 3, "h", "w"))
 FIXED = TensorSpec("m", np.dtype(np.float32), (1, 4))

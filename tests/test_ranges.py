@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_trt.errors import DataError, LoweringError
-from pytest_trt.ranges import Ranges, read_ranges, select
+from pytest_trt.ranges.amax import Ranges, select
+from pytest_trt.ranges.files import read_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_trt.errors import DataError, LoweringError
-from pytest_trt.ranges import Ranges, read_ranges, select, write_ranges
+from pytest_trt.ranges.amax import Ranges, select
+from pytest_trt.ranges.files import read_ranges, write_ranges
 
 REAL = Path(__file__).with_name("resnet18-entropy.cache")
 HEADER = "TRT-8600-EntropyCalibration2\n"

@@ -13,7 +13,9 @@ from onnx import numpy_helper
 
 from pytest_trt import Ranges, lower
 from pytest_trt.errors import DataError, LoweringError, SpecError
-from pytest_trt.ranges import is_ranges_file, ranges_of_graph, read_ranges, same_scale, select, write_ranges
+from pytest_trt.ranges.amax import same_scale, select
+from pytest_trt.ranges.files import is_ranges_file, read_ranges, write_ranges
+from pytest_trt.ranges.qdq import ranges_of_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,9 +234,9 @@ def test_files_of_ranges_are_known_by_their_suffix() -> None:
 
 def calibrated(project: Path, name: str) -> None:
     """Write the ranges of the project's own calibration data to a file that its case then names."""
-    from pytest_trt.calibration import calibrate
+    from pytest_trt.calibration.calibration import calibrate
     from pytest_trt.lowering.qdq import quantised_activations
-    from pytest_trt.model import load
+    from pytest_trt.model.model import load
 
     model = load(project / "net.onnx")
     samples: Any = [{"x": networks.images(32, seed=2)}]

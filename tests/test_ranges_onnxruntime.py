@@ -12,7 +12,8 @@ from onnxruntime.quantization.CalTableFlatBuffers.TrtTable import TrtTable
 from onnxruntime.quantization.quant_utils import write_calibration_table
 
 from pytest_trt.errors import DataError
-from pytest_trt.ranges import Ranges, read_ranges, write_ranges
+from pytest_trt.ranges.amax import Ranges
+from pytest_trt.ranges.files import read_ranges, write_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Ranges, lower
 from pytest_trt.errors import DataError, ModelError
-from pytest_trt.ranges import ranges_of_graph, read_ranges, write_ranges
+from pytest_trt.ranges.files import read_ranges, write_ranges
+from pytest_trt.ranges.qdq import ranges_of_graph
 
 if TYPE_CHECKING:
     from pathlib import Path

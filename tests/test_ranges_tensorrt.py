@@ -9,9 +9,9 @@ import networks
 import pytest
 from fake_tensorrt import install
 
+from pytest_trt.backends.tensorrt.weak_typing import ranges_of_network, set_ranges
 from pytest_trt.errors import BackendError, DataError
-from pytest_trt.ranges import select
-from pytest_trt.trt.ranges import ranges_of_network, set_ranges
+from pytest_trt.ranges.amax import select
 
 WEAK, STRONG = ("8.6", "10.16"), ("11.4", "rtx-1.7")
 

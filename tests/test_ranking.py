@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pytest_trt import compare
+from pytest_trt.comparison.error_metrics import Flip, accuracy, rank
 from pytest_trt.errors import DataError
-from pytest_trt.ranking import Flip, accuracy, rank
 
 
 def test_top1_counts_samples_that_keep_their_best_class() -> None:

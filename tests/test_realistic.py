@@ -14,12 +14,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from pytest_trt import Case, Verdict, check, compare, lower
-from pytest_trt.create import create, update
-from pytest_trt.lowering import at_opset
-from pytest_trt.model import checked, load
+from pytest_trt.comparison.tolerance import floor
+from pytest_trt.golden.create import create, update
+from pytest_trt.lowering.lowering import at_opset
+from pytest_trt.model.model import checked, load
+from pytest_trt.model.onnx_session import open_session
 from pytest_trt.precision import Precision
-from pytest_trt.session import open_session
-from pytest_trt.tolerance import floor
 
 if TYPE_CHECKING:
     from pathlib import Path

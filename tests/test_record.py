@@ -15,10 +15,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pytest_trt.errors import ReportError
-from pytest_trt.report.environment import environment, gpus_of, source_of
-from pytest_trt.report.reading import read_record
-from pytest_trt.report.record import document, write
-from pytest_trt.reports import Reports
+from pytest_trt.plugin.results import Reports
+from pytest_trt.report.record import document, environment, gpus_of, source_of, write
+from pytest_trt.report.record_file import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,9 +20,10 @@ import pytest
 
 from benchmarks import records
 from pytest_trt.errors import SpecError
-from pytest_trt.findings import CODES
-from pytest_trt.report import links, told
-from pytest_trt.report.charts.scale import Scale, decades, span
+from pytest_trt.evidence.finding import CODES
+from pytest_trt.report import html as links
+from pytest_trt.report import numbers as told
+from pytest_trt.report.charts.drawing import Scale, decades, span
 from pytest_trt.report.html import render
 
 ROOT = Path(__file__).parents[1]

@@ -17,14 +17,12 @@ import pytest
 from markdown_it import MarkdownIt
 from test_examples import ROOT
 
-from pytest_trt.check import check
 from pytest_trt.errors import ReportError, SpecError
-from pytest_trt.report.github import annotated, is_running, summarise
-from pytest_trt.report.markdown import escaped, fitted, render
-from pytest_trt.report.reading import read_record
+from pytest_trt.gate import check
+from pytest_trt.report.markdown import annotated, escaped, fitted, is_running, render, summarise
 from pytest_trt.report.record import document, record_of
-from pytest_trt.report.rendering import known
-from pytest_trt.report.rendering import render as render_as
+from pytest_trt.report.record_file import known, read_record
+from pytest_trt.report.record_file import render as render_as
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,7 +234,7 @@ def test_a_renderer_that_is_not_there_is_refused_before_the_run(
 def test_a_package_that_a_renderer_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "needy.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules["pytest_trt.report.rendering"]._MODULES, ".html", "needy")
+    monkeypatch.setitem(sys.modules["pytest_trt.report.record_file"]._MODULES, ".html", "needy")
 
     with pytest.raises(ReportError, match=r'\.html reports need no_such_package.*pip install "pytest-trt\[html\]"'):
         render_as({}, ".html")
@@ -249,7 +247,7 @@ def test_a_renderer_of_its_suffix_is_used_and_its_fault_costs_its_report_alone(
 ) -> None:
     (pytester.path / "faulty.py").write_text("def render(document):\n    return 1 / 0\n")
     monkeypatch.syspath_prepend(pytester.path)
-    monkeypatch.setitem(sys.modules["pytest_trt.report.rendering"]._MODULES, ".html", "faulty")
+    monkeypatch.setitem(sys.modules["pytest_trt.report.record_file"]._MODULES, ".html", "faulty")
 
     result = pytester.runpytest("--trt-report=run.html", "--trt-report=run.json")
 
@@ -429,7 +427,7 @@ def test_pytest_html_shows_the_row_and_links_the_record(
 
 
 def test_evil_names_are_harmless_in_pytest_html(failed: dict[str, Any]) -> None:
-    from pytest_trt.report.pytest_html import extras
+    from pytest_trt.plugin.verdict_items import extras
 
     [record] = evil(failed)["results"]
 

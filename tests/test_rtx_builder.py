@@ -12,16 +12,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import merged
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged
+from pytest_trt.backends.recipe import Recipe, sampled
+from pytest_trt.cli.summary import kind_of, plan_facts
 from pytest_trt.errors import BackendError, ModelError, PytestTrtError
-from pytest_trt.inspection.kind import kind_of
-from pytest_trt.inspection.plan import plan_facts
-from pytest_trt.lowering import at_opset, lower
-from pytest_trt.lowering.graph import float_activations
-from pytest_trt.model import Model, load
+from pytest_trt.lowering.lowering import at_opset, lower
+from pytest_trt.model.graph import float_activations
+from pytest_trt.model.model import Model, load
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe, sampled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRECISIONS = ["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
@@ -75,8 +74,8 @@ def test_digits_build_at_every_precision(precision: str) -> None:
 def resnet18() -> tuple[Model, dict[str, np.ndarray]]:
     """The example's network and four inputs."""
     pytest.importorskip("torch")
-    from pytest_trt.case import Case
-    from pytest_trt.reference import subject_of
+    from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import subject_of
 
     shape = {"input": {"shape": [1, 3, 224, 224]}}
     case = Case.from_table({"torch": "model:factory", **shape}, EXAMPLES / "resnet18", "trt.toml")

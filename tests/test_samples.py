@@ -8,9 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from pytest_trt.errors import CaseError, DataError
-from pytest_trt.feeds import conform, finite, fit, join, split
-from pytest_trt.model import TensorSpec
-from pytest_trt.samples import InputSpec, generate, read, read_array
+from pytest_trt.model.feeds import TensorSpec, conform, finite, fit, join, split
+from pytest_trt.model.samples import InputSpec, generate, read, read_array
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from test_record import LATENCY
 
-from pytest_trt.check import check
-from pytest_trt.report.outputs import number
+from pytest_trt.gate import check
+from pytest_trt.report.layout import Block, Message, fitted, number, pieces
 from pytest_trt.report.record import record_of
-from pytest_trt.report.screen import Block, Message, fitted, pieces
 from pytest_trt.report.terminal import beside, counted, message, reason, table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 RED, GREEN, YELLOW, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"
 

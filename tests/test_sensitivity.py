@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from pytest_trt import Precision, Ranges
-from pytest_trt.calibration import calibrate
-from pytest_trt.cli import main
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.cli.main import main
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.graph import float_activations
-from pytest_trt.model import Model, checked
-from pytest_trt.ranges import write_ranges
-from pytest_trt.sensitivity import _shortest, matrix_layers, sensitivity
+from pytest_trt.evidence.sensitivity import _shortest, matrix_layers, sensitivity
+from pytest_trt.model.graph import float_activations
+from pytest_trt.model.model import Model, checked
+from pytest_trt.ranges.files import write_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,7 +215,7 @@ def test_an_interrupt_writes_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pytest_trt.sensitivity.lower", interrupted)
+    monkeypatch.setattr("pytest_trt.evidence.sensitivity.lower", interrupted)
     found = run("--precision", "fp16", "--inputs", "inputs.npz", "--bound", "0.1", "-o", "keep.txt")
 
     assert found.exit_code == 130

@@ -28,7 +28,7 @@ def loaded(folder: Path, *arguments: str) -> list[str]:
 def test_an_empty_folder_loads_no_heavy_package_and_three_modules_of_ours(tmp_path: Path) -> None:
     assert loaded(tmp_path, "--co", "-q") == [
         "[]",
-        "['pytest_trt', 'pytest_trt.options', 'pytest_trt.plugin']",
+        "['pytest_trt', 'pytest_trt.plugin.options', 'pytest_trt.plugin.hooks']",
     ]
 
 
@@ -45,7 +45,7 @@ def test_tests_of_others_load_no_heavy_package(tmp_path: Path) -> None:
 
 def test_the_public_names_are_there_and_check_stays_a_function() -> None:
     script = (
-        "import pytest_trt.check, pytest_trt\n"
+        "import pytest_trt.gate, pytest_trt\n"
         "assert all(hasattr(pytest_trt, name) for name in pytest_trt.__all__)\n"
         "from pytest_trt import check\n"
         "import types; assert isinstance(check, types.FunctionType)\n"

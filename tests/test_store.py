@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import pytest
 
-import pytest_trt.store
-from pytest_trt.atomic import write_whole
+import pytest_trt.storage.engine_store
 from pytest_trt.errors import BackendError
-from pytest_trt.store import (
+from pytest_trt.storage.atomic_write import write_whole
+from pytest_trt.storage.engine_store import (
     SCHEMA,
     StoreWarning,
     keep,
@@ -87,7 +87,7 @@ def describe_anew(folder: Path, **changes: Any) -> None:
     """Change fields of the description and seal it again, as if it had been kept so."""
     fields = json.loads(described(folder).read_bytes()) | changes
     del fields["seal"]
-    seal = pytest_trt.store._sha256(pytest_trt.store._canonical(fields))
+    seal = pytest_trt.storage.engine_store._sha256(pytest_trt.storage.engine_store._canonical(fields))
     described(folder).write_text(json.dumps(fields | {"seal": seal}))
 
 
@@ -255,13 +255,13 @@ def test_a_plan_without_its_description_is_an_unfinished_one_and_is_not_there(fo
 
 def test_the_plan_is_whole_before_its_description_tells_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    write = pytest_trt.store.write_whole
+    write = pytest_trt.storage.engine_store.write_whole
 
     def seen(path: Path, data: bytes, *, private: bool) -> None:
         write(path, data, private=private)
         order.append(path.suffix)
 
-    monkeypatch.setattr(pytest_trt.store, "write_whole", seen)
+    monkeypatch.setattr(pytest_trt.storage.engine_store, "write_whole", seen)
     keep(folder, MATERIAL, PLAN, FACTS)
     assert order == [".plan", ".json"]
 
@@ -486,7 +486,7 @@ def test_threads_may_keep_the_same_plan_at_once(folder: Path) -> None:
 SESSION = """
 import sys, time
 from pathlib import Path
-from pytest_trt.store import keep, load, locked
+from pytest_trt.storage.engine_store import keep, load, locked
 material, folder = {"gpu": "NVIDIA H200"}, Path(sys.argv[1])
 Path(sys.argv[2]).touch()
 while len(list(Path(sys.argv[2]).parent.glob("ready.*"))) < 2:
@@ -507,7 +507,7 @@ def test_of_two_processes_one_builds_and_the_other_waits_and_loads(folder: Path,
             stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", SESSION, str(folder), str(tmp_path / f"ready.{number}")],
-                    cwd=Path(pytest_trt.store.__file__).parents[1],
+                    cwd=Path(pytest_trt.storage.engine_store.__file__).parents[1],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -538,7 +538,9 @@ TIMING_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "no JSON of ours"),
     "another's": (lambda path: path.write_bytes(b"ptiming"), "no JSON of ours"),
     "another build": (
-        lambda path: path.write_bytes(pytest_trt.store._describe({"gpu": "NVIDIA L4"}, b"cache", {}) + b"cache"),
+        lambda path: path.write_bytes(
+            pytest_trt.storage.engine_store._describe({"gpu": "NVIDIA L4"}, b"cache", {}) + b"cache"
+        ),
         "another build",
     ),
     "link": (link, "is a link"),
@@ -559,8 +561,8 @@ def test_a_damaged_timing_cache_is_removed_with_a_warning(folder: Path, fault: s
 
 def test_the_store_imports_nothing_heavy() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, pytest_trt.store; print(*sys.modules)"],
-        cwd=Path(pytest_trt.store.__file__).parents[1],
+        [sys.executable, "-c", "import sys, pytest_trt.storage.engine_store; print(*sys.modules)"],
+        cwd=Path(pytest_trt.storage.engine_store.__file__).parents[1],
         capture_output=True,
         text=True,
         check=True,

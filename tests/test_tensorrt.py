@@ -16,18 +16,17 @@ import pytest
 from fake_tensorrt import RELEASES, install
 from onnx import TensorProto, helper
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import merged, read_build_options
-from pytest_trt.comparison import compare
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged, read_build_options
+from pytest_trt.backends.recipe import Calibration, Recipe, Span, given, sampled
+from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import BackendError, CaseError, DataError, LoweringError, ModelError
-from pytest_trt.lowering import at_opset, lower
-from pytest_trt.lowering.graph import float_activations
-from pytest_trt.model import Model
+from pytest_trt.lowering.lowering import at_opset, lower
+from pytest_trt.model.graph import float_activations
+from pytest_trt.model.model import Model
+from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
-from pytest_trt.profile import Span
-from pytest_trt.ranges import Ranges
-from pytest_trt.recipe import Calibration, Recipe, given, sampled
-from pytest_trt.session import open_session, run
+from pytest_trt.ranges.amax import Ranges
 
 WEAK = ("8.6", "10.16")
 FEEDS = {"x": networks.images(8)}
@@ -875,7 +874,7 @@ def test_a_cache_that_can_not_be_written_is_told_plainly(
 
 
 def test_ctrl_c_in_any_callback_is_raised_after_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.trt import log
+    from pytest_trt.backends.tensorrt import log
 
     install(monkeypatch, "10.16", build_warning="careful")
 
@@ -906,7 +905,7 @@ def test_ctrl_c_while_building_is_raised_afterwards(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_was_raised_in_one_build_does_not_come_out_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.trt.log import caught, guarded
+    from pytest_trt.backends.tensorrt.log import caught, guarded
 
     install(monkeypatch, "10.16")
     with guarded():
@@ -991,7 +990,7 @@ def test_dla_goes_by_builder_flags_where_the_release_has_both(monkeypatch: pytes
 
 
 def test_values_that_tell_shapes_are_those_of_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.trt.profiles import _values
+    from pytest_trt.backends.tensorrt.config import _values
 
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     shapes = {"x": (TensorProto.FLOAT, [2, 8]), "s": (TensorProto.INT64, [2])}, {"y": (TensorProto.FLOAT, ["a", "b"])}

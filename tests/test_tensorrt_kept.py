@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from fake_tensorrt import RELEASES, install
 
-from pytest_trt.backends import choose
-from pytest_trt.build_options import merged, read_build_options
+from pytest_trt.backends.achieved_precision import require_honoured
+from pytest_trt.backends.backend import choose
+from pytest_trt.backends.build_options import merged, read_build_options
+from pytest_trt.backends.recipe import Recipe, ranges_of, sampled
+from pytest_trt.backends.tensorrt.inspector import layers_of
 from pytest_trt.errors import BackendError, LoweringError
-from pytest_trt.honoured import require_honoured
-from pytest_trt.lowering import at_opset, lower
-from pytest_trt.model import Model
+from pytest_trt.lowering.lowering import at_opset, lower
+from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
-from pytest_trt.recipe import Recipe, ranges_of, sampled
-from pytest_trt.trt.layers import layers_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,9 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pytest_trt.errors import LoweringError, SpecError
-from pytest_trt.histogram import BINS, Histogram
-from pytest_trt.threshold import (
+from pytest_trt.calibration.threshold import (
+    BINS,
+    Histogram,
     Method,
     entropy,
     mean_squared_error,
@@ -15,6 +15,7 @@ from pytest_trt.threshold import (
     require_grid,
     threshold,
 )
+from pytest_trt.errors import LoweringError, SpecError
 
 DRAW = np.random.default_rng(0)
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from pytest_trt import Tolerance, compare
+from pytest_trt.comparison.tolerance import allowance, bounded, floor, violations
 from pytest_trt.errors import CaseError, SpecError
-from pytest_trt.tolerance import allowance, bounded, floor, violations
 
 
 def test_inside_every_limit_there_is_no_violation() -> None:

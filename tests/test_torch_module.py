@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pytest_trt import Case, check
-from pytest_trt.create import create, update
 from pytest_trt.errors import CaseError, GoldenRefused, ModelError
+from pytest_trt.golden.create import create, update
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,11 +175,11 @@ def test_inputs_must_have_shapes(folder: Path) -> None:
 def test_a_torch_reference_judges_a_file_of_another_tool(folder: Path) -> None:
     from networks import save
 
-    from pytest_trt.lowering.typed import fp16_typed
-    from pytest_trt.torch_module import export
+    from pytest_trt.case.reference import subject_of
+    from pytest_trt.lowering.strong_typing import fp16_typed
 
     made = case(folder)
-    save(fp16_typed(export("nets:net", made, "torch").model.proto), folder / "half.onnx")
+    save(fp16_typed(subject_of(made).proto), folder / "half.onnx")
     table = {"onnx": "half.onnx", "reference": "nets:net", "input": {"shape": ["N", 6]}, "name": "half"}
     half = Case.from_table(table, folder, "trt.toml")
     update(half, folder / "golden")

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from fake_platform import FakePlatform
 
-from pytest_trt import store
-from pytest_trt.atomic import write_whole
-from pytest_trt.build_options import read_word
-from pytest_trt.case import Case, cases_of_file
-from pytest_trt.case_file import shown_from
-from pytest_trt.doctor import python
+from pytest_trt.backends.build_options import read_word
+from pytest_trt.case.case import Case, cases_of_file
+from pytest_trt.case.case_file import shown_from
+from pytest_trt.doctor import packages as python
 from pytest_trt.doctor.platform import Ran
 from pytest_trt.errors import CaseError
-from pytest_trt.golden import Golden, Run, read, write
-from pytest_trt.judging import golden_path
-from pytest_trt.locate import is_reference
-from pytest_trt.session import _plain
-from pytest_trt.stored import opened
+from pytest_trt.golden.golden import Golden, Run, read, write
+from pytest_trt.model.onnx_session import _plain
+from pytest_trt.model.sample_stream import opened
+from pytest_trt.plugin.verdict_items import golden_path
+from pytest_trt.storage import engine_store as store
+from pytest_trt.storage.atomic_write import write_whole
+from pytest_trt.storage.entry_point import is_reference
 
 PACKAGE = Path(__file__).parents[1] / "pytest_trt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -51,8 +51,8 @@ class Busy:
 def busy(monkeypatch: pytest.MonkeyPatch, times: int, *, windows: bool) -> list[float]:
     slept: list[float] = []
     there = Busy(times)
-    monkeypatch.setattr("pytest_trt.atomic._WINDOWS", windows)
-    monkeypatch.setattr("pytest_trt.atomic.time.sleep", slept.append)
+    monkeypatch.setattr("pytest_trt.storage.atomic_write._WINDOWS", windows)
+    monkeypatch.setattr("pytest_trt.storage.atomic_write.time.sleep", slept.append)
     monkeypatch.setattr(Path, "replace", lambda draft, target: there.replace(draft, target))
     return slept
 
@@ -150,7 +150,7 @@ def test_names_that_differ_in_the_case_of_letters_are_one_golden_and_refused() -
 
 
 def test_goldens_are_told_apart_as_the_file_system_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_trt.settings.golden_dir", lambda _: tmp_path)
+    monkeypatch.setattr("pytest_trt.plugin.settings.golden_dir", lambda _: tmp_path)
     cases = [Case(name=name, onnx="net.onnx") for name in ("Net", "net")]
     config: Any = None
 
@@ -190,8 +190,8 @@ def test_a_build_option_takes_a_path_with_a_drive() -> None:
 def test_the_store_keeps_and_loads_without_user_ids_and_flags_that_windows_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_trt.store._WINDOWS", True)
-    monkeypatch.setattr("pytest_trt.store._OPEN_FLAGS", 0)
+    monkeypatch.setattr("pytest_trt.storage.engine_store._WINDOWS", True)
+    monkeypatch.setattr("pytest_trt.storage.engine_store._OPEN_FLAGS", 0)
     monkeypatch.delattr("os.geteuid")
     (tmp_path / "store").mkdir()
     (tmp_path / "store").chmod(0o777)  # tells nothing there

@@ -19,7 +19,8 @@ from benchmarks.zoo.given import by_onnxruntime, by_ranges, by_samples, ranges_o
 from benchmarks.zoo.network import MEAN, SPREAD
 from benchmarks.zoo.specimen import Plant, Specimen
 from benchmarks.zoo.surgery import matrix_nodes
-from pytest_trt.ranges import Ranges, write_ranges
+from pytest_trt.ranges.amax import Ranges
+from pytest_trt.ranges.files import write_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from benchmarks.zoo.network import Network
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 __all__ = ["ALL", "CONVOLUTIONAL", "DEFECTS", "every_second"]
 
@@ -121,7 +122,7 @@ def _cut_golden(network: Network, folder: Path) -> Case:
 
 
 def _golden_of_another(network: Network, folder: Path) -> Case:
-    from pytest_trt.golden import read, write
+    from pytest_trt.golden.golden import read, write
 
     golden = read(network.golden, "")
     outputs = {name: np.concatenate([array, array], -1) for name, array in golden.outputs.items()}
@@ -131,7 +132,7 @@ def _golden_of_another(network: Network, folder: Path) -> Case:
 
 def _still_golden(network: Network, folder: Path) -> Case:
     """A golden of one sample over and over."""
-    from pytest_trt.golden import read, write
+    from pytest_trt.golden.golden import read, write
 
     golden = read(network.golden, "")
     run = golden.runs[0]

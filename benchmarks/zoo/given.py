@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.calibration import calibrate
-from pytest_trt.lowering import at_opset, lower
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.lowering.lowering import at_opset, lower
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model import load
+from pytest_trt.model.model import load
 from pytest_trt.precision import Precision
-from pytest_trt.ranges import Ranges, write_ranges
+from pytest_trt.ranges.amax import Ranges
+from pytest_trt.ranges.files import write_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.zoo.network import Network
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 __all__ = ["by_onnxruntime", "by_ranges", "by_samples", "ranges_of", "with_pairs"]
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.zoo.network import CHOSEN, MEAN, REPORTED, SPREAD, Network, example
-from pytest_trt.create import update
+from pytest_trt.golden.create import update
 
 __all__ = ["export", "make", "module_of", "with_batch_statistics"]
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.zoo.network import Network
 from benchmarks.zoo.peers import accepted_by
-from pytest_trt.backends import choose
-from pytest_trt.check import check
+from pytest_trt.backends.backend import choose
+from pytest_trt.case.build_settings import how_of, recipe_of
+from pytest_trt.case.reference import subject_of
 from pytest_trt.errors import PytestTrtError
-from pytest_trt.golden import read
-from pytest_trt.how import how_of, recipe_of
+from pytest_trt.gate import check
+from pytest_trt.golden.golden import read
 from pytest_trt.precision import Precision
-from pytest_trt.reference import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.zoo.specimen import Specimen
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 __all__ = ["measure"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from pytest_trt.case import Case
-from pytest_trt.create import update
+from pytest_trt.case.case import Case
+from pytest_trt.golden.create import update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_trt.feeds import Arrays
+    from pytest_trt.model.feeds import Arrays
 
 __all__ = ["PEERS", "accepted_by", "asked_themselves"]
 

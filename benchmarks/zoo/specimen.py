@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.zoo.network import Network
-from pytest_trt.case import Case
+from pytest_trt.case.case import Case
 
 __all__ = ["Plant", "Specimen"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
     from benchmarks.zoo.network import Network
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 __all__ = [
     "another_axis",

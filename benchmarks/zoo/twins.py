@@ -12,15 +12,15 @@ from benchmarks.zoo.defects import ALL, CONVOLUTIONAL, every_second
 from benchmarks.zoo.given import by_onnxruntime, by_ranges, with_pairs
 from benchmarks.zoo.specimen import Plant, Specimen
 from benchmarks.zoo.surgery import matrix_nodes
-from pytest_trt.create import update
-from pytest_trt.lowering import lower
-from pytest_trt.model import load
+from pytest_trt.golden.create import update
+from pytest_trt.lowering.lowering import lower
+from pytest_trt.model.model import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.zoo.network import Network
-    from pytest_trt.case import Case
+    from pytest_trt.case.case import Case
 
 __all__ = ["TWINS"]
 

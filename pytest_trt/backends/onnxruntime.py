@@ -1,36 +1,82 @@
-"""onnxruntime on the CPU: every precision simulated by its rounding in the graph."""
+"""onnxruntime on the CPU: every precision simulated by its rounding in the graph, timed by the host's clock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from pytest_trt.backends import on_host_only
-from pytest_trt.backends.onnxruntime_timing import session_stopwatch
-from pytest_trt.feeds import conform, split
-from pytest_trt.lowering import lower
-from pytest_trt.lowering.casts import fp32_ends
-from pytest_trt.lowering.held import held_precision
-from pytest_trt.lowering.simulable import as_sandwich
-from pytest_trt.model import Model
-from pytest_trt.recipe import notes_of, ranges_of
-from pytest_trt.session import open_session, require_onnxruntime, run
+from pytest_trt.backends.backend import on_host_only
+from pytest_trt.backends.recipe import notes_of, ranges_of
+from pytest_trt.backends.stopwatch import HostStopwatch, batch_of, shapes_of
+from pytest_trt.errors import BackendError
+from pytest_trt.lowering.casts import as_sandwich, fp32_ends
+from pytest_trt.lowering.lowering import held_precision, lower
+from pytest_trt.model.feeds import conform, split
+from pytest_trt.model.model import Model
+from pytest_trt.model.onnx_session import open_session, require_onnxruntime, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from onnx import ModelProto
 
-    from pytest_trt.feeds import Arrays
-    from pytest_trt.latency.host import HostStopwatch
-    from pytest_trt.latency.samples import Timing
-    from pytest_trt.layer import Layer
+    from pytest_trt.backends.backend import Layer
+    from pytest_trt.backends.recipe import Recipe
+    from pytest_trt.backends.stopwatch import Timing
+    from pytest_trt.model.feeds import Arrays
     from pytest_trt.precision import Precision
-    from pytest_trt.recipe import Recipe
 
-__all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend"]
+__all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend", "session_stopwatch"]
+
+_COPIES = (
+    "what is timed is session.run by the host's clock: copies to the GPU and back are part of it, and so is"
+    " onnxruntime's own work."
+)
+_BOUND = (
+    "what is timed is session.run_with_iobinding by the host's clock, inputs and outputs on the GPU: onnxruntime's own"
+    " work and the wait for the GPU are part of it."
+)
+
+
+def session_stopwatch(session: Any, feeds: Arrays, what: str, timing: Timing, device: int | None) -> HostStopwatch:
+    """A session with one run's inputs in place, run once.
+
+    Args:
+        session: onnxruntime's.
+        feeds: one run's inputs, as the session takes them.
+        what: what messages call it.
+        timing: whether copies are part of what is timed.
+        device: the GPU that it runs on; None for the CPU.
+
+    Raises:
+        BackendError: onnxruntime fails.
+    """
+    names = [output.name for output in session.get_outputs()]
+    bound = device is not None and not timing.transfers
+    try:
+        infer = _bound(session, names, feeds, device or 0) if bound else partial(session.run, names, feeds)
+        infer()
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise BackendError(f"{what} fails while it is prepared: {type(error).__name__}: {error}") from error
+    notes = () if device is None else (_BOUND,) if bound else (_COPIES,)
+    # as with copies to a GPU, whatever is done on the way counts
+    return HostStopwatch(
+        infer, what, batch_of(feeds), shapes_of(feeds), notes=notes, transfers=device is not None and not bound
+    )
+
+
+def _bound(session: Any, names: list[str], feeds: Arrays, device: int) -> Any:
+    values = require_onnxruntime().OrtValue
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_ortvalue_input(name, values.ortvalue_from_numpy(value, "cuda", device))
+    for name in names:
+        binding.bind_output(name, "cuda", device)
+    return partial(session.run_with_iobinding, binding)
+
 
 _NAME = "onnxruntime"
 
@@ -54,14 +100,14 @@ class OnnxruntimeEngine:
         return ()
 
     def run(self, inputs: Arrays, *, on_device: bool = False) -> Arrays:
-        """See :meth:`pytest_trt.backends.Engine.run`."""
+        """See :meth:`pytest_trt.backends.backend.Engine.run`."""
         on_host_only(self.backend, on_device=on_device)
         fitting = conform(inputs, self.model.inputs, self.model.source)
         found = run(self.session, self.model, fitting, self.batch)
         return dict(zip(self.outputs, found.values(), strict=True))
 
     def stopwatch(self, inputs: Arrays, timing: Timing) -> HostStopwatch:
-        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: of the session alone, on feeds that fit."""
+        """See :meth:`pytest_trt.backends.stopwatch.Timed.stopwatch`: of the session alone, on feeds that fit."""
         fitting = conform(inputs, self.model.inputs, self.model.source)
         feeds = next(split(fitting, self.model.inputs, self.batch))
         device = self.facts["provider_options"]["device_id"] if "provider_options" in self.facts else None
@@ -78,7 +124,7 @@ class OnnxruntimeBackend:
     builds_engines: bool = False
 
     def build(self, recipe: Recipe) -> OnnxruntimeEngine:
-        """See :meth:`pytest_trt.backends.Backend.build`."""
+        """See :meth:`pytest_trt.backends.backend.Backend.build`."""
         model, precision = recipe.model, recipe.precision
         lowered = lower(model, precision, ranges_of(recipe), keep=recipe.keep, ops=recipe.ops)
         lowered = Model(fp32_ends(lowered.proto), lowered.source)

@@ -9,26 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends import on_host_only
-from pytest_trt.backends.tf32 import require_no_override
+from pytest_trt.backends.backend import on_host_only
+from pytest_trt.backends.cuda import require_no_override
 from pytest_trt.backends.torch_timing import Inference, device_stopwatch, host_stopwatch
 from pytest_trt.errors import BackendError, LoweringError, PytestTrtError
-from pytest_trt.feeds import conform, split
-from pytest_trt.locate import blame
-from pytest_trt.lowering.held import held_precision
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import conform, split
+from pytest_trt.model.torch_export import values_of
 from pytest_trt.precision import Precision
-from pytest_trt.torch_module import values_of
+from pytest_trt.storage.entry_point import blame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-    from pytest_trt.feeds import Arrays
-    from pytest_trt.latency.samples import Timing
-    from pytest_trt.latency.stopwatch import Stopwatch
-    from pytest_trt.layer import Layer
-    from pytest_trt.recipe import Recipe
-    from pytest_trt.torch_module import Network
+    from pytest_trt.backends.backend import Layer
+    from pytest_trt.backends.recipe import Recipe
+    from pytest_trt.backends.stopwatch import Stopwatch, Timing
+    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.torch_export import Network
 
 __all__ = ["TorchBackend", "TorchEngine", "open_backend"]
 
@@ -59,7 +58,7 @@ class TorchEngine:
         return ()
 
     def run(self, inputs: Arrays, *, on_device: bool = False) -> Arrays:
-        """See :meth:`pytest_trt.backends.Engine.run`."""
+        """See :meth:`pytest_trt.backends.backend.Engine.run`."""
         on_host_only(self.backend, on_device=on_device)
         fitting = conform(inputs, self.network.inputs, f"the torch module {self.network.source}")
         try:
@@ -81,7 +80,7 @@ class TorchEngine:
             return self.network.run(inputs, self.batch, self._before, after)
 
     def stopwatch(self, inputs: Arrays, timing: Timing) -> Stopwatch:
-        """See :meth:`pytest_trt.latency.stopwatch.Timed.stopwatch`: inputs on the device, in the precision."""
+        """See :meth:`pytest_trt.backends.stopwatch.Timed.stopwatch`: inputs on the device, in the precision."""
         fitting = conform(inputs, self.network.inputs, f"the torch module {self.network.source}")
         feeds = next(split(fitting, self.network.inputs, self.batch))
         what = f"the torch module {self.network.source} at {self.precision} on {self.device}"
@@ -142,7 +141,7 @@ class TorchBackend:
         return f"torch {self.release}"
 
     def build(self, recipe: Recipe) -> TorchEngine:
-        """See :meth:`pytest_trt.backends.Backend.build`."""
+        """See :meth:`pytest_trt.backends.backend.Backend.build`."""
         import torch
 
         precision = _runnable(recipe)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.latency.device import EVENTS, DeviceStopwatch
-from pytest_trt.latency.host import HostStopwatch, batch_of, shapes_of
+from pytest_trt.backends.cuda_events import EVENTS, DeviceStopwatch
+from pytest_trt.backends.stopwatch import HostStopwatch, batch_of, shapes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from types import ModuleType
 
-    from pytest_trt.latency.samples import Timing
+    from pytest_trt.backends.stopwatch import Timing
 
 __all__ = ["Inference", "device_stopwatch", "host_stopwatch"]
 
@@ -41,7 +41,7 @@ class Inference:
 
 
 class _Events:
-    """See :class:`pytest_trt.latency.device.EventClock`."""
+    """See :class:`pytest_trt.backends.cuda_events.EventClock`."""
 
     def __init__(self, torch: ModuleType, count: int, *, spin: bool) -> None:
         self._events = [torch.cuda.Event(enable_timing=True, blocking=not spin) for _ in range(count)]

@@ -1,8 +1,6 @@
-"""``python -m pytest_trt.cli``: the same command line where its script is not on the path."""
+"""``python -m pytest_trt.cli``: the same command line, by its folder."""
 
-from __future__ import annotations
-
-from pytest_trt.cli import main
+from pytest_trt.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="pytest-trt")

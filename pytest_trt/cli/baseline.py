@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli.said import as_json, say
+from pytest_trt.cli.console import as_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +54,9 @@ def promote(
 
     RUN is a number or name of a saved run (0007), or a file that pytest-benchmark wrote.
     """
-    from pytest_trt.latency.promotion import entries_of_run
-    from pytest_trt.latency.promotion import promote as promoted_from
-    from pytest_trt.store import default_folder
+    from pytest_trt.latency.baseline import entries_of_run
+    from pytest_trt.latency.baseline import promote as promoted_from
+    from pytest_trt.storage.engine_store import default_folder
 
     entries = entries_of_run(run, storage)
     done = promoted_from(
@@ -97,7 +97,7 @@ def rename(case: str, new: str, folder: Path, as_json: bool) -> None:
     """Give the baselines of CASE the name NEW, on every machine."""
     from dataclasses import replace
 
-    from pytest_trt.case import wrong_name
+    from pytest_trt.case.case import wrong_name
     from pytest_trt.errors import DataError
     from pytest_trt.latency.baseline import file_of, read_baselines, write_baseline
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pytest_trt.cli.console import as_json, force_cache, require_free, require_header_heeded, say, watched
 from pytest_trt.cli.ranges import about, facts
-from pytest_trt.cli.said import as_json, force_cache, require_free, require_header_heeded, say, watched
 
 if TYPE_CHECKING:
-    from pytest_trt.model import Model
+    from pytest_trt.model.model import Model
 
 __all__ = ["command"]
 
@@ -58,13 +58,13 @@ def command(
 
     DATA is an .npz, .npy or .safetensors file, a folder of them or of ONNX test data, or module:function.
     """
-    from pytest_trt.calibration import calibrate
-    from pytest_trt.lowering import at_opset
-    from pytest_trt.lowering.graph import float_activations
-    from pytest_trt.model import load
-    from pytest_trt.pieces import how_many, pieces
+    from pytest_trt.calibration.calibration import calibrate
+    from pytest_trt.lowering.lowering import at_opset
+    from pytest_trt.model.graph import float_activations
+    from pytest_trt.model.model import load
+    from pytest_trt.model.sample_stream import how_many, pieces
     from pytest_trt.precision import Precision
-    from pytest_trt.ranges import require_writable, write_ranges
+    from pytest_trt.ranges.files import require_writable, write_ranges
 
     require_free(output, force, model, Path(data))
     require_header_heeded(header, output)

@@ -1,4 +1,4 @@
-"""``pytest-trt compare``: two records of --trt-report, and what changed between them."""
+"""``pytest-trt compare`` and ``report``: two records and what changed between them; one, rendered again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, comma_lists, require_free, say, written
-from pytest_trt.cli.shown import Line, Table
+from pytest_trt.cli.console import Line, Table, as_json, comma_lists, require_free, say, written
 
 if TYPE_CHECKING:
-    from pytest_trt.cli.shown import Part
-    from pytest_trt.records.changes import RunDifference
+    from pytest_trt.cli.console import Part
+    from pytest_trt.report.compare.changes import RunDifference
 
-__all__ = ["command"]
+__all__ = ["compare", "report"]
 
 _FILE = click.Path(path_type=Path)
 _SUFFIXES = (".md", ".html", ".json")
@@ -37,7 +36,7 @@ _SUFFIXES = (".md", ".html", ".json")
 @click.option("--newer", is_flag=True, help="Take records of a later release.")
 @as_json
 @click.pass_context
-def command(
+def compare(
     ctx: click.Context,
     before: Path,
     after: Path,
@@ -53,10 +52,9 @@ def command(
     Latencies are told side by side and not judged: that takes the samples of both. Exit code 1 if something of
     --fail-on happened, or could not be looked at.
     """
-    from pytest_trt.records.changes import differences
-    from pytest_trt.records.fail_on import fired, read_condition
-    from pytest_trt.records.reading import read_whole
-    from pytest_trt.report.reading import telling
+    from pytest_trt.report.compare.changes import differences
+    from pytest_trt.report.compare.fail_on import fired, read_condition
+    from pytest_trt.report.record_file import read_whole, telling
 
     conditions = [read_condition(word) for word in comma_lists(fail_on)]
     if fail_on and not conditions:
@@ -78,8 +76,8 @@ def command(
 
 
 def _rendered(suffix: str, found: RunDifference, reasons: list[str], everything: bool) -> str:
-    from pytest_trt.cli.said import json_text
-    from pytest_trt.records.page import as_html, as_markdown
+    from pytest_trt.cli.console import json_text
+    from pytest_trt.report.compare.page import as_html, as_markdown
 
     if suffix == ".json":
         return json_text(_facts(found, reasons)) + "\n"
@@ -92,7 +90,7 @@ def _facts(found: RunDifference, reasons: list[str]) -> dict[str, object]:
 
 
 def _parts(found: RunDifference, reasons: list[str], everything: bool) -> list[Part]:
-    from pytest_trt.records.told import environment_of, note_of, summary_of, table_of
+    from pytest_trt.report.compare.page import environment_of, note_of, summary_of, table_of
 
     head, rows = table_of(found, everything=everything)
     parts: list[Part] = [Line(f"{found.before} -> {found.after}", "head")]
@@ -103,3 +101,26 @@ def _parts(found: RunDifference, reasons: list[str], everything: bool) -> list[P
         parts.append(Line(note, "quiet"))
     parts.append(summary_of(found))
     return [*parts, *(Line(f"FAIL {reason}", "bad") for reason in reasons)]
+
+
+@click.command(name="report", short_help="Render a record again.")
+@click.argument("run", type=_FILE)
+@click.option(
+    "-o", "--output", type=_FILE, multiple=True, required=True, help="By suffix: .md, .html or .json; repeatable."
+)
+@click.option("--newer", is_flag=True, help="Take a record of a later release.")
+@as_json
+def report(run: Path, output: tuple[Path, ...], newer: bool, as_json: bool) -> None:
+    """Render the record RUN, which --trt-report=FILE.json wrote; one of a run that was cut short says so."""
+    from pytest_trt.report.record_file import known, read_record, render, telling
+
+    for path in output:
+        known(path.name)
+        if path.resolve() == run.resolve():
+            raise click.UsageError(f"{path} is what is read: name another file with -o.")
+    document = read_record(run, newer=newer)
+    with telling(run):
+        texts = [render(document, path.suffix) for path in output]
+    for path, text in zip(output, texts, strict=True):
+        written(path, text.encode(errors="replace"))
+    say([f"wrote {path}" for path in output], {"wrote": [str(path) for path in output]}, json_wanted=as_json)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import Finite, as_json, comma_lists, say, watched
-from pytest_trt.cli.shown import Line
+from pytest_trt.cli.console import Finite, Line, as_json, comma_lists, say, watched
 
 if TYPE_CHECKING:
-    from pytest_trt.cli.shown import Part
+    from pytest_trt.cli.console import Part
     from pytest_trt.doctor.examination import Examination
 
 __all__ = ["command"]

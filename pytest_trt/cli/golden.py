@@ -4,23 +4,106 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pytest_trt.cli.chosen import cases_of, golden_folder, options
-from pytest_trt.cli.said import as_json, say, watched
-from pytest_trt.cli.shown import Line, Table
+from pytest_trt.cli.console import Line, Table, as_json, say, watched
+from pytest_trt.errors import CaseError, SpecError, unknown
 
 if TYPE_CHECKING:
-    from pytest_trt.cli.shown import Part
-    from pytest_trt.golden import Golden
-    from pytest_trt.golden_difference import ArrayChange, BoundChange, GoldenDifference
-    from pytest_trt.verification import Verification
+    from collections.abc import Callable, Iterable
 
-__all__ = ["command", "facts", "parts"]
+    from pytest_trt.case.case import Case
+    from pytest_trt.cli.console import Part
+    from pytest_trt.golden.diff import ArrayChange, BoundChange, GoldenDifference
+    from pytest_trt.golden.golden import Golden
+    from pytest_trt.golden.load import Verification
 
+__all__ = ["cases_of", "command", "facts", "golden_folder", "options", "parts"]
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
 _FILE = click.Path(path_type=Path)
+
+
+def options(command: _Command) -> _Command:
+    """``--file`` and ``--golden-dir``, which every command on cases takes."""
+    file = click.option(
+        "--file", "files", type=_FILE, multiple=True, help="A file of cases; default: those of this folder."
+    )
+    folder = click.option("--golden-dir", type=_FILE, help="Folder of the goldens; default: where pytest finds them.")
+    return file(folder(command))
+
+
+def cases_of(names: Iterable[str], files: Iterable[Path]) -> list[Case]:
+    """The named cases, or all where none is named.
+
+    Raises:
+        CaseError: there is no file of cases, or one of the cases can't be read.
+        SpecError: no case has this name; names the nearest.
+    """
+    found = _read(files)
+    names = list(names)
+    if not names:
+        return [_case(case) for case in found]
+    by_name = {case.name: case for case in found if not isinstance(case, CaseError)}
+    broken = next((case for case in found if isinstance(case, CaseError)), None)
+    for name in names:
+        if name not in by_name:
+            raise broken or unknown("case", name, by_name)
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def golden_folder(given: Path | None) -> Path:
+    """The folder of goldens: the one given, else the one that pytest, called in this folder, would take.
+
+    Raises:
+        SpecError: pytest can't read its configuration.
+    """
+    if given is not None:
+        return given
+    import pytest
+
+    from pytest_trt.plugin.settings import golden_dir
+
+    try:
+        config = pytest.Config.fromdictargs({}, ["--capture=no"])  # else it opens files that nobody closes
+    except (Exception, SystemExit) as error:  # whatever pytest or a conftest.py raises
+        raise SpecError(
+            f"pytest can't be set up here, so its golden folder is not known ({error}): name it with --golden-dir."
+        ) from error
+    return _shortened(golden_dir(config))
+
+
+def _read(files: Iterable[Path]) -> list[Case | CaseError]:
+    from pytest_trt.case.case_file import cases_in, files_of, has_cases, shown_from
+
+    here = Path.cwd()
+    chosen = list(files) or files_of(here)
+    if not chosen:
+        raise CaseError(f"{here} has no trt.toml, *.trt.toml or pyproject.toml with [[tool.pytest-trt.model]]: --file.")
+    for path in chosen:
+        if path.is_file() and not has_cases(path):
+            raise CaseError(
+                f"{path} is no file of cases: name a trt.toml, *.trt.toml or a pyproject.toml with our table."
+            )
+    return [case for path in chosen for case in cases_in(path.absolute(), shown_from(path.absolute(), here))]
+
+
+def _case(case: Case | CaseError) -> Case:
+    if isinstance(case, CaseError):
+        raise case
+    return case
+
+
+def _shortened(folder: Path) -> Path:
+    """Relative to the current folder where it is inside, for messages."""
+    try:
+        return folder.relative_to(Path.cwd())
+    except ValueError:
+        return folder
+
+
 _MEND = "pytest-trt golden create"
 
 
@@ -39,9 +122,9 @@ def command() -> None:
 @as_json
 def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
     """Write a candidate for the golden of each case (all, or those NAMEd), and print what it would change."""
-    from pytest_trt.candidate import candidate_of, propose
-    from pytest_trt.case_file import quoted
-    from pytest_trt.reference import find_golden
+    from pytest_trt.case.case_file import quoted
+    from pytest_trt.case.reference import find_golden
+    from pytest_trt.golden.diff import candidate_of, propose
 
     folder = golden_folder(golden_dir)
     lines: list[str] = []
@@ -63,8 +146,8 @@ def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | N
 @as_json
 def adopt(names: tuple[str, ...], reason: str, files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
     """Put the candidates of the NAMEd cases in their goldens' places, if all of them may be adopted."""
-    from pytest_trt.candidate import adopt as put_in_place
-    from pytest_trt.candidate import adoptable
+    from pytest_trt.golden.diff import adopt as put_in_place
+    from pytest_trt.golden.diff import adoptable
 
     folder = golden_folder(golden_dir)
     cases = cases_of(names, files)
@@ -81,7 +164,7 @@ def adopt(names: tuple[str, ...], reason: str, files: tuple[Path, ...], golden_d
 @as_json
 def show(golden: str, files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
     """Print what a golden holds: who made it, its arrays, how much they move, and its bounds."""
-    from pytest_trt.golden import read
+    from pytest_trt.golden.golden import read
 
     found = read(_place(golden, files, golden_dir), _MEND)
     say(parts(found), facts(found), json_wanted=as_json)
@@ -105,10 +188,9 @@ def diff(
 
     Exit code 0 if they judge alike (the same arrays and bounds, of the same model), 1 if not.
     """
-    from pytest_trt.candidate import candidate_of
     from pytest_trt.errors import MissingGolden
-    from pytest_trt.golden import read
-    from pytest_trt.golden_difference import golden_difference
+    from pytest_trt.golden.diff import candidate_of, golden_difference
+    from pytest_trt.golden.golden import read
 
     first = _place(before, files, golden_dir)
     second = _place(after, files, golden_dir) if after else candidate_of(first)
@@ -131,7 +213,7 @@ def verify(
 
     Exit code 0 if every golden is whole and agrees, 1 if not.
     """
-    from pytest_trt.verification import verify as verified
+    from pytest_trt.golden.load import verify as verified
 
     folder = golden_folder(golden_dir)
     found = [verified(case, folder) for case in cases_of(names, files)]
@@ -203,8 +285,8 @@ def _packages(made: Any) -> list[str]:
 
 def _place(word: str, files: tuple[Path, ...], golden_dir: Path | None) -> Path:
     """A file as it is named, else the golden of the case of this name."""
+    from pytest_trt.case.reference import find_golden
     from pytest_trt.errors import GoldenRefused
-    from pytest_trt.reference import find_golden
 
     path = Path(word)
     if path.is_file() or path.suffix == ".safetensors":

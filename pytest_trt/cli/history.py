@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli.said import as_json, say
-from pytest_trt.cli.shown import Line
+from pytest_trt.cli.console import Line, as_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_trt.cli.shown import Part
+    from pytest_trt.cli.console import Part
     from pytest_trt.latency.baseline import Identity
-    from pytest_trt.latency.changes import Change
-    from pytest_trt.latency.history import Entry, History, Key
+    from pytest_trt.latency.runs import Change, Entry, History, Key
 
 __all__ = ["command"]
 
@@ -77,7 +75,7 @@ def command(
 
     What can't be compared - another machine, precision, backend or metric - is listed apart.
     """
-    from pytest_trt.latency.history import read_history
+    from pytest_trt.latency.runs import read_history
 
     history = read_history(storage)
     for complaint in history.complaints:
@@ -130,7 +128,7 @@ def _baselines(history: History, told: str | None, folder: Path) -> set[tuple[st
 
 def _searched(key: Key, runs: Sequence[Entry], named: set[tuple[str, str, str, str, str]]) -> _Series:
     from pytest_trt.errors import BackendError
-    from pytest_trt.latency.changes import LEAST_RUNS, changes
+    from pytest_trt.latency.runs import LEAST_RUNS, changes
 
     marked = [run for run in runs if (*_what(key), key.machine, run.run) in named]
     baseline = marked[-1] if marked else None

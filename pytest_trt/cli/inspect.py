@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli.said import as_json, say
-from pytest_trt.cli.shown import Line, Table
+from pytest_trt.cli.console import Line, Table, as_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_trt.cli.shown import Part
+    from pytest_trt.cli.console import Part
 
 __all__ = ["command"]
 
@@ -30,7 +29,7 @@ def command(file: Path, load: bool, as_json: bool) -> None:
 
     Which of them it is, is told by its content. Nothing is run, and a plan is not loaded unless you say so.
     """
-    from pytest_trt.inspection.kind import kind_of
+    from pytest_trt.cli.summary import kind_of
 
     kind = kind_of(file)
     if load and kind != "plan":
@@ -40,7 +39,7 @@ def command(file: Path, load: bool, as_json: bool) -> None:
 
 
 def _plan(file: Path, load: bool) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.inspection.plan import plan_facts
+    from pytest_trt.cli.summary import plan_facts
 
     facts = plan_facts(file)
     built = f"{facts['product']} {facts['release'] or 'of a release that its header does not tell'}"
@@ -51,7 +50,7 @@ def _plan(file: Path, load: bool) -> tuple[list[Part], dict[str, Any]]:
     ]
     if not load:
         return [*parts, f"  layers: --load, on a machine with {facts['product']} and the GPU it was built for"], facts
-    from pytest_trt.trt.look import look_into
+    from pytest_trt.backends.tensorrt.runtime import look_into
 
     told = look_into(file, facts["product"].lower())
     return [*parts, *_loaded(told)], {**facts, "loaded": told}
@@ -71,7 +70,7 @@ def _loaded(told: Mapping[str, Any]) -> list[Part]:
 
 
 def _network(file: Path) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.inspection.network import network_facts
+    from pytest_trt.cli.summary import network_facts
 
     facts = network_facts(file)
     opsets = ", ".join(f"{domain} {version}" for domain, version in facts["opsets"].items())
@@ -113,14 +112,14 @@ def _lowered(told: Mapping[str, Any]) -> tuple[str | Line, str | Line]:
 
 def _golden(file: Path) -> tuple[list[Part], dict[str, Any]]:
     from pytest_trt.cli.golden import facts, parts
-    from pytest_trt.golden import read
+    from pytest_trt.golden.golden import read
 
     golden = read(file, "pytest-trt golden create")
     return parts(golden), {"kind": "golden", **facts(golden)}
 
 
 def _record(file: Path) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.report.reading import read_record, telling
+    from pytest_trt.report.record_file import read_record, telling
 
     document = read_record(file, newer=True)
     with telling(file):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_trt.cli.console import CALIBRATED, as_json, comma_lists, require_free, say, written
 from pytest_trt.cli.ranges import about
-from pytest_trt.cli.said import CALIBRATED, as_json, comma_lists, require_free, say, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_trt.model import Model
-    from pytest_trt.ranges import Ranges
+    from pytest_trt.model.model import Model
+    from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["command"]
 
@@ -46,8 +46,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Write MODEL with the precision in its graph, as TensorRT 11 and TensorRT-RTX want it."""
-    from pytest_trt.lowering import at_opset, lower
-    from pytest_trt.model import load
+    from pytest_trt.lowering.lowering import at_opset, lower
+    from pytest_trt.model.model import load
     from pytest_trt.precision import Precision
 
     wanted = Precision.parse(precision)
@@ -67,7 +67,7 @@ def command(
 
 def _nodes(model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
     """Nodes of a comma list, where the text as a whole is not the name of one: names may hold commas."""
-    from pytest_trt.model import nodes_of
+    from pytest_trt.model.model import nodes_of
 
     known = {name for node in nodes_of(model.proto.graph) for name in (node.name, *node.output)}
     return tuple(word for text in texts for word in ((text,) if text in known else comma_lists((text,))))
@@ -90,7 +90,7 @@ def _form(precision: str, typed: bool | None) -> bool:
 
 def _fp32(model: Model, precision: str) -> Model:
     from pytest_trt.errors import LoweringError
-    from pytest_trt.lowering.held import held_precision
+    from pytest_trt.lowering.lowering import held_precision
 
     held = held_precision(model.proto)
     if held != "fp32":
@@ -101,8 +101,9 @@ def _fp32(model: Model, precision: str) -> Model:
 def _ranges(model: Model, source: Path | None, keep: tuple[str, ...], ops: tuple[str, ...]) -> Ranges | None:
     """The ranges of what will be quantised; those of the other tensors are not needed."""
     from pytest_trt.lowering.qdq import quantised_activations
-    from pytest_trt.model import tensor_names
-    from pytest_trt.ranges import read_ranges, select
+    from pytest_trt.model.model import tensor_names
+    from pytest_trt.ranges.amax import select
+    from pytest_trt.ranges.files import read_ranges
 
     if source is None:
         return None

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.said import as_json, force_cache, require_free, require_header_heeded, say
+from pytest_trt.cli.console import as_json, force_cache, require_free, require_header_heeded, say
 
 if TYPE_CHECKING:
-    from pytest_trt.ranges import Ranges
+    from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["command"]
 
@@ -34,7 +34,7 @@ def command() -> None:
 @as_json
 def show(file: Path, as_json: bool) -> None:
     """Print the ranges that FILE holds, in its order."""
-    from pytest_trt.ranges import read_ranges
+    from pytest_trt.ranges.files import read_ranges
 
     ranges = read_ranges(file, str(file))
     lines = [f"{name}: {amax!r}" for name, amax in ranges.amax.items()]
@@ -49,7 +49,7 @@ def show(file: Path, as_json: bool) -> None:
 @as_json
 def convert(file: Path, output: Path, header: str | None, force: bool, as_json: bool) -> None:
     """Write the ranges of FILE in another format."""
-    from pytest_trt.ranges import read_ranges, write_ranges
+    from pytest_trt.ranges.files import read_ranges, write_ranges
 
     require_header_heeded(header, output)
     require_free(output, force, file)
@@ -70,7 +70,8 @@ def diff(ctx: click.Context, source: Path, made: Path, as_json: bool) -> None:
     Exit code 0 if every tensor of MADE has the very scale that it has in SOURCE, 1 if not. What SOURCE holds beyond
     that is told and no difference: a calibration cache knows more tensors than a model quantises.
     """
-    from pytest_trt.ranges import read_ranges, same_scale
+    from pytest_trt.ranges.amax import same_scale
+    from pytest_trt.ranges.files import read_ranges
 
     first, second = read_ranges(source, str(source)), read_ranges(made, str(made))
     common = [name for name in second.amax if name in first.amax]

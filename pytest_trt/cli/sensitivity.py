@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli.said import CALIBRATED, Finite, as_json, say, watched, written
+from pytest_trt.cli.console import CALIBRATED, Finite, as_json, say, watched, written
 
 if TYPE_CHECKING:
-    from pytest_trt.feeds import Arrays
-    from pytest_trt.golden import Golden
-    from pytest_trt.model import Model
+    from pytest_trt.evidence.sensitivity import Sensitivity
+    from pytest_trt.golden.golden import Golden
+    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.model import Model
     from pytest_trt.precision import Precision
-    from pytest_trt.ranges import Ranges
-    from pytest_trt.sensitivity import Sensitivity
+    from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["command"]
 
@@ -64,10 +64,10 @@ def command(
 
     With a golden or a bound, find the fewest layers to keep for the model to be inside it.
     """
-    from pytest_trt.lowering import at_opset
-    from pytest_trt.model import load
+    from pytest_trt.evidence.sensitivity import sensitivity
+    from pytest_trt.lowering.lowering import at_opset
+    from pytest_trt.model.model import load
     from pytest_trt.precision import Precision
-    from pytest_trt.sensitivity import sensitivity
 
     wanted = Precision.parse(precision)
     _require_fitting(precision, (source, data), (golden_file, inputs))
@@ -105,7 +105,7 @@ def _require_fitting(precision: str, calibration: tuple[Any, Any], judged: tuple
 def _judged(
     model: Model, precision: Precision, golden_file: Path | None, inputs: str | None, bound: float | None
 ) -> _Judged:
-    from pytest_trt.pieces import pieces
+    from pytest_trt.model.sample_stream import pieces
 
     if golden_file is None:
         runs = list(pieces(inputs or "", Path.cwd(), model.inputs, "inputs"))
@@ -123,7 +123,7 @@ def _judged(
 def _golden(model: Model, file: Path) -> Golden:
     """The golden, if it was made from this very model."""
     from pytest_trt.errors import StaleGolden
-    from pytest_trt.golden import read, require_fit
+    from pytest_trt.golden.golden import read, require_fit
 
     mend = "pytest --trt-update-golden"
     golden = read(file, mend)
@@ -140,10 +140,10 @@ def _ranges(
     model: Model, source: Path | None, data: str | None, batch: int | None, method: str, precision: str
 ) -> Ranges | None:
     """Ranges of every tensor that may be quantised: which those are depends on what is kept."""
-    from pytest_trt.calibration import calibrate
-    from pytest_trt.lowering.graph import float_activations
-    from pytest_trt.pieces import pieces
-    from pytest_trt.ranges import read_ranges
+    from pytest_trt.calibration.calibration import calibrate
+    from pytest_trt.model.graph import float_activations
+    from pytest_trt.model.sample_stream import pieces
+    from pytest_trt.ranges.files import read_ranges
 
     if source is not None:
         return read_ranges(source, str(source))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_trt.doctor import driver, frameworks, libraries, packages, python, tensorrt
-from pytest_trt.doctor.python import NVIDIA
-from pytest_trt.doctor.symptom import ALWAYS, Symptom, broken_of, counting
+from pytest_trt.doctor import driver, frameworks, packages, tensorrt
+from pytest_trt.doctor.packages import NVIDIA
+from pytest_trt.doctor.platform import ALWAYS, Symptom, broken_of, counting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +43,8 @@ class Check:
 
 
 CHECKS = (
-    Check("python", python.python, (ALWAYS,)),
-    Check("python", python.long_paths),
+    Check("python", packages.python, (ALWAYS,)),
+    Check("python", packages.long_paths),
     Check("packages", packages.required, (ALWAYS,)),
     Check("packages", packages.one_onnxruntime, ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")),
     Check("packages", packages.tensorrt_of_one_kind, NVIDIA[:2]),
@@ -54,10 +54,10 @@ CHECKS = (
     Check("driver", driver.nvidia_smi),
     Check("driver", driver.fits_driver, NVIDIA[:2]),
     Check("gpu", driver.gpus, NVIDIA),
-    Check("cuda", libraries.cuda_runtime),
+    Check("cuda", tensorrt.cuda_runtime),
     Check("cuda", frameworks.cuda_python, NVIDIA[:2]),
     Check("cuda", frameworks.pycuda, ("pycuda",)),
-    Check("tensorrt", libraries.libraries),
+    Check("tensorrt", tensorrt.libraries),
     Check("tensorrt", tensorrt.tensorrt, ("tensorrt",)),
     Check("tensorrt", tensorrt.tensorrt_rtx, ("tensorrt-rtx",)),
     Check("onnxruntime", frameworks.onnxruntime, ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")),

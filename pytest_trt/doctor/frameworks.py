@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_trt.doctor.driver import cuda_of
-from pytest_trt.doctor.python import NVIDIA
-from pytest_trt.doctor.symptom import Symptom
-from pytest_trt.doctor.told import MARK, answer
+from pytest_trt.doctor.packages import NVIDIA
+from pytest_trt.doctor.platform import MARK, Symptom, answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,8 +1,9 @@
-"""Platform: the machine as the checks see it, and the one that this runs on."""
+"""Platform: the machine as the checks see it, what one of them found, and what a process of its own answered."""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
 import shutil
@@ -10,12 +11,54 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["Here", "Platform", "Ran"]
+__all__ = ["ALWAYS", "MARK", "STATES", "Here", "Platform", "Ran", "Symptom", "answer", "broken_of", "counting", "ended"]
+
+ALWAYS = "pytest-trt"
+"""What everything needs: its name among the things that a symptom is of matter for."""
+
+STATES = ("good", "absent", "doubt", "broken")
+"""good; not there, and needed by some only; works and may be wrong; does not work."""
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What was found.
+
+    Attributes:
+        about: the part of the machine, one word: python, packages, driver, gpu, tensorrt, onnxruntime, torch.
+        state: one of :data:`STATES`.
+        said: what was found, a sentence or a fact.
+        remedy: what to do; empty where nothing is to be done.
+        needed_by: the backends that it matters for, or :data:`ALWAYS`.
+    """
+
+    about: str
+    state: str
+    said: str
+    remedy: str = ""
+    needed_by: tuple[str, ...] = ()
+
+    @property
+    def bad(self) -> bool:
+        """Whether what needs it can't work."""
+        return self.state in ("absent", "broken")
+
+
+def counting(symptoms: Iterable[Symptom], asked: Iterable[str]) -> list[Symptom]:
+    """Those that keep what was asked for from working."""
+    wanted = {ALWAYS, *asked}
+    return [symptom for symptom in symptoms if symptom.bad and wanted.intersection(symptom.needed_by)]
+
+
+def broken_of(symptoms: Iterable[Symptom], backend: str) -> list[Symptom]:
+    """Those that keep one backend from working."""
+    return counting(symptoms, (backend,))
+
 
 # a missing DLL or a crash opens no window on Windows, and waits for nobody
 _QUIETLY = "import sys\nif sys.platform == 'win32':\n import ctypes\n ctypes.windll.kernel32.SetErrorMode(3)\n"
@@ -183,3 +226,44 @@ def _ran(words: tuple[str, ...], timeout: float) -> Ran:
     except OSError as error:
         return Ran(None, "", error.strerror or str(error))
     return Ran(found.returncode, found.stdout.decode(errors="replace"), found.stderr.decode(errors="replace"))
+
+
+MARK = "pytest-trt-doctor:"
+"""What a probe writes before its JSON, so that whatever an import prints is told apart."""
+
+_SIGNALS = {
+    4: "an illegal instruction",
+    6: "an abort",
+    7: "a bus error",
+    8: "a division by zero",
+    11: "a segmentation fault",
+}
+_WINDOWS = {
+    0xC0000005: "an access violation",
+    0xC000001D: "an illegal instruction",
+    0xC0000135: "a DLL that is missing",
+    0xC0000139: "a DLL of another version (entry point not found)",
+    0xC0000409: "a stack overrun",
+}
+
+
+def answer(platform: Platform, code: str) -> tuple[dict[str, Any] | None, str]:
+    """The JSON that a probe printed behind :data:`MARK`, and else why there is none."""
+    ran = platform.says(code)
+    for line in reversed(ran.out.splitlines()):
+        if line.startswith(MARK):
+            found: dict[str, Any] = json.loads(line.removeprefix(MARK))
+            return found, ""
+    return None, ended(ran)
+
+
+def ended(ran: Ran) -> str:
+    """How a process ended that did not succeed: its crash, or the last line that it wrote."""
+    if ran.code is None:
+        return ran.err
+    if ran.code & 0xFFFFFFFF in _WINDOWS:
+        return f"it ended the process by {_WINDOWS[ran.code & 0xFFFFFFFF]}"
+    if ran.code < 0:
+        return f"it ended the process by {_SIGNALS.get(-ran.code, f'signal {-ran.code}')}"
+    lines = [line.strip() for line in ran.err.splitlines() if line.strip()]
+    return lines[-1] if lines else f"it ended with exit code {ran.code}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_trt.findings.finding import Finding, Severity
+from pytest_trt.evidence.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_trt.findings.evidence import Evidence
+    from pytest_trt.evidence.evidence import Evidence
 
 __all__ = ["RULES"]
 

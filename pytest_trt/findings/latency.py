@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.findings.finding import Finding, Severity
-from pytest_trt.latency.state import State
+from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.latency.rule import State
 
 if TYPE_CHECKING:
-    from pytest_trt.latency.found import Latency
+    from pytest_trt.latency.result import Latency
 
 __all__ = ["of_latency"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pytest_trt.findings.finding import Finding, Severity
-from pytest_trt.hops import blamed
+from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.evidence.hops import blamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_trt.findings.evidence import Evidence
-    from pytest_trt.hops import Hop
-    from pytest_trt.observed import Flips, Observed, Place
+    from pytest_trt.evidence.evidence import Evidence
+    from pytest_trt.evidence.hops import Hop
+    from pytest_trt.evidence.output_errors import Flips, Observed, Place
 
 __all__ = ["RULES"]
 

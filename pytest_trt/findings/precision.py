@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_trt.findings.finding import Finding, Severity
+from pytest_trt.comparison.tolerance import SLACK
+from pytest_trt.evidence.finding import Finding, Severity
 from pytest_trt.precision import Precision
-from pytest_trt.tolerance import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_trt.findings.evidence import Evidence
-    from pytest_trt.half import Rounded
+    from pytest_trt.evidence.evidence import Evidence
+    from pytest_trt.evidence.rounding import Rounded
 
 __all__ = ["RULES"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_trt.findings.finding import Finding, Severity
+from pytest_trt.evidence.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_trt.findings.evidence import Evidence
-    from pytest_trt.repeated import Again
+    from pytest_trt.evidence.evidence import Evidence
+    from pytest_trt.evidence.reproducibility import Again
 
 __all__ = ["RULES"]
 

@@ -1,25 +1,161 @@
-"""Machine: what a latency belongs to, told so that two of them can be compared or kept apart."""
+"""Machine: what a latency belongs to - GPU, processor, releases - told so that two can be compared or kept apart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import socket
+import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pytest_trt.latency.nvml import open_nvml
-from pytest_trt.latency.processor import processor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
-    from pytest_trt.latency.nvml import Nvml
+__all__ = ["Machine", "Nvml", "differences", "machine_of", "open_nvml", "processor", "processor_load", "usable_cpus"]
 
-__all__ = ["Machine", "differences", "machine_of"]
+
+@dataclass(frozen=True, eq=False)
+class Nvml:
+    """One GPU as NVML knows it; with MIG the whole GPU, which alone has clocks.
+
+    Attributes:
+        module: pynvml.
+        handle: of the GPU.
+    """
+
+    module: ModuleType
+    handle: Any
+
+    def ask(self, *names: str, of: tuple[Any, ...] = ()) -> Any:
+        """The answer of the first of these functions that this release has; None where it is not supported or allowed.
+
+        Args:
+            names: of ``nvmlDevice...`` functions, newest first.
+            of: arguments after the handle.
+        """
+        return self._answer(names, (self.handle, *of))
+
+    def ask_system(self, name: str) -> Any:
+        """The answer of a ``nvmlSystem...`` function."""
+        return self._answer((name,), ())
+
+    def constant(self, name: str) -> Any:
+        """A number of pynvml by its name; None where this release has it not."""
+        return getattr(self.module, name, None)
+
+    def _answer(self, names: tuple[str, ...], arguments: tuple[Any, ...]) -> Any:
+        for name in names:
+            function = getattr(self.module, name, None)
+            if function is None or None in arguments:
+                continue
+            try:
+                return function(*arguments)
+            except self.module.NVMLError:  # not supported, no permission, not in this driver
+                continue
+        return None
+
+
+def open_nvml(bus_id: str) -> Nvml | str:
+    """NVML for the GPU at this PCI bus id, or a sentence that says why it can't be asked.
+
+    Indices are no help: NVML counts otherwise than CUDA, and knows nothing of CUDA_VISIBLE_DEVICES.
+    """
+    try:
+        import pynvml
+    except ImportError as error:
+        return (
+            f"nvidia-ml-py can't be imported ({error}), so nothing is known of clocks, power and who else uses the GPU:"
+            ' pip install "pytest-trt[latency]".'
+        )
+    try:
+        pynvml.nvmlInit()
+        return Nvml(pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(bus_id))
+    except pynvml.NVMLError as error:
+        return f"NVML does not tell of the GPU at {bus_id} ({error}): nothing is known of its clocks, power and users."
+
+
+_PROC, _CPUS, _CGROUP = Path("/proc"), Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
+
+
+def usable_cpus() -> tuple[int, ...]:
+    """The CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def processor() -> dict[str, Any]:
+    """Model, CPUs, those that may be used, governor and quota; what is not told is left out."""
+    first = usable_cpus()[0]
+    quota = _read(_CGROUP / "cpu.max").split()
+    told = {
+        "processor": _line("model name") or platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": len(usable_cpus()),
+        "governor": _read(_CPUS / f"cpu{first}" / "cpufreq" / "scaling_governor"),
+        "cpu_quota": round(int(quota[0]) / int(quota[1]), 3) if len(quota) == 2 and quota[0] != "max" else "",
+    }
+    return {key: value for key, value in told.items() if value}
+
+
+def processor_load() -> dict[str, Any]:
+    """Counters whose differences tell what happened between two moments, in seconds; what is not told is left out.
+
+    busy_s: of the usable CPUs, whoever used them; own_s: of this process and of its children that ended;
+    throttled_s: that a container's quota held it up; mhz: of the first CPU; load_1m: as uptime has it.
+    """
+    own = os.times()
+    told = {
+        "clock_s": time.monotonic(),
+        "busy_s": _busy(),
+        "own_s": own.user + own.system + own.children_user + own.children_system,
+        "throttled_s": _throttled(),
+        "mhz": _mhz(),
+        "load_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _busy() -> float | None:
+    """User, nice, system, interrupt and stolen time of /proc/stat; idle and waiting are left out."""
+    mine = {f"cpu{number}" for number in usable_cpus()}
+    rows = [line.split() for line in _read(_PROC / "stat").splitlines()]
+    ticks = [sum(map(int, (*row[1:4], *row[6:9]))) for row in rows if row and row[0] in mine]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
+
+
+def _throttled() -> float | None:
+    rows = dict(line.split() for line in _read(_CGROUP / "cpu.stat").splitlines())
+    return int(rows["throttled_usec"]) / 1e6 if "throttled_usec" in rows else None
+
+
+def _mhz() -> float | None:
+    current = _read(_CPUS / f"cpu{usable_cpus()[0]}" / "cpufreq" / "scaling_cur_freq")
+    if current.isdigit():
+        return int(current) / 1000
+    told = _line("cpu MHz")
+    return float(told) if told else None
+
+
+def _line(key: str) -> str:
+    """The first value of a key in /proc/cpuinfo."""
+    rows = (line.partition(":") for line in _read(_PROC / "cpuinfo").splitlines())
+    return next((value.strip() for name, _, value in rows if name.strip() == key), "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
 
 _VIRTUAL = {0: "none", 1: "passthrough", 2: "vGPU", 3: "vGPU host", 4: "vSGA host"}
 _SM, _MEMORY = 1, 2  # NVML's clocks

@@ -8,18 +8,52 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from pytest_trt.feeds import Arrays
+    from pytest_trt.backends.backend import Built
+    from pytest_trt.backends.stopwatch import Timing
     from pytest_trt.latency.baseline import Baseline, Identity
-    from pytest_trt.latency.compared import Compared
-    from pytest_trt.latency.keeper import Keeper
+    from pytest_trt.latency.decision import Suite
     from pytest_trt.latency.machine import Machine
-    from pytest_trt.latency.state import State
-    from pytest_trt.trial import Built
+    from pytest_trt.latency.rounds import Design
+    from pytest_trt.latency.rule import Compared, Policy, Rule, State
+    from pytest_trt.latency.runs import History
+    from pytest_trt.model.feeds import Arrays
 
-__all__ = ["PROMOTE", "Question", "Reply"]
+__all__ = ["PROMOTE", "Keeper", "Question", "Reply"]
 
 PROMOTE = "Record a run (--trt-latency=record) and promote it: pytest-trt baseline promote RUN."
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """All that a run knows about latency.
+
+    Attributes:
+        mode: "record" measures, "gate" compares too.
+        timing: how one engine is timed.
+        design: how two engines are timed in turns.
+        rule: what counts as slower.
+        policy: what each state does to a case.
+        folder: of the baselines.
+        store: of plans and models that were kept; None keeps nothing.
+        history: earlier runs that pytest-benchmark kept, read once a run.
+        baselines: of every machine.
+        suite: the p-values of the cases that were judged so far.
+        collected: all cases of the run, those that are not timed too.
+    """
+
+    mode: str
+    timing: Timing
+    design: Design
+    rule: Rule
+    policy: Policy
+    folder: Path
+    store: Path | None
+    history: History
+    suite: Suite
+    baselines: tuple[Baseline, ...] = ()
+    collected: frozenset[Identity] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_trt.latency.extra import imported
+from pytest_trt.errors import BackendError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_trt.latency.compared import Rule
+    from pytest_trt.latency.rule import Rule
 
-__all__ = ["Spread", "effect", "error_needed", "half_width", "ratio_of", "spread_of", "tail", "unseen", "unusable"]
+__all__ = [
+    "Spread",
+    "effect",
+    "error_needed",
+    "half_width",
+    "imported",
+    "ratio_of",
+    "spread_of",
+    "tail",
+    "unseen",
+    "unusable",
+]
+
+
+def imported(module: str, purpose: str) -> Any:
+    """A module of the extra.
+
+    Args:
+        module: such as "scipy.special".
+        purpose: what needs it, the beginning of the message.
+
+    Raises:
+        BackendError: it can't be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise BackendError(
+            f'{purpose} needs {package}, which can\'t be imported ({error}): pip install "pytest-trt[latency]".'
+        ) from error
+
 
 _NORMAL_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 _MOST_LEFT_OUT = 0.2

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.latency.nvml import open_nvml
-from pytest_trt.latency.processor import processor_load, usable_cpus
+from pytest_trt.latency.machine import open_nvml, processor_load, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_trt.latency.nvml import Nvml
+    from pytest_trt.latency.machine import Nvml
 
 __all__ = ["Telemetry", "disturbances", "telemetry_of"]
 
@@ -47,7 +46,7 @@ class Telemetry:
     Attributes:
         values: of a GPU: sm_mhz, memory_mhz, max_sm_mhz, temperature_c, power_w, pstate, reasons (a bit mask),
             throttled_ns by its reason, other_processes (how many), free_bytes. Of a CPU: see
-            :func:`~pytest_trt.latency.processor.processor_load`.
+            :func:`~pytest_trt.latency.machine.processor_load`.
         notes: what could not be found out, a sentence each.
     """
 

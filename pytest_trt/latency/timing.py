@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_trt.backends.stopwatch import Lap, Metric, Samples
 from pytest_trt.errors import BackendError
-from pytest_trt.latency.samples import Lap, Metric, Samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from pytest_trt.latency.samples import Timing
-    from pytest_trt.latency.stopwatch import Stopwatch
+    from pytest_trt.backends.stopwatch import Stopwatch, Timing
 
 __all__ = ["choose_inferences", "measure", "metric_of", "samples_lasting", "stable", "warm_up"]
 

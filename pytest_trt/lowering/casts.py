@@ -1,9 +1,4 @@
-"""fp16, bf16 and tf32: rounding written into the graph.
-
-onnxruntime's own fp16 graphs compute in fp32 on the CPU and hide overflow, so a simulated fp16 or bf16 is a
-*sandwich*: stored weights are rounded, and every float tensor is cast down and up again, while the arithmetic
-stays fp32 - as a matrix unit multiplies fp16 and adds in fp32. TensorRT takes the graph of ``typed`` instead.
-"""
+"""Casts: fp16, bf16 and tf32 as rounding written into the graph; a typed graph as one that rounds alike."""
 
 from __future__ import annotations
 
@@ -15,7 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.graph import (
+from pytest_trt.lowering.weights import Rounding, round_stored, set_aside, sizes_of, to_bf16, to_fp16
+from pytest_trt.model.graph import (
     MATRIX_OPERANDS,
     TF32_OPERANDS,
     array_of,
@@ -28,8 +24,7 @@ from pytest_trt.lowering.graph import (
     require_type,
     rewrite_operands,
 )
-from pytest_trt.lowering.stored import Rounding, round_stored, set_aside, sizes_of, to_bf16, to_fp16
-from pytest_trt.model import nodes_of
+from pytest_trt.model.model import nodes_of, tensors_of
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["bf16_sandwich", "fp16_sandwich", "fp32_ends", "round_to_tf32", "tf32_emulated"]
+__all__ = ["as_sandwich", "bf16_sandwich", "fp16_sandwich", "fp32_ends", "round_to_tf32", "tf32_emulated"]
 
 _FIRST_BF16_CAST = 13
 _PASSING = ("Constant", "Identity")  # values stored, which are rounded as such, or passed on
@@ -266,3 +261,55 @@ def _veltkamp(tensor: str, factor: str, name: Callable[[str], str]) -> tuple[str
 def _store(model: ModelProto, name: str, array: NDArray[Any]) -> str:
     model.graph.initializer.append(numpy_helper.from_array(array, name))
     return name
+
+
+_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_KINDS = ("to", "dtype", "output_dtype")
+
+
+def as_sandwich(model: ModelProto) -> ModelProto:
+    """fp16 or bf16 tensors as fp32 ones of the same values: computed in fp32, and rounded after each operator.
+
+    What the graph leaves in fp32 stays so, and an overflow becomes infinity, both of which onnxruntime would lose.
+
+    Args:
+        model: a typed graph with fp32 inputs and outputs; not changed.
+
+    Raises:
+        LoweringError: the type of a tensor can't be inferred.
+    """
+    copy = copy_at_opset(model, _FIRST_BF16_CAST)
+    types, name = element_types(copy), fresh(copy)
+    for tensor in tensors_of(copy.graph):
+        if tensor.data_type in _NARROW:
+            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype("float32"), tensor.name))
+    for graph in graphs(copy.graph):
+        del graph.value_info[:]
+        _round_again(graph, types, name)
+    return copy
+
+
+def _round_again(graph: GraphProto, types: dict[str, int], name: Callable[[str], str]) -> None:
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        for attribute in node.attribute:
+            if attribute.name in _KINDS and attribute.i in _NARROW:
+                attribute.i = TensorProto.FLOAT
+        if node.op_type in ("Constant", "Identity"):
+            continue  # rounded already
+        for index, output in enumerate(node.output):
+            if output and require_type(output, node, types) in _NARROW:
+                node.output[index] = name(f"{output}/exact")
+                nodes.extend(_rounding(node.output[index], output, types[output], name))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _rounding(exact: str, output: str, to: int, name: Callable[[str], str]) -> list[NodeProto]:
+    low = name(f"{output}/rounded")
+    return [
+        helper.make_node("Cast", [exact], [low], f"{low}/cast", to=to),
+        helper.make_node("Cast", [low], [output], f"{output}/cast", to=TensorProto.FLOAT),
+    ]

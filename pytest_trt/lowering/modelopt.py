@@ -25,10 +25,10 @@ import onnx
 from onnx import TensorProto
 
 from pytest_trt.errors import DataError, LoweringError, ModelError, PytestTrtError
-from pytest_trt.feeds import finite, fit, split
-from pytest_trt.lowering.graph import MATRIX_OPERANDS, array_of, constants, copy_at_opset, element_types
-from pytest_trt.lowering.held import held_precision
-from pytest_trt.model import checked, is_float, nodes_of
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import finite, fit, is_float, split
+from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, copy_at_opset, element_types
+from pytest_trt.model.model import checked, nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from pytest_trt.calibration import Samples
-    from pytest_trt.feeds import Arrays
-    from pytest_trt.model import Model, TensorSpec
+    from pytest_trt.model.feeds import Arrays, TensorSpec
+    from pytest_trt.model.model import Model
+    from pytest_trt.model.samples import Samples
 
 __all__ = ["PRECISIONS", "LoweredByModelopt", "lower_by_modelopt"]
 

@@ -1,33 +1,19 @@
-"""Placement: which operands of a network are quantised, so that TensorRT fuses best.
-
-NVIDIA's guide (TensorRT documentation, *Working with Quantized Types*, section *Q/DQ Layer-Placement Recommendations*)
-asks to quantise
-
-1. all inputs of weighted operators, here Conv, ConvTranspose, Gemm and MatMul, weights and activations;
-2. not their outputs, so that what follows (a BatchNormalization, a bias, a Relu) fuses with them in fp32;
-3. the residual input of skip connections: TensorRT adds a second tensor inside the convolution's own kernel, whose
-   result can leave as integers only where that tensor comes as integers.
-
-The residual input is the one of an Add that is not the result of a convolution made for this Add alone (a
-BatchNormalization may stand between them). Where both are, as in a block with a convolution on its shortcut, the
-longer branch is the one to fuse with, and the shortcut is quantised. A sum that broadcasts is no residual, and does not
-fuse. Behind Gemm and MatMul nothing is quantised: TensorRT fuses sums with convolutions, and the residual stream of a
-transformer goes on in floating point to a LayerNormalization and the next sum.
-
-Everything else keeps reading fp32: a dequantised tensor feeds these operands and nothing more.
-"""
+"""Placement: which operands are quantised, so that TensorRT fuses best, and which nodes stay in fp32."""
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import onnx
 from onnx import TensorProto
 
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.graph import (
+from pytest_trt.model.graph import (
     MATRIX_OPERANDS,
+    TF32_OPERANDS,
     constants,
     element_types,
     graphs,
@@ -36,13 +22,86 @@ from pytest_trt.lowering.graph import (
     require_type,
     tensor_shapes,
 )
+from pytest_trt.model.model import nodes_of
+from pytest_trt.model.normalise import subgraphs
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from onnx import ModelProto, NodeProto
 
-__all__ = ["Placement", "placement_of"]
+__all__ = ["Placement", "kept_in_fp32", "placement_of"]
+
+_QUANTISED = (*MATRIX_OPERANDS, "Add")
+
+_KINDS = {
+    Precision.INT8: _QUANTISED,
+    Precision.FP8: _QUANTISED,
+    Precision.TF32: tuple(TF32_OPERANDS),
+}
+
+
+def kept_in_fp32(
+    model: ModelProto, precision: Precision, keep: Iterable[str] = (), ops: Iterable[str] = ()
+) -> frozenset[str]:
+    """What the nodes compute that stay in fp32: names of tensors, which are unique where names of nodes need not be.
+
+    Args:
+        model: to be lowered.
+        precision: to be lowered to.
+        keep: nodes, each by its name or by a tensor that it computes; with a node the bodies that it holds.
+        ops: kinds of operators that are lowered, all others being kept; if none, nothing is kept by its kind. For int8
+            and fp8 of Conv, ConvTranspose, Gemm, MatMul and Add (the residual ones), for tf32 of the operators that
+            multiply matrices, for fp16 and bf16 of all operators.
+
+    Raises:
+        LoweringError: there is no such node, or the precision lowers no such operator; names the nearest.
+    """
+    words, kinds = tuple(keep), tuple(ops)
+    nodes = [node for node in nodes_of(model.graph) if node.op_type != "Constant"]
+    for kind in kinds:
+        _require_kind(kind, precision, nodes)
+    for word in words:
+        _require_node(word, nodes)
+    kept: set[str] = set()
+    for node in nodes:
+        if {node.name, *node.output}.intersection(words):
+            kept.update(_computed_by(node))
+        elif kinds and node.op_type not in kinds:
+            kept.update(node.output)
+    return frozenset(kept - {""})
+
+
+def _computed_by(node: NodeProto) -> Iterator[str]:
+    yield from node.output
+    for subgraph in subgraphs(node):
+        for inner in nodes_of(subgraph):
+            yield from inner.output
+
+
+def _require_kind(kind: str, precision: Precision, nodes: list[NodeProto]) -> None:
+    known = _KINDS.get(precision)
+    present = sorted({node.op_type for node in nodes})
+    if kind in (known or present) or (known is None and onnx.defs.has(kind)):
+        return
+    near = difflib.get_close_matches(kind, known or present, n=1, cutoff=0.0)
+    raise LoweringError(
+        f"ops: {precision} lowers no operator {kind!r}: did you mean {near[0]!r}? (known:"
+        f" {', '.join(known or present)}; operators go by their kind, nodes by their names in keep)"
+    )
+
+
+def _require_node(word: str, nodes: list[NodeProto]) -> None:
+    names = list(dict.fromkeys(name for node in nodes for name in (node.name, *node.output) if name))
+    if word and word in names:
+        return
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.0)
+    raise LoweringError(
+        f"keep: the model has no node {word!r}; the nearest are {', '.join(map(repr, near))}. A node goes by its name,"
+        " or by the name of a tensor that it computes: Netron shows both, and so does"
+        " python -c \"import onnx; print(onnx.printer.to_text(onnx.load('FILE').graph))\"."
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.graph import (
+from pytest_trt.lowering.placement import kept_in_fp32, placement_of
+from pytest_trt.model.graph import (
     MATRIX_OPERANDS,
     array_of,
     constants,
@@ -24,8 +25,6 @@ from pytest_trt.lowering.graph import (
     fresh,
     rewrite_operands,
 )
-from pytest_trt.lowering.kept import kept_in_fp32
-from pytest_trt.lowering.placement import placement_of
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:

@@ -7,11 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_trt.atomic import write_whole
 from pytest_trt.errors import DataError, unknown
-from pytest_trt.ranges.amax import Ranges, fault_of
-from pytest_trt.ranges.cache import read_cache, written_cache
-from pytest_trt.ranges.lines import text_of
+from pytest_trt.ranges.amax import Ranges, fault_of, is_tensorrts_own, same_scale
 from pytest_trt.ranges.onnxruntime_tables import (
     read_flatbuffers,
     read_json,
@@ -20,9 +17,9 @@ from pytest_trt.ranges.onnxruntime_tables import (
     written_json,
 )
 from pytest_trt.ranges.qdq import read_qdq
-from pytest_trt.ranges.scale import same_scale
-from pytest_trt.ranges.selection import is_tensorrts_own
-from pytest_trt.ranges.text import read_text, written_text
+from pytest_trt.ranges.text import read_text, text_of, written_text
+from pytest_trt.ranges.trt_cache import read_cache, written_cache
+from pytest_trt.storage.atomic_write import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import DataError
 from pytest_trt.ranges.amax import Ranges, collected
-from pytest_trt.ranges.lines import lines_of, text_of
+from pytest_trt.ranges.text import lines_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

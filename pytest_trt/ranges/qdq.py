@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto
 
 from pytest_trt.errors import DataError
-from pytest_trt.lowering.graph import array_of, constants
-from pytest_trt.model import load, nodes_of
+from pytest_trt.model.graph import array_of, constants
+from pytest_trt.model.model import load, nodes_of
 from pytest_trt.ranges.amax import FP8_LARGEST, INT8_LEVELS, Ranges, fault_of, fault_of_scale
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def ranges_of_graph(model: ModelProto, source: str) -> Ranges:
     of the graph's output where its DQ makes one.
 
     Args:
-        model: with Q/DQ nodes, its constants as tensors (see :func:`pytest_trt.model.load`).
+        model: with Q/DQ nodes, its constants as tensors (see :func:`pytest_trt.model.model.load`).
         source: what messages call it.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Reports: render records, decide nothing."""
+"""."""

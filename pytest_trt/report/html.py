@@ -1,18 +1,23 @@
-"""The record as one HTML file: no network, no script needed to read it; it shows what was found and judges nothing."""
+"""HTML: the record as one file: no network, no script needed to read it; it shows what was found and judges nothing."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pytest_trt.errors import SpecError
-from pytest_trt.findings.codes import CODES
-from pytest_trt.report import links, told
-from pytest_trt.report.matrix import matrix_of, tally
+from pytest_trt.evidence.finding import CODES
+from pytest_trt.report import numbers as number_filters
+from pytest_trt.report.charts.accuracy import errors, hops, layers, scatter
+from pytest_trt.report.charts.drawing import Figure, meter
+from pytest_trt.report.charts.latency import compared, distribution, history
+from pytest_trt.report.charts.network import ranges, sqnr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +25,89 @@ if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
-    from pytest_trt.report.charts import Figure
+__all__ = ["DOCS", "Matrix", "address", "checked", "matrix_of", "page_of", "render", "require", "tally"]
 
-__all__ = ["render", "require"]
+_PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "model")
+_VERDICTS = ("error", "failed", "passed", "timed", "built")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Models by precisions.
+
+    Attributes:
+        precisions: the columns.
+        rows: a model's name, and for each column the places of its results; several where backends or files differ.
+    """
+
+    precisions: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]
+
+
+def matrix_of(results: Sequence[Mapping[str, Any]]) -> Matrix:
+    """Models in the order of the run, precisions from the widest to the narrowest."""
+    rank = {name: place for place, name in enumerate(_PRECISIONS)}
+    asked = sorted({str(result["precision"]) for result in results}, key=lambda name: (rank.get(name, 99), name))
+    cells: dict[str, dict[str, list[int]]] = {}
+    for place, result in enumerate(results):
+        cells.setdefault(str(result["case"]), {}).setdefault(str(result["precision"]), []).append(place)
+    rows = tuple((case, tuple(tuple(found.get(name, ())) for name in asked)) for case, found in cells.items())
+    return Matrix(tuple(asked), rows)
+
+
+def tally(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """How many results have which verdict, those first that want to be looked at."""
+    found = Counter(str(result["verdict"]) for result in results)
+    rank = {name: place for place, name in enumerate(_VERDICTS)}
+    return sorted(found.items(), key=lambda each: (rank.get(each[0], 99), each[0]))
+
+
+DOCS = "docs/findings/{family}.md#{code}"
+"""Where findings are documented: relative to the report, as in this repository, until an address is known.
+
+``{family}`` is TRT1xx, ``{code}`` trt105: a site of mkdocs has ``https://.../findings/{family}/#{code}``.
+"""
+
+_CODE = re.compile(r"TRT\d{3}")
+_SCHEMES = ("http", "https")
+
+
+def page_of(code: str, docs: str = DOCS) -> str | None:
+    """The place that a finding's code is explained at; None for what is no code.
+
+    >>> page_of("TRT105")
+    'docs/findings/TRT1xx.md#trt105'
+    """
+    if not _CODE.fullmatch(code):
+        return None
+    return docs.replace("{family}", f"{code[:4]}xx").replace("{code}", code.lower())
+
+
+def checked(docs: str) -> str:
+    """The pattern of the documentation's places, looked at.
+
+    Raises:
+        SpecError: it leads to no file and no address of the web.
+    """
+    scheme = docs.partition(":")[0] if ":" in docs else ""
+    if scheme.lower() not in ("", *_SCHEMES) or docs.startswith(("//", "\\")) or not docs:
+        raise SpecError(
+            f"findings can't be documented at {docs!r}: give a path or an https:// address with "
+            f"{{family}} and {{code}}, as {DOCS!r}"
+        )
+    return docs
+
+
+def address(value: Any) -> str | None:
+    """A text that is an address of the web, else None: anything else of a record is shown and not followed."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+        return None
+    try:
+        split = urlsplit(value)
+    except ValueError:
+        return None
+    return value if split.scheme.lower() in _SCHEMES and split.netloc else None
+
 
 _ROWS = {
     "passed": 1500,
@@ -70,7 +155,7 @@ def require() -> None:
         raise SpecError(f'an HTML report needs jinja2 and svg.py: pip install "pytest-trt[html]" ({error})') from error
 
 
-def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
+def render(document: Mapping[str, Any], docs: str = DOCS) -> str:
     """The record of a run as a self-contained HTML page.
 
     Args:
@@ -81,7 +166,7 @@ def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
         SpecError: jinja2 or svg.py is missing, or ``docs`` is neither a path nor an address of the web.
     """
     require()
-    from pytest_trt.report.charts import numbers
+    from pytest_trt.report.charts.drawing import numbers
 
     names = numbers()
     results = document.get("results") or []
@@ -90,7 +175,7 @@ def render(document: Mapping[str, Any], docs: str = links.DOCS) -> str:
         _case(place, result, place in opened, _rows(result, len(results)), names)
         for place, result in enumerate(results)
     ]
-    page = _environment(links.checked(docs)).get_template("page.html")
+    page = _environment(checked(docs)).get_template("page.html")
     style, script = _asset("style.css"), _asset("page.js")
     text = page.render(
         record=document,
@@ -121,32 +206,30 @@ def _side(result: Mapping[str, Any]) -> str:
 
 
 def _of_outputs(result: Mapping[str, Any], side: str, rows: int, names: Iterator[int]) -> dict[str, list[Figure]]:
-    from pytest_trt.report import charts
 
     drawn: Mapping[str, Any] = (result.get("figures") or {}).get("outputs") or {}
     found = {}
     for output, figures in drawn.items():
         both = (
-            charts.errors(output, figures.get("errors") or {}, side, names, rows),
-            charts.scatter(output, figures.get("scatter") or {}, side, names),
+            errors(output, figures.get("errors") or {}, side, names, rows),
+            scatter(output, figures.get("scatter") or {}, side, names),
         )
         found[output] = [figure for figure in both if figure]
     return found
 
 
 def _of_case(result: Mapping[str, Any], rows: int, names: Iterator[int]) -> dict[str, Figure]:
-    from pytest_trt.report import charts
 
     figures: Mapping[str, Any] = result.get("figures") or {}
     latency: Mapping[str, Any] = result.get("latency") or {}
     found = {
-        "hops": charts.hops(result.get("hops") or (), result.get("blame"), names),
-        "layers": charts.layers(result.get("layers") or {}, names, rows),
-        "sqnr": charts.sqnr(figures.get("tensors") or (), names, rows),
-        "ranges": charts.ranges(figures.get("ranges") or (), names, rows),
-        "compared": charts.compared(latency, names),
-        "history": charts.history(latency, names),
-        "distribution": charts.distribution(latency, names, rows),
+        "hops": hops(result.get("hops") or (), result.get("blame"), names),
+        "layers": layers(result.get("layers") or {}, names, rows),
+        "sqnr": sqnr(figures.get("tensors") or (), names, rows),
+        "ranges": ranges(figures.get("ranges") or (), names, rows),
+        "compared": compared(latency, names),
+        "history": history(latency, names),
+        "distribution": distribution(latency, names, rows),
     }
     return {name: figure for name, figure in found.items() if figure}
 
@@ -194,8 +277,6 @@ def _opened(results: Sequence[Mapping[str, Any]]) -> set[int]:
 def _environment(docs: str) -> jinja2.Environment:
     import jinja2
 
-    from pytest_trt.report.charts import meter
-
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("pytest_trt.report", "page"),
         autoescape=True,
@@ -203,9 +284,9 @@ def _environment(docs: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update({name: getattr(told, name) for name in told.__all__})
+    made.filters.update({name: getattr(number_filters, name) for name in number_filters.__all__})
     made.filters.update(prose=_prose, extract=lambda name, found: found[name])
-    made.globals.update(meter=meter, codes=CODES, address=links.address, page_of=lambda code: links.page_of(code, docs))
+    made.globals.update(meter=meter, codes=CODES, address=address, page_of=lambda code: page_of(code, docs))
     return made
 
 

@@ -1,0 +1,142 @@
+"""What a case stands on: the model under test, the fp32 reference, and where the golden lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_trt.errors import CaseError
+from pytest_trt.model.feeds import is_float
+from pytest_trt.model.model import Model, load
+from pytest_trt.model.samples import data_sets_beside
+from pytest_trt.model.torch_export import TorchSource, export
+from pytest_trt.storage.entry_point import is_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_trt.case.case import Case
+    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.torch_export import Network, TorchModel
+
+__all__ = ["Reference", "class_output", "find_golden", "mend", "network_of", "reference_of", "subject_of"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The fp32 model that a golden is made from.
+
+    Attributes:
+        model: its ONNX graph.
+        run: the torch module itself, where there is one; its outputs are the golden then.
+    """
+
+    model: Model
+    run: Callable[[Arrays], Arrays] | None = None
+
+
+def subject_of(case: Case) -> Model:
+    """The model under test.
+
+    Raises:
+        CaseError, ModelError: it can't be loaded or exported.
+    """
+    if case.onnx is not None:
+        return load(case.base / case.onnx)
+    return _exported(str(case.torch), case, "torch").model
+
+
+def reference_of(case: Case) -> Reference:
+    """The fp32 model: the case's ``reference``, else the model under test.
+
+    Raises:
+        CaseError, ModelError: it can't be loaded or exported.
+    """
+    if case.reference is None:
+        return _exported(case.torch, case, "torch") if case.torch else Reference(subject_of(case))
+    if _names_factory(case):
+        return _exported(case.reference, case, "reference")
+    return Reference(load(case.base / case.reference))
+
+
+def network_of(case: Case) -> Callable[[], Network] | None:
+    """Copies the torch module under test, or else the one that is its reference; None where the case names neither."""
+    if case.torch is None and not _names_factory(case):
+        return None
+
+    def copied() -> Network:
+        return _torch_model(
+            str(case.torch or case.reference), case, "torch" if case.torch else "reference"
+        ).network.copy()
+
+    return copied
+
+
+def find_golden(case: Case, golden_dir: Path) -> Path:
+    """The golden's file, or the folder of ONNX test data that stands for it.
+
+    The case's own ``golden`` first, then ``<golden_dir>/<name>.safetensors``, then ``test_data_set_N``
+    beside the model; where none exists, the file that would be written.
+    """
+    if case.golden is not None:
+        return case.base / case.golden
+    file = golden_dir / f"{case.name}.safetensors"
+    if not file.exists() and case.onnx is not None and data_sets_beside(case.base / case.onnx):
+        return (case.base / case.onnx).parent
+    return file
+
+
+def mend(case: Case, place: Path | None = None) -> str:
+    """The command that makes the case's golden anew; ONNX test data (``place`` is a folder) has none."""
+    if place is not None and place.is_dir():
+        return f"write other test data into {place}; pytest-trt never writes there"
+    if not case.command:
+        return "in Python, pytest_trt.golden.create.update(case, golden_dir)"
+    return f"pytest {case.command} --trt-update-golden"
+
+
+def class_output(case: Case, model: Model) -> str:
+    """The output whose classes are ranked.
+
+    Raises:
+        CaseError: the case names one that the model has not, or there are several and it names none.
+    """
+    floats = [spec.name for spec in model.outputs if is_float(spec.dtype)]
+    if case.class_output is not None and case.class_output not in floats:
+        raise CaseError(
+            f"{case.where}: class_output = {case.class_output!r} is no float output of {model.source}, which has"
+            f" {', '.join(map(repr, floats))}."
+        )
+    if case.class_output is None and len(floats) != 1:
+        raise CaseError(
+            f"{case.where}: top-1, top-5 or labels are asked, and {model.source} has {len(floats)} float outputs"
+            f" ({', '.join(map(repr, floats))}): name one with class_output."
+        )
+    return case.class_output or floats[0]
+
+
+def _names_factory(case: Case) -> bool:
+    """Whether the reference is a torch factory, and no file."""
+    return case.reference is not None and is_reference(case.reference) and not (case.base / case.reference).exists()
+
+
+def _exported(factory: str, case: Case, field: str) -> Reference:
+    exported = _torch_model(factory, case, field)
+    return Reference(exported.model, exported.run)
+
+
+def _torch_model(factory: str, case: Case, field: str) -> TorchModel:
+    return export(
+        TorchSource(
+            factory=factory,
+            field=field,
+            base=case.base,
+            where=case.where,
+            input=case.input,
+            output_names=case.output_names,
+            opset=case.opset,
+            seed=case.seed,
+            batch=case.batch,
+        )
+    )

@@ -1,0 +1,335 @@
+"""Evidence: all that rules may look at of a case that ran, and how each part is gathered; None where unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
+from pytest_trt.backends.recipe import ranges_of
+from pytest_trt.calibration.activations import PIECE
+from pytest_trt.case.reference import reference_of
+from pytest_trt.evidence.bisection import departure_of
+from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
+from pytest_trt.evidence.localise import first_nonfinite, localise
+from pytest_trt.evidence.qdq_file import bypassed
+from pytest_trt.evidence.quant_ranges import quantised_evidence
+from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
+from pytest_trt.evidence.rounding import half_weights
+from pytest_trt.golden.envelope import simulate
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.model import Model
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_trt.backends.backend import Built, Layer
+    from pytest_trt.case.case import Case
+    from pytest_trt.evidence.bisection import Departure
+    from pytest_trt.evidence.hops import Hop
+    from pytest_trt.evidence.judgement import Judgement
+    from pytest_trt.evidence.localise import Located
+    from pytest_trt.evidence.output_errors import Observed
+    from pytest_trt.evidence.quant_ranges import Quantised
+    from pytest_trt.evidence.reproducibility import Again
+    from pytest_trt.evidence.rounding import HalfWeights
+    from pytest_trt.golden.golden import Golden
+    from pytest_trt.model.feeds import Arrays
+
+__all__ = [
+    "Evidence",
+    "Origin",
+    "Refusal",
+    "Trial",
+    "departed",
+    "fp32_hop",
+    "fp32_outputs",
+    "half_of",
+    "is_of_another",
+    "later_hops",
+    "located_of",
+    "origin_of",
+    "quantised_of",
+    "repeated_of",
+]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A case that ran.
+
+    Attributes:
+        case: what was checked.
+        precision: what was asked.
+        held: the precision that the file under test holds.
+        model: under test.
+        golden: the reference.
+        outputs: one set a run of the golden.
+        judged: outputs against the golden, one judgement an output.
+        built: what ran, where we built it; None for outputs of the user's own code.
+    """
+
+    case: Case
+    precision: Precision
+    held: str
+    model: Model
+    golden: Golden
+    outputs: Sequence[Arrays]
+    judged: Callable[[list[Arrays]], tuple[Judgement, ...]]
+    built: Built | None = None
+
+    @property
+    def feeds(self) -> list[Arrays]:
+        """Inputs, one set a run."""
+        return [run.inputs for run in self.golden.runs]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a case could not be judged.
+
+    Attributes:
+        kind: name of the exception.
+        message: its text.
+        facts: what it tells of itself as plain data.
+    """
+
+    kind: str
+    message: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The first tensor, in the graph's order, that holds a NaN or an infinity, and the node that computes it."""
+
+    tensor: str
+    node: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known about one case at one precision.
+
+    Attributes:
+        case: its name.
+        precision: what was asked.
+        held: the precision that the file under test holds: fp32 where it was lowered from it.
+        backend: what ran it.
+        simulated: whether no engine was built.
+        observed: what each output shows.
+        envelope: the golden's, by precision and output: the error of a correct simulation, and its bound.
+        hops: error of each step that is known, the first one first.
+        refused: why it could not be judged; None where it was.
+        layers: of the engine, as its inspector tells them.
+        half: what fp16 does to the weights, where the precision is fp16.
+        warnings: what the builder warned of.
+        overflow: what the golden says of this precision, where it overflows.
+        origin: the first tensor that is not finite, where that was looked for.
+        repeated: what came of running, loading and building again.
+        quantised: what int8 or fp8 stands on.
+        located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
+            compared.
+        departure: where an engine leaves its simulation; None where it does not, or nobody looked.
+    """
+
+    case: str
+    precision: Precision
+    held: str
+    backend: str
+    simulated: bool
+    observed: tuple[Observed, ...] = ()
+    envelope: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    hops: tuple[Hop, ...] = ()
+    refused: Refusal | None = None
+    layers: tuple[Layer, ...] = ()
+    half: HalfWeights | None = None
+    warnings: tuple[str, ...] = ()
+    overflow: str = ""
+    origin: Origin | None = None
+    repeated: Repeated | None = None
+    quantised: Quantised | None = None
+    located: tuple[Located, ...] | None = None
+    departure: Departure | None = None
+
+
+def half_of(trial: Trial) -> HalfWeights | None:
+    """What fp16 does to the weights, where the model is lowered to it."""
+    lowered = trial.precision is Precision.FP16 and trial.held == "fp32"
+    return half_weights(trial.model, trial.case.keep) if lowered else None
+
+
+def quantised_of(trial: Trial) -> Quantised | None:
+    """What int8 or fp8 stands on; None where nobody knows, as of a plan, or of ranges that TensorRT took itself."""
+    built, model = trial.built, trial.model
+    recipe = built.recipe if built else None
+    model = recipe.model if recipe else model
+    held = held_precision(model.proto)
+    lowered = trial.precision.takes_ranges and held == "fp32"
+    unknown = recipe is None or recipe.calibration is None or recipe.options.calibrator != "ranges"
+    if lowered and unknown:
+        return None
+    samples = recipe.calibration.samples if recipe and recipe.calibration and lowered else None
+    return quantised_evidence(
+        model,
+        reference_of(trial.case).model if trial.case.reference and not lowered else None,
+        trial.precision,
+        held,
+        ranges_of(recipe) if recipe and lowered else None,
+        trial.feeds,
+        trial.case.batch,
+        trial.case.keep,
+        ops=trial.case.ops,
+        samples=samples(trial.case.batch or PIECE) if samples else None,
+        release=built.backend.version.split()[-1] if built and built.backend.builds_engines else None,
+    )
+
+
+def located_of(trial: Trial) -> tuple[Located, ...] | None:
+    """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
+    if trial.built is None or trial.built.recipe.plan is not None:
+        return None
+    engine = trial.built.engine
+    simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
+    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.case.batch)
+
+
+def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:
+    """Where an engine leaves its simulation; None where none was built here, or no tensors are known.
+
+    It costs a build or a few, and is looked for where that was asked, or where no step before the engine is to blame.
+    """
+    built, to_blame = trial.built, blamed(hops)
+    if built is None or not built.backend.builds_engines or built.recipe.plan is not None or not located:
+        return None
+    if not asked and to_blame is not None and to_blame.end != "engine":
+        return None
+    model, known = _fp32_form(trial), _beyond_simulation(trial, hops)
+    return departure_of(built.backend, built.recipe, model, located, trial.feeds, trial.outputs, known=known)
+
+
+def _beyond_simulation(trial: Trial, hops: Sequence[Hop]) -> float:
+    """How many times the simulation's error a right engine may have by the golden's envelope, which knows fp16 sums."""
+    label = trial.held if trial.precision is Precision.MODEL else trial.precision.label
+    envelope = trial.golden.envelope.get(label, {})
+    shares = (
+        envelope[step.output]["error"] / step.rel_rms
+        for step in hops
+        if step.end == "simulated" and step.output in envelope and step.rel_rms
+    )
+    return max([1.0, *shares])
+
+
+def origin_of(located: Sequence[Located], departure: Departure | None = None) -> Origin | None:
+    """The first tensor that is not finite: of the engine, where it was seen, else of the simulation."""
+    if departure is not None and departure.nonfinite:
+        return Origin(departure.tensor, departure.node)
+    found = first_nonfinite(located)
+    return Origin(found.tensor, found.node) if found else None
+
+
+def repeated_of(trial: Trial, rebuilds: int) -> Repeated | None:
+    """The engine run again; and where builds are asked, loaded and built again. None where there is no engine."""
+    built = trial.built
+    if built is None or not built.backend.builds_engines:
+        return None
+    again = rerun(built.engine, trial.feeds[0], trial.outputs[0])
+    return Repeated(again, _reloaded(trial, built), _rebuilt(trial, built, rebuilds)) if rebuilds else Repeated(again)
+
+
+def is_of_another(trial: Trial) -> bool:
+    """Whether the golden was made from another model than the one under test, which may differ in fp32 already."""
+    made_from = trial.golden.model_sha256
+    return trial.precision is not Precision.FP32 and made_from is not None and made_from != trial.model.sha256
+
+
+def fp32_outputs(trial: Trial) -> Arrays | None:
+    """Outputs of the model under test in fp32, on the golden's first run; of one with Q/DQ, led around them.
+
+    None where no fp32 form of it exists: a file of fp16 or bf16.
+    """
+    model, inputs = trial.model, trial.golden.inputs
+    if trial.held == "fp32":
+        return simulate(model, Precision.FP32, inputs, trial.case.batch)
+    if trial.held in ("int8", "fp8"):
+        return simulate(Model(bypassed(model.proto), model.source), Precision.MODEL, inputs, trial.case.batch)
+    return None
+
+
+def fp32_hop(trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None) -> tuple[Hop, ...]:
+    """Golden -> the model under test in fp32.
+
+    Args:
+        trial: the case.
+        judgements: whose bounds hold where the weights are stored rounded.
+        exact: what :func:`fp32_outputs` gave.
+    """
+    if exact is None:
+        return ()
+    reference = trial.golden.onnx_outputs or trial.golden.outputs
+    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements))
+
+
+def later_hops(
+    trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None, *, simulated: bool
+) -> tuple[Hop, ...]:
+    """Golden -> today's fp32 -> simulated -> engine, as far as they can be run, on the golden's first run.
+
+    Args:
+        trial: the case.
+        judgements: whose bounds limit the hops.
+        exact: what :func:`fp32_outputs` gave.
+        simulated: whether no engine ran.
+    """
+    limits = limits_of(judgements)
+    ends = [("golden", trial.golden.onnx_outputs or trial.golden.outputs)] if exact is None else [("fp32", exact)]
+    ends += _simulated_end(trial, simulated)
+    if not simulated:
+        ends.append(("engine", trial.outputs[0]))
+    steps = (
+        step
+        for (before, first), (after, second) in pairwise(ends)
+        for step in hop(before, after, first, second, limits)
+    )
+    return (*fp32_hop(trial, judgements, exact), *steps)
+
+
+def _fp32_limits(trial: Trial, judgements: Sequence[Judgement]) -> dict[str, float | None]:
+    """What the model under test may differ by in fp32; one whose weights are stored rounded, by its outputs' bounds."""
+    if trial.held != "fp32":
+        return limits_of(judgements)
+    return fp32_limits(judgements, trial.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {}))
+
+
+def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
+    built = trial.built
+    if simulated:
+        exact = trial.precision is Precision.FP32 and trial.held == "fp32"
+        return [] if exact else [("simulated", trial.outputs[0])]
+    if built is None or built.recipe.plan is not None or trial.precision is Precision.FP32:
+        return []  # nobody knows the ranges that a plan was built with
+    return [("simulated", open_backend().build(built.recipe).run(trial.golden.inputs))]
+
+
+def _fp32_form(trial: Trial) -> Model:
+    """The fp32 model to compare with: the case's own reference, else the model that was lowered."""
+    model = trial.built.recipe.model if trial.built else trial.model
+    if trial.case.reference is not None:
+        return reference_of(trial.case).model
+    return model if held_precision(model.proto) == "fp32" else Model(bypassed(model.proto), model.source)
+
+
+def _reloaded(trial: Trial, built: Built) -> Again | None:
+    again = built.backend.build(built.recipe)
+    loaded = built.recipe.plan is not None or "from_store" in again.facts
+    return rerun(again, trial.feeds[0], trial.outputs[0]) if loaded else None
+
+
+def _rebuilt(trial: Trial, built: Built, count: int) -> tuple[Again, ...]:
+    if built.recipe.plan is not None:
+        return ()
+    anew = replace(built.recipe, store=None)
+    layers = built.engine.layers()
+    return rebuilt(count, lambda: built.backend.build(anew), trial.feeds, trial.outputs, layers, trial.judged)

@@ -1,0 +1,248 @@
+"""Judgement: outputs against the golden, each against the bound that applies to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_trt.case.reference import class_output, mend
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.error_metrics import accuracy, rms
+from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, violations
+from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
+from pytest_trt.model.feeds import is_float
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from numpy.typing import NDArray
+
+    from pytest_trt.case.case import Case
+    from pytest_trt.comparison.comparison import Comparison
+    from pytest_trt.golden.golden import Golden, Run
+    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.model import Model
+
+__all__ = ["Accuracy", "Judgement", "accept_hint", "judge", "limited"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of samples whose best class is the true one: of the engine, and of the fp32 golden."""
+
+    actual: float
+    reference: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One output against its golden.
+
+    Attributes:
+        output: its name.
+        comparison: the figures.
+        tolerance: every limit that was applied.
+        origin: "envelope" or "tolerance": where the limit on the error's size came from.
+        reasons: why it is outside, a sentence each; none when inside.
+        whole: whether the output is integer or boolean, and judged by its share of unequal elements.
+        run: the data set, where there are several.
+        accuracy: on the golden's labels, for the output that they belong to.
+    """
+
+    output: str
+    comparison: Comparison
+    tolerance: Tolerance
+    origin: Literal["envelope", "tolerance"]
+    reasons: tuple[str, ...]
+    whole: bool = False
+    run: str = ""
+    accuracy: Accuracy | None = None
+
+    @property
+    def error(self) -> float:
+        """The figure that the main bound is of: relative RMS, or for whole numbers the share that differs."""
+        if self.whole:
+            return self.comparison.different / max(self.comparison.count, 1)
+        return self.comparison.rel_rms
+
+    @property
+    def bound(self) -> float | None:
+        """The main bound; None where the user's limits are of another kind."""
+        return self.tolerance.mismatch if self.whole else self.tolerance.rel_rms
+
+
+def judge(
+    case: Case, precision: Precision, held: str, model: Model, golden: Golden, outputs: list[Arrays]
+) -> tuple[Judgement, ...]:
+    """One judgement an output, the worst over the golden's runs.
+
+    Args:
+        case: tells the user's own tolerance.
+        precision: what was asked; for ``model`` the bound is that of ``held``.
+        held: the precision that the file under test holds.
+        model: the model under test.
+        golden: the reference.
+        outputs: of the engine, one set a run of the golden.
+
+    Raises:
+        GoldenError: there is neither an envelope nor a tolerance for the precision.
+        CaseError: a limit is set on an output that is not there, or ranks classes of several outputs.
+    """
+    label = held if precision is Precision.MODEL else precision.label
+    told = case.tolerance.get(precision.label, Tolerance())
+    _require_outputs(told, model, case, precision)
+    ranked = _ranked(case, model, told)
+    return tuple(
+        _of_output(case, (precision.label, label), golden, spec.name, outputs, told, ranked=spec.name == ranked)
+        for spec in model.outputs
+    )
+
+
+def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, ...]) -> str:
+    """How to accept what failed, for somebody who knows that it is right; empty where nothing failed."""
+    failed = [judgement for judgement in judgements if judgement.reasons]
+    errors = [j.error for j in failed if not j.whole and math.isfinite(j.error)]
+    if not failed:
+        return ""
+    if not errors:
+        narrow = precision not in (Precision.FP32, Precision.TF32)
+        cause = "what overflows, and keep its layers in fp32 or bf16" if narrow else "NaN among its weights"
+        return f"NaN and infinity are inside no tolerance. Look for {cause}."
+    if max(errors) >= 1:
+        return (
+            "An error as large as the output is no rounding: look at the calibration data, the inputs' scale and order."
+            f" If the model was meant to change, make the golden anew: {mend(case)}"
+        )
+    limit = float(f"{1.2 * max(errors):.1e}")
+    return (
+        f"If this error is right for you, write tolerance.{precision} = {{ rel_rms = {limit:g} }} for this case"
+        f" ({case.where}); if the model was meant to change, make the golden anew: {mend(case)}"
+    )
+
+
+def _of_output(
+    case: Case,
+    labels: tuple[str, str],
+    golden: Golden,
+    name: str,
+    outputs: list[Arrays],
+    told: Tolerance,
+    *,
+    ranked: bool,
+) -> Judgement:
+    """The judgement on one output: of the golden's runs, the worst. ``labels``: the precision asked, and the held."""
+    asked, label = labels
+    whole = not is_float(golden.outputs[name].dtype)
+    tolerance = told.of(name, whole=whole)
+    if not ranked:
+        tolerance = replace(tolerance, top1=None, top5=None, accuracy_drop=None)
+    bound = None if tolerance.overrides_envelope else golden.envelope.get(label, {}).get(name, {}).get("bound")
+    limits = bounded(tolerance, bound, whole=whole)
+    found = [
+        limited(name, actual, run, limits, "envelope" if bound is not None else "tolerance", mend(case), ranked=ranked)
+        for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
+    ]
+    worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
+    if not limits.overrides_envelope and not worst.comparison.mismatched:
+        raise _boundless(case, asked, label, name, golden)
+    if not limits.overrides_envelope and (why := golden.refused.get(label)):
+        worst = replace(worst, reasons=(*worst.reasons, f"when the golden was made: {why}"))
+    return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
+
+
+def _require_outputs(told: Tolerance, model: Model, case: Case, precision: Precision) -> None:
+    names = [spec.name for spec in model.outputs]
+    for name in told.outputs:
+        if name not in names:
+            raise CaseError(
+                f"{case.where}: tolerance.{precision}.outputs.{name} is no output of {model.source}, which has"
+                f" {', '.join(map(repr, names))}."
+            )
+
+
+def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
+    """The output whose classes are ranked, if anything asks for it."""
+    parts = [told, *told.outputs.values()]
+    asked = any(t.top1 is not None or t.top5 is not None or t.accuracy_drop is not None for t in parts)
+    if asked or case.labels is not None or case.class_output is not None:
+        return class_output(case, model)
+    return None
+
+
+def _boundless(case: Case, asked: str, label: str, output: str, golden: Golden) -> GoldenError:
+    why = golden.refused.get(label)
+    missing = f" has no envelope for it, because {why}" if why else " has no envelope for it"
+    named = "" if why else ", name the fp32 model as `reference`"
+    return GoldenError(
+        f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden {golden.source}"
+        f"{missing}. Write tolerance.{asked} = {{ rel_rms = ... }}{named}, or make the golden anew: {mend(case)}"
+    )
+
+
+def _named(outputs: Arrays, name: str) -> NDArray[Any]:
+    if name not in outputs:
+        raise DataError(f"the engine gave no output {name!r}: it has {', '.join(map(repr, outputs)) or 'none'}.")
+    return outputs[name]
+
+
+def limited(
+    name: str,
+    actual: NDArray[Any],
+    run: Run,
+    limits: Tolerance,
+    origin: Literal["envelope", "tolerance"],
+    remake: str,
+    *,
+    ranked: bool,
+) -> Judgement:
+    """One output of one run against limits.
+
+    Args:
+        name: of the output.
+        actual: of the engine.
+        run: of the golden.
+        limits: every limit that applies.
+        origin: where the limit on the error's size came from.
+        remake: the command that makes the golden anew.
+        ranked: whether classes are compared.
+
+    Raises:
+        GoldenMismatch: the shapes differ.
+    """
+    reference = run.outputs[name]
+    if actual.shape != reference.shape:
+        raise GoldenMismatch(
+            f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: the engine"
+            f" does not compute what the golden was made from, or the golden is not whole; to make it anew:"
+            f" {remake}"
+        )
+    atol, rtol = allowance(limits, rms(reference))
+    comparison = compare(actual, reference, atol=atol, rtol=rtol, ranking=ranked)
+    return Judgement(
+        output=name,
+        comparison=comparison,
+        tolerance=limits,
+        origin=origin,
+        reasons=tuple(violations(comparison, limits)),
+        whole=not is_float(reference.dtype),
+        run=run.name,
+    )
+
+
+def _with_accuracy(judgement: Judgement, golden: Golden, outputs: list[Arrays], told: Tolerance) -> Judgement:
+    if golden.labels is None:
+        if told.accuracy_drop is None:
+            return judgement
+        raise CaseError("accuracy_drop is set, and the golden holds no labels: name `labels` and make it anew.")
+    name = judgement.output
+    actual = accuracy(outputs[0][name], golden.labels)
+    reference = accuracy(golden.outputs[name], golden.labels)
+    drop, limit = reference - actual, told.accuracy_drop
+    reasons = list(judgement.reasons)
+    if limit is not None and not drop <= limit:
+        reasons.append(f"accuracy fell by {drop:.4g} ({reference:.4g} to {actual:.4g}), over the bound {limit:g}")
+    found = Accuracy(actual, reference, len(golden.labels))
+    return replace(judgement, accuracy=found, reasons=tuple(reasons))

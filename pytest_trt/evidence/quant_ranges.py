@@ -1,0 +1,370 @@
+"""Quantised ranges: what int8 and fp8 stand on, against the golden: tensors' ranges, calibration samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.calibration.calibration import activations
+from pytest_trt.errors import PytestTrtError
+from pytest_trt.evidence.qdq_file import (
+    Refused,
+    bound_of,
+    bypassed,
+    consumers_of,
+    coverage_of,
+    described,
+    refused_by_tensorrt,
+)
+from pytest_trt.evidence.rounding import Grid, Tally, TensorStatistics
+from pytest_trt.lowering.qdq import quantised_activations
+from pytest_trt.model.feeds import is_float, samples_in
+from pytest_trt.model.model import Model, tensor_names
+from pytest_trt.ranges.amax import is_tensorrts_own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from pytest_trt.model.feeds import Arrays, TensorSpec
+    from pytest_trt.precision import Precision
+    from pytest_trt.ranges.amax import Ranges
+
+__all__ = ["InputLikeness", "Likeness", "Moments", "Quantised", "QuantisedTensor", "likeness_of", "quantised_evidence"]
+
+_CHANNELS = 16  # more than so many along an axis are no colours
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What an input's samples are like.
+
+    Attributes:
+        samples: how many.
+        amax: largest |x|.
+        size: log of a sample's RMS, the mean over the samples that are not zero throughout; 0 where all are.
+        size_scatter: std of the same over the samples.
+        mean: of all values.
+        std: of all values.
+        scatter: std of the samples' own means.
+        channels: mean by channel, shape (C,); of one channel where there is no axis of colours, or its length varies.
+        channel_scatter: std over the samples of each channel's mean, shape (C,).
+        spread: std within a sample, the mean over the samples.
+        spread_scatter: std of the same over the samples.
+        roughness: how unlike neighbours along the last axis are: their mean square difference over twice the sample's
+            variance (von Neumann's ratio), the mean over the samples. 1 for white noise, near 0 for a smooth image;
+            0 where nothing has neighbours.
+        roughness_scatter: std of the same over the samples.
+    """
+
+    samples: int
+    amax: float
+    size: float
+    size_scatter: float
+    mean: float
+    std: float
+    scatter: float
+    channels: tuple[float, ...]
+    channel_scatter: tuple[float, ...]
+    spread: float
+    spread_scatter: float
+    roughness: float
+    roughness_scatter: float
+
+
+@dataclass(frozen=True)
+class InputLikeness:
+    """One input: the moments of its calibration samples, and of the golden's."""
+
+    name: str
+    calibration: Moments
+    golden: Moments
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Both kinds of samples side by side.
+
+    Attributes:
+        samples: how many calibration samples there are.
+        inputs: the float inputs that move, in the model's order.
+    """
+
+    samples: int
+    inputs: tuple[InputLikeness, ...]
+
+
+def likeness_of(samples: Iterable[Arrays], runs: Iterable[Arrays], specs: tuple[TensorSpec, ...]) -> Likeness:
+    """Compare calibration samples with the golden's inputs, holding sums and one piece in memory.
+
+    Args:
+        samples: that calibrated, piece after piece.
+        runs: the golden's inputs.
+        specs: the model's inputs.
+    """
+    names = [spec.name for spec in specs]
+    calibration = {name: _Sums() for name in names}
+    golden = {name: _Sums() for name in names}
+    count = 0
+    for piece in samples:
+        count += samples_in(piece, specs)
+        _add(calibration, piece)
+    for run in runs:
+        _add(golden, run)
+    pairs = [
+        InputLikeness(name, calibration[name].moments(), golden[name].moments())
+        for name in names
+        if calibration[name].values and golden[name].values
+    ]
+    return Likeness(count, tuple(pairs))
+
+
+@dataclass(eq=False)
+class _Sums:
+    values: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    amax: float = 0.0
+    means: list[NDArray[np.float64]] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    spreads: list[float] = field(default_factory=list)
+    roughness: list[float] = field(default_factory=list)
+
+    def add(self, array: NDArray[Any]) -> None:
+        wide = array.astype(np.float64)
+        wide = np.where(np.isfinite(wide), wide, 0.0)
+        self.values += wide.size
+        self.total += float(wide.sum())
+        self.squares += float(np.square(wide).sum())
+        self.amax = max(self.amax, float(np.abs(wide).max(initial=0.0)))
+        self.means.extend(_channel_means(wide))
+        for sample in wide if wide.ndim > 1 else wide.reshape(-1, 1):
+            self.sizes += [0.5 * math.log(square)] if (square := float(np.square(sample).mean())) else []
+            self.spreads.append(float(sample.std()))
+            self.roughness.append(_roughness(sample))
+
+    def moments(self) -> Moments:
+        mean = self.total / self.values
+        channels = np.stack(self.means if len({each.size for each in self.means}) == 1 else self._whole_means())
+        sizes = np.array(self.sizes or [0.0])
+        return Moments(
+            samples=len(self.means),
+            amax=self.amax,
+            size=float(sizes.mean()),
+            size_scatter=float(sizes.std()),
+            mean=mean,
+            std=math.sqrt(max(0.0, self.squares / self.values - mean * mean)),
+            scatter=float(channels.mean(axis=1).std()),
+            channels=tuple(map(float, channels.mean(axis=0))),
+            channel_scatter=tuple(map(float, channels.std(axis=0))),
+            spread=float(np.mean(self.spreads)),
+            spread_scatter=float(np.std(self.spreads)),
+            roughness=float(np.mean(self.roughness)),
+            roughness_scatter=float(np.std(self.roughness)),
+        )
+
+    def _whole_means(self) -> list[NDArray[np.float64]]:
+        return [each.mean(keepdims=True) for each in self.means]
+
+
+def _add(sums: dict[str, _Sums], arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        if name in sums and is_float(array.dtype) and array.size:
+            sums[name].add(array)
+
+
+def _roughness(sample: NDArray[np.float64]) -> float:
+    variance = float(sample.var())
+    if not variance or sample.shape[-1] < 2:
+        return 0.0
+    return float(np.mean(np.square(np.diff(sample, axis=-1)))) / (2 * variance)
+
+
+def _channel_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean by sample and channel: of images (N, C, H, W) or (N, H, W, C), else of each sample as a whole."""
+    if values.ndim < 2:
+        return values.reshape(-1, 1)
+    if values.ndim == 4 and values.shape[1] <= _CHANNELS:
+        return np.asarray(values.mean(axis=(2, 3)))
+    if values.ndim == 4 and values.shape[3] <= _CHANNELS:
+        return np.asarray(values.mean(axis=(1, 2)))
+    return np.asarray(values.reshape(len(values), -1).mean(axis=1, keepdims=True))
+
+
+_QUANTISING = ("int8", "fp8")
+
+
+@dataclass(frozen=True)
+class QuantisedTensor:
+    """One activation that is put on a grid.
+
+    Attributes:
+        name: in the graph that was looked at.
+        grid: its scale, zero point and type.
+        consumer: the node that reads it first.
+        is_input: whether it is an input of the network.
+        bound: the largest |x| that its operator lets it have (ReLU6, Sigmoid); None where it has no bound.
+        statistics: of the golden's inputs; None where the graph could not be run.
+    """
+
+    name: str
+    grid: Grid
+    consumer: str
+    is_input: bool
+    bound: float | None
+    statistics: TensorStatistics | None
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What is known of a network's ranges.
+
+    Attributes:
+        tensors: every activation with a grid, in the graph's order.
+        source: what messages call the ranges.
+        held: whether the file under test holds them itself.
+        made_by: header of the TensorRT calibration cache that they come from.
+        release: of the TensorRT that builds; None where none does.
+        strange: tensors that have a range and that the model has not.
+        missing: tensors that need a range and have none.
+        uncovered: matrix operators of a file that read what no Q/DQ made, in the graph's order.
+        gaps: of these, the ones whose like are quantised, and that are no first or last one.
+        operators: how many matrix operators there are.
+        refused: Q and DQ that TensorRT refuses.
+        likeness: how calibration samples and the golden's inputs compare, where there were samples.
+        said: what the case or the builder said, where there are no ranges at all.
+        unread: why there are no statistics, where the graph could not be run.
+    """
+
+    tensors: tuple[QuantisedTensor, ...] = ()
+    source: str = ""
+    held: bool = False
+    made_by: str = ""
+    release: str | None = None
+    strange: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
+    operators: int = 0
+    refused: tuple[Refused, ...] = ()
+    likeness: Likeness | None = None
+    said: str = ""
+    unread: str = ""
+
+
+def quantised_evidence(
+    model: Model,
+    reference: Model | None,
+    precision: Precision,
+    held: str,
+    ranges: Ranges | None,
+    runs: Sequence[Arrays],
+    batch: int | None,
+    keep: Iterable[str] = (),
+    *,
+    ops: Iterable[str] = (),
+    samples: Iterable[Arrays] | None = None,
+    release: str | None = None,
+    said: str = "",
+) -> Quantised | None:
+    """What int8 or fp8 of a model stands on; None where neither was asked nor is held.
+
+    Args:
+        model: under test, in the operators that lowering takes (a recipe's model): fp32, or with its Q/DQ.
+        reference: the fp32 model, where the one under test is none; its tensors serve only where the file can't be run.
+        precision: what was asked.
+        held: what the file under test holds.
+        ranges: that lowering took, or that were given to it and did not fit; None where the file holds them.
+        runs: the golden's inputs.
+        batch: the most samples at once where the first axis is dynamic.
+        keep: nodes that stay in fp32 on purpose.
+        ops: kinds of operators that are lowered, if not all.
+        samples: that the ranges were taken from.
+        release: of the TensorRT that builds, as "8.6.0".
+        said: what the case or the builder said of ranges that are missing.
+
+    Raises:
+        LoweringError: there is nothing to quantise in an fp32 model, or ``keep`` and ``ops`` name what it has not.
+    """
+    if not (precision.takes_ranges and held == "fp32") and held not in _QUANTISING:
+        return None
+    likeness = likeness_of(samples, runs, model.inputs) if samples is not None else None
+    if held != "fp32":
+        return _of_file(model, reference, runs, batch, tuple(keep), release)
+    if ranges is None:
+        return Quantised(source=model.source, release=release, said=said)
+    needed = quantised_activations(model.proto, keep, ops)
+    known = tensor_names(model.proto)
+    kind = precision.label
+    grids = {name: Grid(ranges.amax[name] / precision.largest, 0, kind) for name in needed if ranges.amax.get(name)}
+    tensors, unread = _measured(model, grids, model.proto, runs, batch)
+    return Quantised(
+        tensors,
+        ranges.source,
+        made_by=ranges.made_by,
+        release=release,
+        strange=tuple(name for name in ranges.amax if name not in known and not is_tensorrts_own(name)),
+        missing=tuple(name for name in needed if name not in ranges.amax),
+        operators=len(needed),
+        likeness=likeness,
+        said=said,
+        unread=unread,
+    )
+
+
+def _of_file(
+    model: Model,
+    reference: Model | None,
+    runs: Sequence[Arrays],
+    batch: int | None,
+    keep: tuple[str, ...],
+    release: str | None,
+) -> Quantised:
+    grids = described(model.proto)
+    plain = Model(bypassed(model.proto), model.source)
+    tensors, unread = _measured(plain, grids, model.proto, runs, batch)
+    if unread and reference is not None and grids.keys() <= tensor_names(reference.proto):
+        tensors, unread = _measured(reference, grids, model.proto, runs, batch)
+    coverage = coverage_of(model.proto, keep)
+    return Quantised(
+        tensors,
+        model.source,
+        held=True,
+        release=release,
+        uncovered=coverage.bare,
+        gaps=coverage.gaps,
+        operators=coverage.operators,
+        refused=refused_by_tensorrt(model.proto),
+        unread=unread,
+    )
+
+
+def _measured(
+    model: Model, grids: Mapping[str, Grid], written: ModelProto, runs: Sequence[Arrays], batch: int | None
+) -> tuple[tuple[QuantisedTensor, ...], str]:
+    """The tensors with their statistics, or without them and with the reason."""
+    tallies, unread = {name: Tally(grid) for name, grid in grids.items()}, ""
+    try:
+        for found in activations(model, grids, runs, batch) if grids else ():
+            for name, tally in tallies.items():
+                tally.add(found[name])
+    except PytestTrtError as error:
+        unread = str(error)
+    consumers, bounds = consumers_of(written), bound_of(written)
+    fed = {spec.name for spec in model.inputs}
+    return tuple(
+        QuantisedTensor(
+            name,
+            grid,
+            consumers.get(name, ""),
+            name in fed,
+            bounds.get(name),
+            None if unread else tallies[name].statistics(),
+        )
+        for name, grid in grids.items()
+    ), unread

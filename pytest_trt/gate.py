@@ -1,0 +1,280 @@
+"""check(case, precision): the whole story on one page.
+
+A case's model is lowered to a precision and built into an engine, run on the golden's inputs, compared with the
+golden's outputs, and judged against the bound that a correct implementation keeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_trt.backends.achieved_precision import achieved, asked_of, require_honoured
+from pytest_trt.backends.backend import DEFAULT, Built, Planner, choose, known_backend
+from pytest_trt.case.build_settings import how_of, recipe_of, require_heeded
+from pytest_trt.case.reference import subject_of
+from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtError
+from pytest_trt.evidence.evidence import Trial
+from pytest_trt.evidence.finding import Scrutiny
+from pytest_trt.evidence.judgement import accept_hint, judge
+from pytest_trt.findings.diagnosis import diagnosed, refusal
+from pytest_trt.findings.verdict import Verdict
+from pytest_trt.golden.load import open_golden
+from pytest_trt.lowering.lowering import held_precision, needs_ranges
+from pytest_trt.model.samples import read
+from pytest_trt.precision import Precision
+from pytest_trt.ranges.files import is_ranges_file
+from pytest_trt.storage.entry_point import blame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_trt.backends.backend import Backend, Layer
+    from pytest_trt.case.build_settings import How
+    from pytest_trt.case.case import Case
+    from pytest_trt.golden.golden import Golden
+    from pytest_trt.latency.question import Keeper
+    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.model import Model
+
+__all__ = ["Ran", "build", "check", "could_not", "refuse_other_than_engines", "timed", "verdict_of"]
+
+
+class Ran(Protocol):
+    """What computed the outputs: an engine, or the user's own code."""
+
+    @property
+    def backend(self) -> str: ...  # noqa: D102 - as in Engine
+
+    @property
+    def simulated(self) -> bool: ...  # noqa: D102
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def layers(self) -> tuple[Layer, ...]: ...  # noqa: D102
+
+
+def check(
+    case: Case,
+    precision: Precision | str,
+    *,
+    backend: str | None = None,
+    golden_dir: Path | str = "golden",
+    require_engine: bool = False,
+    how: How | None = None,
+    scrutiny: Scrutiny | None = None,
+    keeper: Keeper | None = None,
+) -> Verdict:
+    """Judge one case at one precision.
+
+    Args:
+        case: what to check.
+        precision: what to lower it to, or ``model`` for the file as it is.
+        backend: what builds and runs the engine; the case's own, else onnxruntime, if not given.
+        golden_dir: the folder of goldens.
+        require_engine: whether a result without a TensorRT engine is a failure.
+        how: how engines are built and kept; as the case says, if not given.
+        scrutiny: which findings count, and how closely is looked; all findings, and closely on failure, if not given.
+        keeper: times the engine, if it is right, and judges its latency; nothing is timed if not given.
+
+    Returns:
+        The verdict; bad input makes it "error" with a message, and never raises.
+
+    Raises:
+        SpecError: no such precision or backend.
+    """
+    precision = Precision.parse(precision) if isinstance(precision, str) else precision
+    name = known_backend(backend or case.backend or DEFAULT)
+    how = how or how_of(case)
+    try:
+        chosen = choose(name)
+        if require_engine or how.plan is not None:
+            refuse_other_than_engines(chosen)
+        model = subject_of(case)
+        require_heeded(how.words, name)
+        if how.only_build:
+            return built_only(case, precision, model, chosen, how, Path(golden_dir))
+        model.require_float_output()
+        golden = open_golden(case, model, precision, Path(golden_dir))
+        built = build(case, model, precision, golden, chosen, how)
+        outputs = [built.engine.run(run.inputs) for run in golden.runs]
+        verdict = verdict_of(case, precision, model, golden, built.engine, outputs, scrutiny, built)
+        return timed(verdict, case, precision, built, golden, keeper, scrutiny)
+    except Exception as error:
+        return could_not(case, precision, name, error, scrutiny)
+
+
+def timed(
+    verdict: Verdict,
+    case: Case,
+    precision: Precision,
+    built: Built,
+    golden: Golden,
+    keeper: Keeper | None,
+    scrutiny: Scrutiny | None = None,
+) -> Verdict:
+    """The verdict with the engine's latency; an engine that is wrong is not timed."""
+    if keeper is None or not verdict.passed:
+        return verdict
+    from pytest_trt.findings.diagnosis import with_found
+    from pytest_trt.latency.check import find_latency
+
+    found = find_latency(keeper, case, precision, built, golden.runs[0].inputs)
+    return with_found(verdict, found, (scrutiny or Scrutiny()).choice)
+
+
+def build(
+    case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend, how: How | None = None
+) -> Built:
+    """The engine of a case's model at a precision, calibrated with the case's own data, and found to honour it.
+
+    Raises:
+        PrecisionNotHonoured: it runs in another precision.
+    """
+    how = how or how_of(case)
+    feeds = tuple(run.inputs for run in golden.runs)
+    recipe = recipe_of(case, model, precision, feeds, how)
+    engine = backend.build(recipe)
+    require_honoured(engine, asked_of(precision, model), how.options.honoured, builds_engines=backend.builds_engines)
+    return Built(engine, recipe, backend)
+
+
+def built_only(case: Case, precision: Precision, model: Model, backend: Backend, how: How, golden_dir: Path) -> Verdict:
+    """The verdict that a case's engine builds; nothing is run or compared.
+
+    Raises:
+        BackendError: the backend builds no engines.
+    """
+    refuse_other_than_engines(backend)
+    if how.plan is not None:
+        raise CaseError(
+            f"{case.where}: --trt-build-only builds, and {how.plan} is built already: leave one of them out."
+        )
+    if not isinstance(backend, Planner):
+        raise BackendError(f"backend {backend.name!r} can't build without running: drop --trt-build-only.")
+    plan = backend.plan(recipe_of(case, model, precision, _feeds_of(case, model, precision, golden_dir), how))
+    return Verdict(
+        case=case.name,
+        precision=precision.label,
+        backend=backend.name,
+        simulated=False,
+        verdict="built",
+        where=case.where,
+        warnings=plan.warnings,
+        provenance={
+            "model": model.source,
+            "model_sha256": model.sha256,
+            **_kept(case, precision),
+            "engine": dict(plan.facts),
+        },
+    )
+
+
+def verdict_of(
+    case: Case,
+    precision: Precision,
+    model: Model,
+    golden: Golden,
+    ran: Ran,
+    outputs: list[Arrays],
+    scrutiny: Scrutiny | None = None,
+    built: Built | None = None,
+) -> Verdict:
+    """Judge and diagnose outputs, one set a run of the golden, that ``ran`` (``built``, if we did) computed."""
+    held = held_precision(model.proto)
+    judged = partial(judge, case, precision, held, model, golden)
+    judgements = judged(outputs)
+    outside = [judgement for judgement in judgements if judgement.reasons]
+    verdict = Verdict(
+        case=case.name,
+        precision=precision.label,
+        backend=ran.backend,
+        simulated=ran.simulated,
+        verdict="failed" if outside else "passed",
+        judgements=judgements,
+        held=held if precision is Precision.MODEL or held != "fp32" else None,
+        where=case.where,
+        accept=accept_hint(case, precision, judgements),
+        layers=_layers(ran, asked_of(precision, model)),
+        warnings=ran.warnings,
+        provenance={
+            "model": model.source,
+            "model_sha256": model.sha256,
+            "golden": golden.source,
+            "golden_model_sha256": golden.model_sha256,
+            "golden_made_by": dict(golden.provenance),
+            "calibration": case.calibration if needs_ranges(model, precision) else None,
+            "calibration_method": _method_of(case) if needs_ranges(model, precision) else None,
+            "lowering": ran.facts.get("lowering"),
+            **_kept(case, precision),
+            "engine": dict(ran.facts),
+        },
+    )
+    trial = Trial(case, precision, held, model, golden, outputs, judged, built)
+    return diagnosed(verdict, trial, scrutiny or Scrutiny())
+
+
+def _feeds_of(case: Case, model: Model, precision: Precision, golden_dir: Path) -> tuple[Arrays, ...]:
+    """The inputs of the golden, else the case's own, which tell the shapes to build for; none where nothing does."""
+    try:
+        return tuple(run.inputs for run in open_golden(case, model, precision, golden_dir).runs)
+    except GoldenError:
+        told = read(case.inputs, case.base, model.inputs, f"{case.where}: inputs") if case.inputs else ()
+        return tuple(told)
+
+
+def could_not(
+    case: Case, precision: Precision, backend: str, error: Exception, scrutiny: Scrutiny | None = None
+) -> Verdict:
+    """The verdict that a case could not be judged; what we did not foresee is named as our fault."""
+    ours = isinstance(error, (PytestTrtError, UserWarning))
+    return Verdict(
+        case=case.name,
+        precision=precision.label,
+        backend=backend,
+        simulated=False,
+        verdict="error",
+        message=str(error) if ours else f"a fault of pytest-trt, please report it: {blame(error)}",
+        kind=type(error).__name__,
+        where=case.where,
+        **refusal(case.name, precision, backend, error, (scrutiny or Scrutiny()).choice),
+    )
+
+
+def refuse_other_than_engines(backend: Backend) -> None:
+    """Fail where the run requires an engine and the backend builds none.
+
+    Raises:
+        BackendError: it simulates, or runs the model without TensorRT.
+    """
+    if not backend.builds_engines:
+        instead = "only simulates the precision on the CPU" if backend.simulated else "builds no TensorRT engine"
+        raise BackendError(
+            "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only, or a case's `engine`), and"
+            f" backend {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
+            " requirement."
+        )
+
+
+def _kept(case: Case, precision: Precision) -> dict[str, list[str]]:
+    """Which nodes stayed in fp32, where the case says so and the precision lowers anything."""
+    lowers = precision not in (Precision.FP32, Precision.MODEL)
+    told = {"keep": case.keep, "ops": case.ops} if lowers else {}
+    return {key: list(words) for key, words in told.items() if words}
+
+
+def _method_of(case: Case) -> str | None:
+    """How our calibration takes ranges from the case's samples; None where they were given, or TensorRT takes them."""
+    ours = case.build.get("calibrator", "ranges") == "ranges" and not is_ranges_file(case.calibration or ".txt")
+    return case.calibration_method or "minmax" if ours else None
+
+
+def _layers(ran: Ran, asked: str) -> dict[str, object]:
+    layers = ran.layers()
+    return {**asdict(achieved(layers, asked)), "layers": [asdict(layer) for layer in layers]} if layers else {}

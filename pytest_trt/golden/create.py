@@ -1,0 +1,304 @@
+"""Create a golden: run the fp32 reference, look hard at what came out, measure the envelope."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused, PytestTrtError
+from pytest_trt.golden.envelope import envelope_of, provable, simulate
+from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import finite, is_float, join, split
+from pytest_trt.model.samples import generate, read_array
+from pytest_trt.model.samples import read as read_samples
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pytest_trt.calibration.calibration import Progress
+    from pytest_trt.case.case import Case
+    from pytest_trt.model.feeds import Arrays
+
+__all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "movements", "refuse_in_ci", "update"]
+
+HOP_LIMIT = 1e-5
+"""Largest relative RMS between PyTorch and its ONNX export: correct exports measured 6e-8 to 7e-7."""
+
+
+def in_ci() -> bool:
+    """Whether this runs in continuous integration, where no golden is written."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def update(case: Case, golden_dir: Path, reason: str = "") -> list[str]:
+    """Make the case's golden anew and write it.
+
+    Args:
+        case: what to make it for.
+        golden_dir: the folder of goldens.
+        reason: why, kept in the golden.
+
+    Returns:
+        What changed, a line each.
+
+    Raises:
+        GoldenRefused: in continuous integration, or the golden is ONNX test data.
+        PytestTrtError: the model or its data can't be used, or hold no evidence; nothing is overwritten.
+    """
+    refuse_in_ci(case.where)
+    place = find_golden(case, golden_dir)
+    if place.is_dir():
+        return [f"{case.name}: {place} is ONNX test data and was left as it is"]
+    golden = replace(create(case, reason), source=str(place))
+    lines = changes(case, golden, place, f"{place} written anew" if place.exists() else f"new golden {place}")
+    write(golden, place, case.name)
+    return lines
+
+
+def refuse_in_ci(where: str) -> None:
+    """Refuse to write a golden in continuous integration.
+
+    Raises:
+        GoldenRefused: this runs there.
+    """
+    if in_ci():
+        raise GoldenRefused(
+            f"{where}: goldens are not written where CI is set: a gate that writes what it checks passes"
+            " always. Make the golden on your machine, look at it and commit it."
+        )
+
+
+def create(case: Case, reason: str = "", progress: Progress | None = None) -> Golden:
+    """The golden of a case, not written anywhere.
+
+    Args:
+        case: what to make it for.
+        reason: why, kept in the golden.
+        progress: told what is going on.
+
+    Raises:
+        GoldenRefused: the reference is not fp32, its outputs are NaN, or PyTorch and ONNX disagree.
+        EmptyGolden: the outputs do not move with the inputs.
+        PytestTrtError: the model or its data can't be used.
+    """
+    reference = reference_of(case)
+    model = reference.model
+    model.require_float_output()
+    held = held_precision(model.proto)
+    if held != "fp32":
+        raise GoldenRefused(
+            f"{case.where}: {model.source} holds {held}, and a golden is made from fp32: name the fp32 file or torch"
+            " module that it was made from as `reference`."
+        )
+    inputs = _inputs(case, reference)
+    exact = simulate(model, Precision.FP32, inputs, case.batch)
+    outputs = reference.run(inputs) if reference.run else exact
+    _require_numbers(outputs, model.source)
+    envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch, progress)
+    golden = Golden(
+        runs=(Run(inputs, outputs),),
+        source=f"of {case.name}",
+        model_sha256=model.sha256,
+        origin="torch" if reference.run else "onnx",
+        envelope=envelope,
+        refused=refused,
+        onnx_outputs=exact if reference.run else {},
+        labels=_labels(case, reference, outputs),
+        provenance={
+            **_versions(reference),
+            "seed": case.seed,
+            "reason": reason,
+            "inputs": case.inputs or "drawn",
+        },
+    )
+    _require_same(golden, model.source)
+    require_fit(golden, model, mend(case), exact=True)
+    moved = movements(golden, reference, case.batch)
+    require_evidence(golden, moved, case.constant_outputs, mend(case))
+    evidence = {name: value for name, value in moved.items() if value is not None}
+    moving = {name: value for name, value in evidence.items() if name not in case.constant_outputs}
+    envelope, refused = provable(envelope, refused, moving)
+    return replace(golden, evidence=evidence, envelope=envelope, refused=refused)
+
+
+def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:
+    """How much each float output moves: over the samples, or for a single one against inputs of zero."""
+    first = golden.runs[0]
+    found = {
+        name: _movement(name, golden, reference) for name, output in first.outputs.items() if is_float(output.dtype)
+    }
+    if None not in found.values():
+        return found
+    if golden.evidence or reference is None:
+        return {name: golden.evidence.get(name) if value is None else value for name, value in found.items()}
+    probe = _probe(reference, first.inputs, batch)
+    return {
+        name: _distance(probe[name], first.outputs[name]) if value is None and name in probe else value
+        for name, value in found.items()
+    }
+
+
+def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
+    """Over the samples of a run, or over runs of one shape."""
+    outputs = [run.outputs[name] for run in golden.runs]
+    if len(outputs) > 1 and len({output.shape for output in outputs}) == 1:
+        return movement(np.stack(outputs), len(outputs))
+    return movement(outputs[0], _parts(golden.runs[0].inputs, reference))
+
+
+def _parts(inputs: Arrays, reference: Reference | None) -> int:
+    """Independent parts of the samples: runs where the model's first axis is fixed, else samples."""
+    specs = reference.model.inputs if reference else ()
+    if any(spec.shape and isinstance(spec.shape[0], int) for spec in specs):
+        return len(list(split(inputs, specs)))
+    return max((array.shape[0] for array in inputs.values() if array.ndim), default=1)
+
+
+def _probe(reference: Reference, inputs: Arrays, batch: int | None) -> Arrays:
+    """Outputs for other inputs: floats at zero, or where there are none, whole numbers in reverse order."""
+    floats = any(is_float(array.dtype) for array in inputs.values())
+    others = {
+        name: np.zeros_like(array) if is_float(array.dtype) else array if floats else np.flip(array)
+        for name, array in inputs.items()
+    }
+    try:
+        return simulate(reference.model, Precision.MODEL, others, batch)
+    except PytestTrtError:
+        return {}  # then nothing is seen to move
+
+
+def _distance(probe: NDArray[Any], output: NDArray[Any]) -> float:
+    if probe.shape != output.shape:
+        return 1.0  # even its shape moves
+    rel_rms = compare(probe, output).rel_rms
+    return rel_rms if np.isfinite(rel_rms) else 1.0
+
+
+def _inputs(case: Case, reference: Reference) -> Arrays:
+    specs = reference.model.inputs
+    if case.inputs:
+        arrays = join(list(read_samples(case.inputs, case.base, specs, f"{case.where}: inputs")))
+        finite(arrays, f"{case.where}: inputs {case.inputs!r}", allow_infinite=True)
+        return arrays
+    told = {name or specs[0].name: spec for name, spec in case.input.items()}
+    stray = [name for name in told if name not in {spec.name for spec in specs}]
+    if stray:
+        raise CaseError(
+            f"{case.where}: input.{stray[0]} is no input of {reference.model.source}, which has"
+            f" {', '.join(str(spec) for spec in specs)}."
+        )
+    return generate(specs, told, case.samples, case.seed, case.where)
+
+
+def _labels(case: Case, reference: Reference, outputs: Arrays) -> NDArray[Any] | None:
+    if case.labels is None:
+        return None
+    labels = read_array(case.labels, case.base, f"{case.where}: labels")
+    scores = outputs[class_output(case, reference.model)]
+    if labels.dtype.kind not in "iu" or labels.shape != scores.shape[:1]:
+        raise CaseError(
+            f"{case.where}: labels {case.labels!r} are {labels.dtype}{list(labels.shape)}: one whole number for each"
+            f" of the {scores.shape[0]} samples is needed."
+        )
+    return labels
+
+
+def _require_numbers(outputs: Arrays, source: str) -> None:
+    for name, array in outputs.items():
+        if is_float(array.dtype) and np.isnan(array.astype(np.float32)).any():
+            raise GoldenRefused(
+                f"{source} computes NaN in fp32: output {name!r} holds it, and nothing can be compared with it."
+                " Look for NaN among its weights, and for inputs that it does not take (ids out of range, for example)."
+            )
+
+
+def _require_same(golden: Golden, source: str) -> None:
+    for name, onnx_output in golden.onnx_outputs.items():
+        found = compare(onnx_output, golden.outputs[name])
+        hop = found.rel_rms if is_float(onnx_output.dtype) else found.different / max(found.count, 1)
+        if not hop <= HOP_LIMIT:
+            raise ExportMismatch(
+                f"PyTorch and ONNX disagree before any precision is lowered: output {name!r} of {source} differs by"
+                f" a relative RMS of {hop:.2e} (at most {HOP_LIMIT:g}). Look for a module left in training mode, random"
+                " numbers, or an operator that exports otherwise.",
+                {"output": name, "rel_rms": hop, "limit": HOP_LIMIT},
+            )
+
+
+def _precisions() -> list[Precision]:
+    return [precision for precision in Precision if precision is not Precision.MODEL]
+
+
+def _versions(reference: Reference) -> dict[str, str]:
+    packages = ["pytest-trt", "onnx", "numpy", *(["torch"] if reference.run else [])]
+    found = {package: version(package) for package in packages}
+    return {**found, "onnxruntime": _onnxruntime_version(), "python": platform.python_version()}
+
+
+def _onnxruntime_version() -> str:
+    from pytest_trt.model.onnx_session import require_onnxruntime
+
+    return str(require_onnxruntime().__version__)
+
+
+def changes(case: Case, golden: Golden, path: Path, title: str) -> list[str]:
+    """What a golden changes against the one that lies at a place, a line each.
+
+    Args:
+        case: whose golden.
+        golden: the one that was made.
+        path: of the present one; it need not be there.
+        title: what the first line says.
+    """
+    if not path.exists():
+        return [f"{case.name}: {title}", *_bounds(golden, None)]
+    try:
+        old = read(path, mend(case))
+    except GoldenError as error:
+        return [f"{case.name}: {path} replaces a golden that could not be read: {error}"]
+    return [f"{case.name}: {title}", *_arrays(old, golden), *_bounds(golden, old)]
+
+
+def _arrays(old: Golden, golden: Golden) -> list[str]:
+    lines = []
+    for part, before, after in (
+        ("input", old.inputs, golden.inputs),
+        ("output", old.outputs, golden.outputs),
+    ):
+        lines += [f"  {part} {name!r}: {_moved(before.get(name), array)}" for name, array in after.items()]
+        lines += [f"  {part} {name!r}: gone" for name in before if name not in after]
+    return lines
+
+
+def _moved(before: NDArray[Any] | None, after: NDArray[Any]) -> str:
+    if before is None:
+        return "new"
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return f"{before.dtype}{list(before.shape)} -> {after.dtype}{list(after.shape)}"
+    comparison = compare(after, before)
+    return f"changed by a relative RMS of {comparison.rel_rms:.2e}" if comparison.different else "unchanged"
+
+
+def _bounds(golden: Golden, old: Golden | None) -> list[str]:
+    lines = []
+    order = Precision.labels()
+    for precision, entries in sorted(golden.envelope.items(), key=lambda entry: order.index(entry[0])):
+        for name, entry in entries.items():
+            before = (old.envelope if old else {}).get(precision, {}).get(name)
+            old_bound = f"{before['bound']:.2e}" if before else ""
+            was = f" (was {old_bound})" if old_bound not in ("", f"{entry['bound']:.2e}") else ""
+            lines.append(
+                f"  {precision} {name!r}: simulated error {entry['error']:.2e}, bound {entry['bound']:.2e}{was}"
+            )
+    return [*lines, *(f"  {precision}: no envelope: {why}" for precision, why in golden.refused.items())]

@@ -1,0 +1,257 @@
+"""Envelope: the error that a correct implementation at a precision is expected to have on these inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from pytest_trt.backends.backend import DEFAULT, choose
+from pytest_trt.backends.recipe import Recipe, sampled
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.tolerance import SLACK, floor
+from pytest_trt.errors import LoweringError, PytestTrtError
+from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
+from pytest_trt.lowering.lowering import at_opset, held_precision
+from pytest_trt.model.feeds import is_float
+from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, fresh, opset
+from pytest_trt.model.model import Model
+from pytest_trt.model.onnx_session import open_session, run
+from pytest_trt.precision import Precision
+from pytest_trt.storage.entry_point import blame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from onnx import ModelProto, NodeProto
+
+    from pytest_trt.calibration.calibration import Progress
+    from pytest_trt.model.feeds import Arrays
+
+__all__ = ["envelope_of", "fp16_accumulated", "provable", "simulate"]
+
+_AT_ONCE = 16  # products that a matrix unit adds before it rounds
+_LONGEST = 4608  # the longest sum that was measured in fp16; longer ones are split, and their parts added in fp32
+_TURNS = 41.0  # of the sine, per standard deviation of the error
+
+
+def fp16_accumulated(model: ModelProto) -> ModelProto:
+    """The cast sandwich of fp16, with the error of fp16 accumulation added to every sum of more than 16 products.
+
+    Sums of whose factors neither is stored (products of two activations, weights that are computed first), and those in
+    subgraphs, are left as they are.
+
+    Raises:
+        LoweringError: the type of a tensor can't be inferred.
+    """
+    copy = fp16_sandwich(model)
+    held, name = constants(copy), fresh(copy)
+    nodes: list[NodeProto] = []
+    for node in copy.graph.node:
+        nodes.append(node)
+        roundings = math.ceil(min(_products(node, held), _LONGEST) / _AT_ONCE)
+        if roundings > 1:
+            nodes += _erring(copy, node, roundings, name)
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del copy.graph.node[:]
+    copy.graph.node.extend(copies)
+    return copy
+
+
+def _products(node: NodeProto, held: dict[str, TensorProto]) -> int:
+    """How many products one element of the output sums up; 0 where no stored fp32 weight tells."""
+    if node.op_type not in MATRIX_OPERANDS:
+        return 0
+    stored = [index for index in (1, 0) if node.input[index] in held]
+    if not stored or held[node.input[stored[0]]].data_type != TensorProto.FLOAT:
+        return 0
+    shape = array_of(held[node.input[stored[0]]]).shape
+    if node.op_type == "Conv":
+        return int(np.prod(shape[1:]))
+    if node.op_type == "ConvTranspose":
+        return int(shape[0])
+    side = "transB" if stored[0] == 1 else "transA"
+    transposed = any(attribute.name == side and attribute.i for attribute in node.attribute)
+    rows = (stored[0] == 1) != transposed  # whether the sum runs over the rows of the stored matrix
+    return int(shape[-2] if rows and len(shape) > 1 else shape[-1])
+
+
+def _erring(model: ModelProto, node: NodeProto, roundings: int, name: Callable[[str], str]) -> list[NodeProto]:
+    """The node's output with its error, under the same name."""
+    output, u = node.output[0], Precision.FP16.unit_roundoff
+
+    def made(operator: str, *inputs: str) -> str:
+        nodes.append(helper.make_node(operator, list(inputs), [name(f"{output}/accumulated/{operator}")]))
+        return str(nodes[-1].output[0])
+
+    def number(value: float) -> str:
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name(f"{output}/accumulated/number")))
+        return str(model.graph.initializer[-1].name)
+
+    nodes: list[NodeProto] = []
+    exact = node.output[0] = name(f"{output}/accumulated/exact")
+    squares = [made("Mul", tensor, tensor) for tensor in node.input[:2]]
+    summed = type(node).FromString(node.SerializeToString())  # of the squared products, without the bias
+    summed.name, summed.input[:], summed.output[:] = "", squares, [name(f"{output}/accumulated/squared_products")]
+    nodes.append(summed)
+    walked = made("Mul", summed.output[0], number(u * u * roundings / 6))
+    drifted = made("Mul", made("Mul", exact, exact), number(u * u * roundings / 9))
+    deviation = made("Sqrt", made("Add", walked, drifted))
+    turns = made("Mul", made("Div", exact, made("Add", deviation, number(1e-30))), number(_TURNS))
+    error = made("Mul", made("Mul", made("Sin", turns), deviation), number(math.sqrt(2)))
+    nodes.append(helper.make_node("Add", [exact, error], [output]))
+    return nodes
+
+
+_BLIND = 0.8
+_SAME = 1e-5
+_ROOM = 1.25
+
+
+def envelope_of(
+    reference: Model,
+    inputs: list[Arrays],
+    precisions: Sequence[Precision],
+    batch: int | None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
+    """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
+
+    Args:
+        reference: the fp32 model.
+        inputs: runs of arrays by input name.
+        precisions: which to simulate.
+        batch: the most samples at once where the first axis is dynamic.
+        progress: told what is going on.
+
+    Returns:
+        By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
+        several runs the largest) and ``bound`` = 2.5 x error + floor. And why a precision has none.
+    """
+    exact = [simulate(reference, Precision.FP32, run, batch) for run in inputs]
+    envelope: dict[str, dict[str, dict[str, float]]] = {}
+    refused: dict[str, str] = {}
+    for number, precision in enumerate(precisions):
+        if progress:
+            progress(f"{reference.source}: simulating {precision.label}", number / len(precisions))
+        try:
+            model = at_opset(reference, precision)
+            _require_same_network(model, reference, inputs, exact, batch)
+            roads = [_simulate_all(model, precision, inputs, batch), *_accumulated(model, precision, inputs, batch)]
+            found = [_entries(reference, precision, lowered, exact) for lowered in roads]
+            envelope[precision.label] = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
+        except PytestTrtError as error:
+            refused[precision.label] = str(error)
+        except Exception as error:  # a fault of ours at one precision leaves the others
+            refused[precision.label] = f"a fault of pytest-trt, please report it: {blame(error)}"
+    if progress:
+        progress("", None)
+    return envelope, refused
+
+
+def provable(
+    envelope: Mapping[str, Mapping[str, Mapping[str, float]]],
+    refused: Mapping[str, str],
+    moved: Mapping[str, float | None],
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
+    """Keep only bounds that a broken engine would miss.
+
+    An engine that is blind to its input and answers the mean of the golden has exactly the error by which the
+    output moves (std over samples / RMS). A bound stays under 0.8 of that; where this leaves less than 1.25 x the
+    simulated error, or the bound would take any output at all, the precision can't be judged on this golden.
+
+    Args:
+        envelope: by precision and output, from :func:`envelope_of`.
+        refused: why a precision has none.
+        moved: movement by float output; those that may stand still are left out.
+    """
+    kept: dict[str, dict[str, dict[str, float]]] = {}
+    reasons = dict(refused)
+    for precision, entries in envelope.items():
+        capped = {name: _capped(entry, moved.get(name)) for name, entry in entries.items()}
+        weak = [name for name, entry in capped.items() if entry["bound"] < _ROOM * entry["error"]]
+        useless = [name for name, entry in capped.items() if entry["bound"] >= 1]
+        if weak or useless:
+            reasons[precision] = _too_weak((weak or useless)[0], entries, moved)
+        else:
+            kept[precision] = capped
+    return kept, reasons
+
+
+def simulate(model: Model, precision: Precision, inputs: Arrays, batch: int | None) -> Arrays:
+    """Outputs of the model at a precision, simulated, int8 and fp8 calibrated on these very inputs."""
+    return _simulate_all(model, precision, [inputs], batch)[0]
+
+
+def _simulate_all(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None) -> list[Arrays]:
+    calibration = sampled(model, lambda _: inputs, "the golden's inputs", batch)
+    engine = choose(DEFAULT).build(Recipe(model, precision, calibration, batch))
+    return [engine.run(run) for run in inputs]
+
+
+def _accumulated(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None) -> Iterator[list[Arrays]]:
+    """Outputs with sums accumulated in fp16, which is right for an engine too; of fp16 alone, where there are any."""
+    if precision is Precision.FP16 and held_precision(model.proto) == "fp32":
+        noisy = Model(fp16_accumulated(model.proto), model.source)
+        session = open_session(fp32_ends(noisy.proto), noisy.source)
+        yield [run(session, noisy, feeds, batch) for feeds in inputs]
+
+
+def _bound(entry: Mapping[str, float]) -> float:
+    return entry["bound"]
+
+
+def _require_same_network(
+    model: Model, reference: Model, inputs: list[Arrays], exact: list[Arrays], batch: int | None
+) -> None:
+    """onnx's version converter changes what some operators compute (Resize, Hardmax): see that it did not."""
+    if model is reference:
+        return
+    for converted, before in zip(_simulate_all(model, Precision.FP32, inputs, batch), exact, strict=True):
+        for name, array in before.items():
+            error = _error(converted[name], array, whole=not is_float(array.dtype))
+            if not error <= _SAME:
+                raise LoweringError(
+                    f"raising the opset for this precision changes the network: output {name!r} moves by {error:.2g}."
+                    f" Export the model again at opset {opset(model.proto)} or later"
+                )
+
+
+def _entries(
+    reference: Model, precision: Precision, lowered: list[Arrays], exact: list[Arrays]
+) -> dict[str, dict[str, float]]:
+    entries = {}
+    for output in reference.outputs:
+        whole = not is_float(output.dtype)
+        pairs = zip(lowered, exact, strict=True)
+        error = max(_error(low[output.name], high[output.name], whole=whole) for low, high in pairs)
+        if not error < float("inf"):
+            raise LoweringError(
+                f"simulated at {precision}, output {output.name!r} is NaN or infinite where fp32 is not:"
+                f" this model overflows at {precision}."
+            )
+        count = min(high[output.name].size for high in exact)
+        bound = SLACK * error + floor(precision.unit_roundoff, whole=whole, count=count)
+        entries[output.name] = {"error": error, "bound": bound}
+    return entries
+
+
+def _capped(entry: Mapping[str, float], moved: float | None) -> dict[str, float]:
+    bound = entry["bound"] if moved is None else min(entry["bound"], _BLIND * moved)
+    return {"error": entry["error"], "bound": bound}
+
+
+def _too_weak(name: str, entries: Mapping[str, Mapping[str, float]], moved: Mapping[str, float | None]) -> str:
+    still = moved.get(name)
+    told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"
+    return (
+        f"a correct implementation errs on {name!r} by {entries[name]['error']:.2g} of its size{told}: no bound tells"
+        " it from a broken one. Give inputs that move the output more, or keep this model at a finer precision"
+    )
+
+
+def _error(lowered: object, exact: object, *, whole: bool) -> float:
+    comparison = compare(lowered, exact)  # type: ignore[arg-type]
+    return comparison.different / max(comparison.count, 1) if whole else comparison.rel_rms

@@ -1,0 +1,200 @@
+"""Load: open the golden that a case is judged by, refuse one that proves nothing about its model, and verify one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_trt.case.case_file import quoted
+from pytest_trt.case.reference import Reference, find_golden, mend, reference_of
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.errors import GoldenRefused, PytestTrtError, StaleGolden
+from pytest_trt.golden.create import HOP_LIMIT, movements
+from pytest_trt.golden.envelope import envelope_of, provable, simulate
+from pytest_trt.golden.golden import Golden, Run, is_candidate, read, require_evidence, require_fit
+from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import is_float
+from pytest_trt.model.samples import data_sets
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_trt.case.case import Case
+    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.model import Model
+
+__all__ = ["Agreement", "Verification", "open_golden", "read_data_sets", "verify"]
+
+
+def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path) -> Golden:
+    """The case's golden, fit for its model, made from its reference, moving, with an envelope.
+
+    Raises:
+        GoldenError: it is missing, damaged, of other shapes, stale or without evidence; the message names
+            the command that mends it.
+    """
+    place = find_golden(case, golden_dir)
+    reference = Reference(model) if case.reference is None and case.torch is None else reference_of(case)
+    golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
+    if is_candidate(golden):
+        raise GoldenRefused(
+            f"{place} is a candidate and no golden yet: look at what it changes"
+            f" (pytest-trt golden diff {quoted(case.name)}), and adopt it with a reason"
+            f" (pytest-trt golden adopt {quoted(case.name)} --reason TEXT)."
+        )
+    require_fit(golden, model, mend(case, place), exact=case.reference is None)
+    _require_fresh(case, golden, reference)
+    moved = movements(golden, reference, case.batch)
+    require_evidence(golden, moved, case.constant_outputs, mend(case, place))
+    if not place.is_dir():
+        return golden
+    moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
+    return _with_envelope(case, golden, reference, _in_question(model, precision), moving)
+
+
+def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
+    if golden.model_sha256 in (None, reference.model.sha256):
+        return
+    # Another release of torch exports and seeds the same module with other bytes: let the outputs tell.
+    if reference.run is not None and _same_outputs(golden, reference, case.batch):
+        return
+    hint = " (a torch factory must seed its random weights)" if reference.run is not None else ""
+    raise StaleGolden(
+        f"the golden {golden.source} is stale: it was made from another model ({(golden.model_sha256 or '')[:12]})"
+        f" than {reference.model.source} is now ({reference.model.sha256[:12]}). If the model was changed on purpose,"
+        f" make the golden anew and review what it prints{hint}: {mend(case)}"
+    )
+
+
+def _same_outputs(golden: Golden, reference: Reference, batch: int | None) -> bool:
+    try:
+        found = simulate(reference.model, Precision.FP32, golden.inputs, batch)
+    except PytestTrtError:
+        return False
+    return all(
+        name in found and found[name].shape == output.shape and compare(found[name], output).rel_rms <= HOP_LIMIT
+        for name, output in golden.outputs.items()
+    )
+
+
+def _in_question(model: Model, precision: Precision) -> Precision | None:
+    """The precision whose error is asked: of a file as it is, the one that it holds, if that can be simulated."""
+    if precision is not Precision.MODEL:
+        return precision
+    return {known.label: known for known in Precision}.get(held_precision(model.proto))
+
+
+def _with_envelope(
+    case: Case, golden: Golden, reference: Reference, asked: Precision | None, moving: dict[str, float | None]
+) -> Golden:
+    """ONNX test data bring no envelope: measure that of the one precision in question."""
+    if held_precision(reference.model.proto) != "fp32" or asked is None:
+        return golden
+    inputs = [run.inputs for run in golden.runs]
+    envelope, refused = provable(*envelope_of(reference.model, inputs, [asked], case.batch), moving)
+    return replace(golden, envelope=envelope, refused=refused)
+
+
+def read_data_sets(folder: Path, model: Model) -> Golden:
+    """All data sets of a folder (or the one that it is) as a golden.
+
+    Tensors go by position, as in ONNX's own tests: ``input_0.pb`` is the model's first input.
+
+    Raises:
+        DamagedGolden: a file is missing or can't be read.
+        GoldenMismatch: there are not as many tensors as the model has.
+    """
+    inputs = [spec.name for spec in model.inputs]
+    outputs = [spec.name for spec in model.outputs]
+    runs = (Run(given, expected, part.name) for part, given, expected in data_sets(folder, inputs, outputs))
+    return Golden(tuple(runs), str(folder))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One output, computed again.
+
+    Attributes:
+        output: its name.
+        by: who computed it: onnx or torch.
+        error: relative RMS against the golden; of whole numbers the share that differs.
+        limit: what correct fp32 implementations differ by at most.
+    """
+
+    output: str
+    by: str
+    error: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is inside; NaN is not."""
+        return self.error <= self.limit
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found of one golden.
+
+    Attributes:
+        case: its case's name.
+        golden: the file or folder.
+        fault: why it can't be compared with at all; empty if it can.
+        fresh: whether it was made from the very model that is there now.
+        agreements: every output, computed again.
+    """
+
+    case: str
+    golden: str
+    fault: str = ""
+    fresh: bool = True
+    agreements: tuple[Agreement, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file is whole and every output agrees."""
+        return not self.fault and bool(self.agreements) and all(one.holds for one in self.agreements)
+
+
+def verify(case: Case, golden_dir: Path) -> Verification:
+    """Read a case's golden and compute its outputs again by the fp32 reference; nothing is written.
+
+    A model whose bytes changed is told; what decides is whether the outputs are still those of the golden.
+    """
+    place = find_golden(case, golden_dir)
+    try:
+        reference = reference_of(case)
+        golden = _read(case, place, reference)
+        fresh = golden.model_sha256 in (None, reference.model.sha256)
+        return Verification(case.name, str(place), "", fresh, tuple(_agreements(golden, reference, case.batch)))
+    except PytestTrtError as error:
+        return Verification(case.name, str(place), f"{type(error).__name__}: {error}")
+
+
+def _read(case: Case, place: Path, reference: Reference) -> Golden:
+    how = mend(case, place)
+    golden = read_data_sets(place, reference.model) if place.is_dir() else read(place, how)
+    if is_candidate(golden):
+        raise GoldenRefused(f"{place} is a candidate that was not adopted.")
+    require_fit(golden, reference.model, how, exact=True)
+    require_evidence(golden, movements(golden, reference, case.batch), case.constant_outputs, how)
+    return golden
+
+
+def _agreements(golden: Golden, reference: Reference, batch: int | None) -> Iterator[Agreement]:
+    for run in golden.runs:
+        computed = simulate(reference.model, Precision.FP32, run.inputs, batch)
+        yield from _compared(computed, golden.onnx_outputs or run.outputs, "onnx")
+        if reference.run is not None:
+            yield from _compared(reference.run(run.inputs), run.outputs, "torch")
+
+
+def _compared(computed: Arrays, golden: Arrays, by: str) -> Iterator[Agreement]:
+    for name, array in golden.items():
+        found = compare(computed[name], array)
+        if is_float(array.dtype):
+            yield Agreement(name, by, found.rel_rms, HOP_LIMIT)
+        else:
+            yield Agreement(name, by, found.different / max(found.count, 1), 0.0)

@@ -1,1 +1,0 @@
-"""Inspection: what a file is, told by its content, and what is in it."""

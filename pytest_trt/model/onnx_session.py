@@ -1,0 +1,221 @@
+"""onnxruntime: the one place that opens a session and runs it, and finds out whether its samples may be cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pytest_trt.errors import BackendError, DataError, ModelError
+from pytest_trt.model.feeds import is_float, join, split
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from pytest_trt.model.feeds import Arrays, TensorSpec
+
+__all__ = ["CPU", "Fed", "has_fixed_batch", "independent", "open_session", "require_onnxruntime", "run"]
+
+CPU = "CPUExecutionProvider"
+
+# these take a Relu or Clip before a QuantizeLinear for rounding's work, with no eye for fp8: the Relu would be gone,
+# the model with the Clip refused
+_BLIND_TO_FP8 = ["ReluQuantRewrite", "ClipQuantRewrite"]
+
+
+class Fed(Protocol):
+    """A graph that arrays are fed to: its inputs and outputs, and what messages call it."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102 - told by the class
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
+
+    @property
+    def source(self) -> str: ...  # noqa: D102
+
+
+def require_onnxruntime() -> ModuleType:
+    """The onnxruntime module.
+
+    Raises:
+        BackendError: neither onnxruntime nor onnxruntime-gpu is installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            f"onnxruntime can't be imported ({error}), and goldens and simulation need it. Install exactly one of:"
+            ' pip install "pytest-trt[cpu]" (onnxruntime) or pip install "pytest-trt[gpu]" (onnxruntime-gpu).'
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendError(
+            "onnxruntime is installed in part only: onnxruntime and onnxruntime-gpu overwrite each other."
+            ' Uninstall both, then install one: pip install "pytest-trt[cpu]" or "pytest-trt[gpu]".'
+        )
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def open_session(
+    proto: ModelProto,
+    source: str,
+    provider: str = CPU,
+    options: Mapping[str, Any] | None = None,
+    *,
+    whole: bool = True,
+    in_order: bool = False,
+) -> Any:
+    """An onnxruntime session: on the CPU it computes the graph as it is written, elsewhere as its provider likes.
+
+    Args:
+        proto: the graph.
+        source: what messages call it.
+        provider: onnxruntime's name of what runs it.
+        options: the provider's own.
+        whole: whether a provider that leaves nodes to the CPU is an error.
+        in_order: whether nodes run in the graph's own order, on which its memory may depend.
+
+    Raises:
+        ModelError: onnxruntime refuses the graph, for an unknown operator for example.
+    """
+    onnxruntime = require_onnxruntime()
+    settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    if in_order:
+        settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    providers = [(provider, dict(options or {}))]
+    try:
+        # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(),
+            settings,
+            providers=providers,
+            enable_fallback=0,
+            disabled_optimizers=_BLIND_TO_FP8,
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
+
+
+def run(session: Any, model: Fed, inputs: Arrays, batch: int | None = None) -> Arrays:
+    """Run a session over samples, as many at once as the model takes.
+
+    Args:
+        session: from :func:`open_session`.
+        model: the graph whose inputs are fed.
+        inputs: arrays by input name, samples along axis 0.
+        batch: the most samples at once where the first axis is dynamic.
+
+    Raises:
+        BackendError: onnxruntime fails while running.
+    """
+    names = [output.name for output in session.get_outputs()]
+    parts = []
+    for feeds in split(inputs, model.inputs, batch):
+        try:
+            values = session.run(names, feeds)
+        except Exception as error:
+            raise BackendError(f"{model.source}: onnxruntime fails while running: {_plain(error)}") from error
+        parts.append(dict(zip(names, values, strict=True)))
+    return join(parts)
+
+
+def _as_written(onnxruntime: ModuleType) -> Any:
+    """``ORT_ENABLE_BASIC`` with ``session.disable_quant_qdq``.
+
+    Higher levels fuse Q/DQ into integer kernels, whose results differ by CPU.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 4
+    return options
+
+
+def _accelerated(onnxruntime: ModuleType, whole: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    if whole:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.log_severity_level = 4
+    return options
+
+
+def _plain(error: Exception) -> str:
+    text = next(iter(str(error).splitlines()), "")
+    return text.removeprefix("[ONNXRuntimeError] : ").strip() or type(error).__name__
+
+
+_MOST = 8  # samples that are compared
+_ROUNDING = 1e-4  # of a tensor's largest |x|: kernels of another batch size add up in another order
+
+
+def has_fixed_batch(model: Fed) -> bool:
+    """Whether the model itself says how many samples it takes at once."""
+    return any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
+
+
+def independent(session: Any, model: Fed, arrays: Arrays) -> bool | None:
+    """Whether the first axis may be cut: of some samples, two halves compute what the whole does.
+
+    It may be time, points or nodes, where a cut makes another network. Every tensor that the session returns is
+    compared, relative to its own size: outputs value by value, inner tensors by their largest |x| where the batch is
+    not their axis 0. Padding tells nothing, so that samples are taken which are neither zero nor one another's copies.
+
+    Args:
+        session: of the model, with the tensors that are calibrated as further outputs.
+        model: whose inputs have dynamic first axes.
+        arrays: a piece of samples that fits the model.
+
+    Returns:
+        None where fewer than two samples of the piece tell anything.
+
+    Raises:
+        DataError: never; what can't be run in halves is not independent.
+    """
+    batched = [spec for spec in model.inputs if spec.shape and arrays[spec.name].ndim]
+    lengths = {arrays[spec.name].shape[0] for spec in batched}
+    if has_fixed_batch(model) or len(lengths) > 1:
+        return False  # fixed first axes are cut as they are anyway
+    telling = _telling(arrays, batched)
+    if len(telling) < 2:
+        return None
+    some = {**arrays, **{spec.name: arrays[spec.name][telling] for spec in batched}}
+    try:
+        whole = run(session, model, some)
+        halves = run(session, model, some, len(telling) // 2)
+    except (BackendError, DataError):
+        return False
+    outputs = {output.name for output in model.outputs}
+    return all(_same(array, halves[name], whole_shape=name in outputs) for name, array in whole.items())
+
+
+def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
+    """The numbers of some samples, each with a value other than 0 in its float inputs, no two of them the same."""
+    floats = [spec.name for spec in batched if is_float(spec.dtype)] or [spec.name for spec in batched]
+    count = min((arrays[spec.name].shape[0] for spec in batched), default=0)
+    found: dict[bytes, int] = {}
+    for number in range(count):
+        if any(np.count_nonzero(arrays[name][number]) for name in floats):
+            found.setdefault(b"".join(arrays[spec.name][number].tobytes() for spec in batched), number)
+        if len(found) == _MOST:
+            break
+    numbers = list(found.values())
+    return numbers[: len(numbers) // 2 * 2]
+
+
+def _same(whole: NDArray[Any], halves: NDArray[Any], *, whole_shape: bool) -> bool:
+    if not is_float(whole.dtype):
+        return not whole_shape or np.array_equal(whole, halves)
+    first, second = whole.astype(np.float32, copy=False), halves.astype(np.float32, copy=False)
+    room = _ROUNDING * _largest(first)
+    if first.shape == second.shape:
+        return np.allclose(first, second, rtol=0, atol=room, equal_nan=True)
+    return not whole_shape and abs(_largest(first) - _largest(second)) <= room
+
+
+def _largest(array: NDArray[Any]) -> float:
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
