@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from click.testing import CliRunner
 from onnx import numpy_helper
-from test_examples import DIGITS, ROOT
+from places import DIGITS, ROOT
 
 from pytest_trt import lower
 from pytest_trt.case.case import Case

@@ -1,0 +1,1 @@
+"""Fakes: machines, clocks and libraries that nobody has here, one at a time."""
