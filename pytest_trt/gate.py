@@ -19,9 +19,10 @@ from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtErr
 from pytest_trt.evidence.evidence import Trial
 from pytest_trt.evidence.finding import Scrutiny
 from pytest_trt.evidence.judgement import accept_hint, judge
-from pytest_trt.findings.diagnosis import diagnosed, refusal
+from pytest_trt.findings.diagnosis import diagnosed, refusal, with_found
 from pytest_trt.findings.verdict import Verdict
 from pytest_trt.golden.load import open_golden
+from pytest_trt.latency.check import find_latency
 from pytest_trt.lowering.lowering import held_precision, needs_ranges
 from pytest_trt.model.samples import read
 from pytest_trt.precision import Precision
@@ -122,9 +123,6 @@ def timed(
     """The verdict with the engine's latency; an engine that is wrong is not timed."""
     if keeper is None or not verdict.passed:
         return verdict
-    from pytest_trt.findings.diagnosis import with_found
-    from pytest_trt.latency.check import find_latency
-
     found = find_latency(keeper, case, precision, built, golden.runs[0].inputs)
     return with_found(verdict, found, (scrutiny or Scrutiny()).choice)
 

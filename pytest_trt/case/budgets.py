@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_trt.backends.backend import known_backend
 from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.precision import Precision
 
@@ -159,8 +160,6 @@ def _speedup(table: Any, where: str) -> SpeedUp:
     for key in table:
         if key not in known:
             raise unknown(f"key in {where}:", str(key), known)
-    from pytest_trt.backends.backend import known_backend
-
     try:
         over = known_backend(str(table["over"]))
         precision = Precision.parse(str(table.get("precision", "fp32"))).label

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from pytest_trt.backends.backend import known_backend
 from pytest_trt.backends.build_options import read_build_options
 from pytest_trt.backends.recipe import Span
 from pytest_trt.calibration.threshold import read_method
 from pytest_trt.case.budgets import Budgets, read_budgets
 from pytest_trt.comparison.tolerance import Tolerance
 from pytest_trt.errors import CaseError, SpecError, unknown
+from pytest_trt.lowering.lowering import known_lowering
 from pytest_trt.model.samples import InputSpec
 from pytest_trt.precision import Precision
 
@@ -281,8 +283,6 @@ def _require_dtype(name: Any, where: str) -> None:
 
 
 def _backend(value: Any, where: str) -> str:
-    from pytest_trt.backends.backend import known_backend
-
     try:
         return known_backend(_text(value, where))
     except SpecError as error:
@@ -290,8 +290,6 @@ def _backend(value: Any, where: str) -> str:
 
 
 def _lowering(value: Any, where: str) -> str:
-    from pytest_trt.lowering.lowering import known_lowering
-
     try:
         return str(known_lowering(_text(value, where)))
     except SpecError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.console import as_json, say
+from pytest_trt.errors import DataError
+from pytest_trt.storage.engine_store import default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +58,6 @@ def promote(
     """
     from pytest_trt.latency.baseline import entries_of_run
     from pytest_trt.latency.baseline import promote as promoted_from
-    from pytest_trt.storage.engine_store import default_folder
 
     entries = entries_of_run(run, storage)
     done = promoted_from(
@@ -98,7 +99,6 @@ def rename(case: str, new: str, folder: Path, as_json: bool) -> None:
     from dataclasses import replace
 
     from pytest_trt.case.case import wrong_name
-    from pytest_trt.errors import DataError
     from pytest_trt.latency.baseline import file_of, read_baselines, write_baseline
 
     wrong = wrong_name(new)
@@ -125,7 +125,6 @@ def rename(case: str, new: str, folder: Path, as_json: bool) -> None:
 @as_json
 def remove(case: str, precision: str | None, folder: Path, as_json: bool) -> None:
     """Remove the baselines of CASE, on every machine."""
-    from pytest_trt.errors import DataError
     from pytest_trt.latency.baseline import file_of, read_baselines
 
     found = [

@@ -11,6 +11,8 @@ import click
 
 from pytest_trt.cli.console import as_json, force_cache, require_free, require_header_heeded, say, watched
 from pytest_trt.cli.ranges import about, facts
+from pytest_trt.errors import LoweringError
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from pytest_trt.model.model import Model
@@ -63,7 +65,6 @@ def command(
     from pytest_trt.model.graph import float_activations
     from pytest_trt.model.model import load
     from pytest_trt.model.sample_stream import how_many, pieces
-    from pytest_trt.precision import Precision
     from pytest_trt.ranges.files import require_writable, write_ranges
 
     require_free(output, force, model, Path(data))
@@ -91,7 +92,6 @@ def command(
 
 def _needed(model: Model) -> list[str] | None:
     """The tensors that lowering gives Q/DQ; None, which is all, where it would refuse the model."""
-    from pytest_trt.errors import LoweringError
     from pytest_trt.lowering.qdq import quantised_activations
 
     try:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_trt.cli.console import Line, Table, as_json, comma_lists, require_free, say, written
+from pytest_trt.cli.console import Line, Table, as_json, comma_lists, json_text, require_free, say, written
+from pytest_trt.report.compare.changes import differences
+from pytest_trt.report.compare.fail_on import fired, read_condition
+from pytest_trt.report.compare.page import as_html, as_markdown, environment_of, note_of, summary_of, table_of
 
 if TYPE_CHECKING:
     from pytest_trt.cli.console import Part
@@ -52,8 +55,6 @@ def compare(
     Latencies are told side by side and not judged: that takes the samples of both. Exit code 1 if something of
     --fail-on happened, or could not be looked at.
     """
-    from pytest_trt.report.compare.changes import differences
-    from pytest_trt.report.compare.fail_on import fired, read_condition
     from pytest_trt.report.record_file import read_whole, telling
 
     conditions = [read_condition(word) for word in comma_lists(fail_on)]
@@ -76,9 +77,6 @@ def compare(
 
 
 def _rendered(suffix: str, found: RunDifference, reasons: list[str], everything: bool) -> str:
-    from pytest_trt.cli.console import json_text
-    from pytest_trt.report.compare.page import as_html, as_markdown
-
     if suffix == ".json":
         return json_text(_facts(found, reasons)) + "\n"
     return (as_html if suffix == ".html" else as_markdown)(found, reasons, everything=everything)
@@ -90,8 +88,6 @@ def _facts(found: RunDifference, reasons: list[str]) -> dict[str, object]:
 
 
 def _parts(found: RunDifference, reasons: list[str], everything: bool) -> list[Part]:
-    from pytest_trt.report.compare.page import environment_of, note_of, summary_of, table_of
-
     head, rows = table_of(found, everything=everything)
     parts: list[Part] = [Line(f"{found.before} -> {found.after}", "head")]
     parts += [f"  {line}" for line in environment_of(found)]

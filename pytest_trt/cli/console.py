@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_trt.errors import DataError
 from pytest_trt.report.layout import visible
+from pytest_trt.storage.atomic_write import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -237,9 +239,6 @@ def written(path: Path, data: bytes) -> None:
     Raises:
         DataError: it can't be written there.
     """
-    from pytest_trt.errors import DataError
-    from pytest_trt.storage.atomic_write import write_whole
-
     try:
         write_whole(path, data)
     except OSError as error:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_trt.cli.console import Finite, Line, as_json, comma_lists, say, watched
+from pytest_trt.doctor.examination import BACKENDS, OTHERS, examine
+from pytest_trt.doctor.platform import Here
+from pytest_trt.errors import unknown
 
 if TYPE_CHECKING:
     from pytest_trt.cli.console import Part
@@ -37,10 +40,6 @@ def command(ctx: click.Context, asked: tuple[str, ...], timeout: float, as_json:
     Whatever might end a process (an import, a library) is tried in one of its own. Exit code 0 if pytest-trt, and every
     BACKEND that was asked for, can work here; 1 if not. What was not asked for is told and counts for nothing.
     """
-    from pytest_trt.doctor.examination import BACKENDS, OTHERS, examine
-    from pytest_trt.doctor.platform import Here
-    from pytest_trt.errors import unknown
-
     wanted = comma_lists(asked)
     for word in wanted:
         if word not in (*BACKENDS, *OTHERS):

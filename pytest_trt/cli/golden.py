@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pytest_trt.case.case_file import cases_in, files_of, has_cases, quoted, shown_from
 from pytest_trt.cli.console import Line, Table, as_json, say, watched
-from pytest_trt.errors import CaseError, SpecError, unknown
+from pytest_trt.errors import CaseError, GoldenRefused, MissingGolden, SpecError, unknown
+from pytest_trt.plugin.settings import golden_dir
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,8 +67,6 @@ def golden_folder(given: Path | None) -> Path:
         return given
     import pytest
 
-    from pytest_trt.plugin.settings import golden_dir
-
     try:
         config = pytest.Config.fromdictargs({}, ["--capture=no"])  # else it opens files that nobody closes
     except (Exception, SystemExit) as error:  # whatever pytest or a conftest.py raises
@@ -76,8 +77,6 @@ def golden_folder(given: Path | None) -> Path:
 
 
 def _read(files: Iterable[Path]) -> list[Case | CaseError]:
-    from pytest_trt.case.case_file import cases_in, files_of, has_cases, shown_from
-
     here = Path.cwd()
     chosen = list(files) or files_of(here)
     if not chosen:
@@ -122,7 +121,6 @@ def command() -> None:
 @as_json
 def create(names: tuple[str, ...], files: tuple[Path, ...], golden_dir: Path | None, as_json: bool) -> None:
     """Write a candidate for the golden of each case (all, or those NAMEd), and print what it would change."""
-    from pytest_trt.case.case_file import quoted
     from pytest_trt.case.reference import find_golden
     from pytest_trt.golden.diff import candidate_of, propose
 
@@ -188,7 +186,6 @@ def diff(
 
     Exit code 0 if they judge alike (the same arrays and bounds, of the same model), 1 if not.
     """
-    from pytest_trt.errors import MissingGolden
     from pytest_trt.golden.diff import candidate_of, golden_difference
     from pytest_trt.golden.golden import read
 
@@ -272,8 +269,6 @@ def facts(golden: Golden) -> dict[str, Any]:
 
 def _order(entry: tuple[str, Any]) -> int:
     """Precisions as the project lists them; what it does not know comes last."""
-    from pytest_trt.precision import Precision
-
     known = Precision.labels()
     return known.index(entry[0]) if entry[0] in known else len(known)
 
@@ -286,7 +281,6 @@ def _packages(made: Any) -> list[str]:
 def _place(word: str, files: tuple[Path, ...], golden_dir: Path | None) -> Path:
     """A file as it is named, else the golden of the case of this name."""
     from pytest_trt.case.reference import find_golden
-    from pytest_trt.errors import GoldenRefused
 
     path = Path(word)
     if path.is_file() or path.suffix == ".safetensors":

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.console import Line, as_json, say
+from pytest_trt.errors import BackendError, DataError, unknown
+from pytest_trt.latency.runs import LEAST_RUNS, changes, read_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +77,6 @@ def command(
 
     What can't be compared - another machine, precision, backend or metric - is listed apart.
     """
-    from pytest_trt.latency.runs import read_history
-
     history = read_history(storage)
     for complaint in history.complaints:
         click.echo(f"pytest-trt: {complaint}", err=True)
@@ -94,8 +94,6 @@ def _wanted(history: History, case: str | None, precision: str | None, storage: 
         DataError: no run of ours is there.
         SpecError: there are runs, and none of this case or precision.
     """
-    from pytest_trt.errors import DataError, unknown
-
     if not history.entries:
         raise DataError(f"{storage} holds no latency of pytest-trt: runs with --trt-latency=record are kept there.")
     cases = {entry.key.case for entry in history.entries}
@@ -114,7 +112,6 @@ def _baselines(history: History, told: str | None, folder: Path) -> set[tuple[st
         DataError: a baseline can't be read.
         SpecError: no run has the name that was told.
     """
-    from pytest_trt.errors import unknown
     from pytest_trt.latency.baseline import read_baselines
 
     if told is None:
@@ -127,9 +124,6 @@ def _baselines(history: History, told: str | None, folder: Path) -> set[tuple[st
 
 
 def _searched(key: Key, runs: Sequence[Entry], named: set[tuple[str, str, str, str, str]]) -> _Series:
-    from pytest_trt.errors import BackendError
-    from pytest_trt.latency.runs import LEAST_RUNS, changes
-
     marked = [run for run in runs if (*_what(key), key.machine, run.run) in named]
     baseline = marked[-1] if marked else None
     if len(runs) < LEAST_RUNS:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.console import Line, Table, as_json, say
+from pytest_trt.cli.golden import facts, parts
+from pytest_trt.report.terminal import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +113,6 @@ def _lowered(told: Mapping[str, Any]) -> tuple[str | Line, str | Line]:
 
 
 def _golden(file: Path) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.cli.golden import facts, parts
     from pytest_trt.golden.golden import read
 
     golden = read(file, "pytest-trt golden create")
@@ -127,8 +128,6 @@ def _record(file: Path) -> tuple[list[Part], dict[str, Any]]:
 
 
 def _told_of(document: Mapping[str, Any], file: Path) -> tuple[list[Part], dict[str, Any]]:
-    from pytest_trt.report.terminal import table
-
     results = document["results"]
     verdicts = Counter(result["verdict"] for result in results)
     found = Counter(finding["code"] for result in results for finding in result.get("findings", []))

@@ -10,6 +10,8 @@ import click
 
 from pytest_trt.cli.console import CALIBRATED, as_json, comma_lists, require_free, say, written
 from pytest_trt.cli.ranges import about
+from pytest_trt.errors import LoweringError
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +50,6 @@ def command(
     """Write MODEL with the precision in its graph, as TensorRT 11 and TensorRT-RTX want it."""
     from pytest_trt.lowering.lowering import at_opset, lower
     from pytest_trt.model.model import load
-    from pytest_trt.precision import Precision
 
     wanted = Precision.parse(precision)
     _require_fitting(precision, source, typed)
@@ -89,7 +90,6 @@ def _form(precision: str, typed: bool | None) -> bool:
 
 
 def _fp32(model: Model, precision: str) -> Model:
-    from pytest_trt.errors import LoweringError
     from pytest_trt.lowering.lowering import held_precision
 
     held = held_precision(model.proto)

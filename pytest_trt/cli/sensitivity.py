@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_trt.cli.console import CALIBRATED, Finite, as_json, say, watched, written
+from pytest_trt.errors import StaleGolden
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from pytest_trt.evidence.sensitivity import Sensitivity
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
-    from pytest_trt.precision import Precision
     from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["command"]
@@ -67,7 +68,6 @@ def command(
     from pytest_trt.evidence.sensitivity import sensitivity
     from pytest_trt.lowering.lowering import at_opset
     from pytest_trt.model.model import load
-    from pytest_trt.precision import Precision
 
     wanted = Precision.parse(precision)
     _require_fitting(precision, (source, data), (golden_file, inputs))
@@ -122,7 +122,6 @@ def _judged(
 
 def _golden(model: Model, file: Path) -> Golden:
     """The golden, if it was made from this very model."""
-    from pytest_trt.errors import StaleGolden
     from pytest_trt.golden.golden import read, require_fit
 
     mend = "pytest --trt-update-golden"

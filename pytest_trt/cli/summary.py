@@ -18,6 +18,7 @@ from pytest_trt.lowering.placement import placement_of
 from pytest_trt.model.graph import constants, element_types, is_standard, matrix_nodes
 from pytest_trt.model.model import Model, load, nodes_of
 from pytest_trt.precision import Precision
+from pytest_trt.ranges.qdq import ranges_of_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,8 +168,6 @@ def _operator(node: Any) -> str:
 
 def _qdq(model: Model) -> dict[str, Any]:
     """How many Q and DQ nodes there are, and the ranges of activations that they hold, or why those can't be told."""
-    from pytest_trt.ranges.qdq import ranges_of_graph
-
     kinds = Counter(node.op_type for node in nodes_of(model.proto.graph))
     counts = {"quantize": kinds["QuantizeLinear"], "dequantize": kinds["DequantizeLinear"]}
     try:

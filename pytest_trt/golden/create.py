@@ -17,6 +17,7 @@ from pytest_trt.golden.envelope import envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import finite, is_float, join, split
+from pytest_trt.model.onnx_session import require_onnxruntime
 from pytest_trt.model.samples import generate, read_array
 from pytest_trt.model.samples import read as read_samples
 from pytest_trt.precision import Precision
@@ -247,8 +248,6 @@ def _versions(reference: Reference) -> dict[str, str]:
 
 
 def _onnxruntime_version() -> str:
-    from pytest_trt.model.onnx_session import require_onnxruntime
-
     return str(require_onnxruntime().__version__)
 
 

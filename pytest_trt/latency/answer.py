@@ -19,6 +19,7 @@ from pytest_trt.latency.question import PROMOTE, Reply
 from pytest_trt.latency.rounds import Rounds, in_rounds
 from pytest_trt.latency.rule import State
 from pytest_trt.latency.timing import measure
+from pytest_trt.storage.engine_store import StoreWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -275,8 +276,6 @@ def _how(stopwatch: Stopwatch) -> str:
 def _quiet_about_damage(notes: list[str]) -> Iterator[None]:
     """A kept file that is damaged is told as a note: there are other ways."""
     import warnings
-
-    from pytest_trt.storage.engine_store import StoreWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", StoreWarning)

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.backends.cuda import multiprocessors, open_gpu, pci_bus_id
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
@@ -245,8 +247,6 @@ def _told(value: Any) -> str:
 
 
 def _of_gpu(device: int, soft: dict[str, Any], record: dict[str, Any]) -> Machine:
-    from pytest_trt.backends.cuda import multiprocessors, open_gpu, pci_bus_id
-
     gpu, bus_id = open_gpu(device), pci_bus_id(device)
     hard = {
         "kind": "gpu",

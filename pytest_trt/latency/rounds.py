@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pytest_trt.backends.cuda import allocate
 from pytest_trt.errors import BackendError
 from pytest_trt.latency.timing import choose_inferences, samples_lasting, warm_up
 
@@ -207,8 +208,6 @@ def _gap(draw: np.random.Generator) -> object:
     """Some memory on the GPU that nobody uses, where CUDA can be called; None elsewhere."""
     pages = int(draw.integers(1, _MOST_PAGES + 1))
     try:
-        from pytest_trt.backends.cuda import allocate
-
         return allocate((pages * _PAGE,), np.dtype(np.uint8))
     except BackendError:
         return None

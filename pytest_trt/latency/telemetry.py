@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.backends.cuda import pci_bus_id
 from pytest_trt.latency.machine import open_nvml, processor_load, usable_cpus
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def telemetry_of(device: int | None) -> Telemetry:
     """
     if device is None:
         return Telemetry(processor_load())
-    from pytest_trt.backends.cuda import pci_bus_id
-
     nvml = open_nvml(pci_bus_id(device))
     return Telemetry({}, (nvml,)) if isinstance(nvml, str) else Telemetry(_told(nvml))
 

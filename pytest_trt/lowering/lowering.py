@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, overload
 from onnx import TensorProto
 
 from pytest_trt.errors import LoweringError, unknown
-from pytest_trt.model.graph import constants
-from pytest_trt.model.model import nodes_of
+from pytest_trt.lowering import casts, qdq, strong_typing
+from pytest_trt.lowering.placement import kept_in_fp32
+from pytest_trt.model.graph import constants, copy_at_opset, opset
+from pytest_trt.model.model import Model as Checked
+from pytest_trt.model.model import Model as Converted
+from pytest_trt.model.model import Model as Lowered
+from pytest_trt.model.model import checked, nodes_of
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -115,9 +120,6 @@ def at_opset(model: Model, precision: Precision) -> Model:
     Raises:
         LoweringError: an operator can't be converted.
     """
-    from pytest_trt.model.graph import copy_at_opset, opset
-    from pytest_trt.model.model import Model as Converted
-
     least = _LEAST_OPSET.get(precision, 0)
     if opset(model.proto) >= least or held_precision(model.proto) != "fp32":
         return model
@@ -174,9 +176,6 @@ def lower(
         LoweringError: the model holds another reduced precision, can't be expressed in this one, has no such node or
             nothing that would change, or the precision lowers no such operator.
     """
-    from pytest_trt.model.model import Model as Checked
-    from pytest_trt.model.model import checked
-
     precision = Precision.parse(precision) if isinstance(precision, str) else precision
     how = _How(ranges, typed, tuple(keep), tuple(ops))
     if isinstance(model, Checked):
@@ -215,8 +214,6 @@ def _expressed(model: Model, precision: Precision, how: _How) -> Model:
 
 def _require_declaration(model: Model, precision: Precision, held: str, how: _How) -> None:
     """``keep`` of a file with Q/DQ tells which of its nodes are in fp32 on purpose; nothing else is left to be told."""
-    from pytest_trt.lowering.placement import kept_in_fp32
-
     if how.ops or held not in ("int8", "fp8"):
         raise LoweringError(
             f"{model.source} already holds {held}, and keep and ops say what is lowered: leave them out, or name the"
@@ -226,10 +223,6 @@ def _require_declaration(model: Model, precision: Precision, held: str, how: _Ho
 
 
 def _lowered(model: Model, precision: Precision, how: _How) -> Model:
-    from pytest_trt.lowering import casts, qdq, strong_typing
-    from pytest_trt.lowering.placement import kept_in_fp32
-    from pytest_trt.model.model import Model as Lowered
-
     if precision is Precision.FP32:
         return model
     kept = kept_in_fp32(model.proto, precision, how.keep, how.ops)

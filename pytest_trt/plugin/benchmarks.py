@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_trt.errors import SpecError
+from pytest_trt.findings.diagnosis import with_found
+from pytest_trt.latency.baseline import Identity
+from pytest_trt.latency.check import find_latency, open_keeper, vanished
+from pytest_trt.latency.options import gate_of, timing_of
+from pytest_trt.latency.result import as_info
+from pytest_trt.latency.rule import State
 from pytest_trt.plugin import settings
+from pytest_trt.plugin.items import about, attach, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -16,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_trt.backends.backend import Built
     from pytest_trt.case.case import Case
     from pytest_trt.findings.verdict import Verdict
-    from pytest_trt.latency.baseline import Identity
     from pytest_trt.latency.question import Keeper
     from pytest_trt.latency.result import Latency
     from pytest_trt.model.feeds import Arrays
@@ -139,9 +146,6 @@ def begin(config: pytest.Config) -> None:
 
 def _require_sound_words(config: pytest.Config) -> None:
     """Words that are known one by one may contradict each other."""
-    from pytest_trt.errors import SpecError
-    from pytest_trt.latency.options import gate_of, timing_of
-
     try:
         timing_of(settings.latency_words(config, "timing"))
         gate_of(settings.latency_words(config, "gate"))
@@ -197,8 +201,6 @@ def keeper_of(item: pytest.Item) -> Keeper | None:
 
 def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Built, inputs: Arrays) -> Latency:
     """What ``trt_benchmark`` found; kept for the item's record."""
-    from pytest_trt.latency.check import find_latency
-
     keeper = _keeper_for(item, settings.latency_mode(item.config) or "record")
     found = find_latency(keeper, case, precision, built, inputs)
     info = _replay(item, found, {})
@@ -209,8 +211,6 @@ def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Bui
 
 def with_latency(item: pytest.Item, verdict: Verdict) -> Verdict:
     """The verdict with what ``trt_benchmark`` found in the same test; its benchmark is told of it."""
-    from pytest_trt.findings.diagnosis import with_found
-
     found, _ = item.stash.get(_hand, (None, {}))
     if found is None or verdict.latency is not None:
         return verdict
@@ -220,8 +220,6 @@ def with_latency(item: pytest.Item, verdict: Verdict) -> Verdict:
 
 def tell(item: pytest.Item, verdict: Verdict) -> None:
     """Put what was judged by hand beside the latency in the history: a wrong engine stays so, whatever comes later."""
-    from pytest_trt.latency.result import as_info
-
     found, info = item.stash.get(_hand, (None, {}))
     if found is None or not info:
         return
@@ -290,9 +288,6 @@ def remarks(session: pytest.Session) -> Iterator[str]:
 
 def _vanished(config: pytest.Config, action: str) -> Iterator[str]:
     """Baselines that have no case any more, where that is what they do."""
-    from pytest_trt.latency.check import vanished
-    from pytest_trt.latency.rule import State
-
     found = config.stash.get(_found, [])
     if found and _is_whole(config) and config.stash[_keeper].policy.action(State.VANISHED) == action:
         machines = {latency.machine.key for _, latency, _ in found}
@@ -300,8 +295,6 @@ def _vanished(config: pytest.Config, action: str) -> Iterator[str]:
 
 
 def _slow_fails(keeper: Keeper, config: pytest.Config) -> bool:
-    from pytest_trt.latency.rule import State
-
     ignored = settings.scrutiny(config).choice.ignore
     return keeper.policy.action(State.SLOW) == "fail" and not (ignored and "TRT601".startswith(ignored))
 
@@ -310,8 +303,6 @@ def _keeper_for(item: pytest.Item, mode: str) -> Keeper:
     """One a run: all cases share the history and the suite that they are judged as."""
     config = item.config
     if _keeper not in config.stash:
-        from pytest_trt.latency.check import open_keeper
-
         config.stash[_keeper] = open_keeper(
             mode,
             timing_words=settings.latency_words(config, "timing"),
@@ -341,9 +332,6 @@ def _storage(config: pytest.Config) -> str:
 
 def _identities(items: list[pytest.Item]) -> frozenset[Identity]:
     """All cases that were collected, at their precisions, on their backends; those deselected later too."""
-    from pytest_trt.latency.baseline import Identity
-    from pytest_trt.plugin.items import about
-
     found = set()
     for item in items:
         case, precision = about(item)
@@ -362,8 +350,6 @@ def _is_whole(config: pytest.Config) -> bool:
 
 def _replay(item: pytest.Item, found: Latency, beside: dict[str, Any]) -> dict[str, Any]:
     """Hand samples to the item's ``benchmark``; returns what was put into its ``extra_info``."""
-    from pytest_trt.latency.result import as_info
-
     benchmark, clock = getattr(item, "funcargs", {}).get("benchmark"), item.stash.get(_clock, None)
     # pytest-benchmark keeps one benchmark a test: the first, of this attempt where a test is run again
     if benchmark is not None and clock is not None and item.stash.get(_filled, None) is not benchmark:
@@ -397,8 +383,6 @@ def _beside(verdict: Verdict) -> dict[str, Any]:
 
 def _fail_late(item: pytest.Item, latency: Latency) -> None:
     """Report an error of a test that was over: xdist, JUnit, --lf and the exit status know it like any other."""
-    from pytest_trt.plugin.items import attach, records_of
-
     records = records_of(item)
     record = json.loads(records[0]) if records else None
     message = f"{latency.identity} is slower, which the whole run shows: {latency.message}"

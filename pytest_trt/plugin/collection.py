@@ -11,7 +11,8 @@ import pytest
 from pytest_trt.case.case import Case
 from pytest_trt.case.case_file import cases_in, files_of, quoted, shown_from
 from pytest_trt.errors import CaseError, NotPassed, PytestTrtError, SpecError
-from pytest_trt.plugin import settings
+from pytest_trt.plugin import benchmarks, settings
+from pytest_trt.plugin.verdict_items import gather, judge_case, note_error
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ class _OfCase(pytest.Item):
 
     def runtest(self) -> None:
         """Check the case; anything but a pass raises."""
-        from pytest_trt.plugin.verdict_items import judge_case, note_error
-
         if isinstance(self.case, CaseError):
             note_error(self, self.name, self.precision, self.case)
             raise NotPassed(f"{type(self.case).__name__}: {self.case}")
@@ -121,9 +120,6 @@ def finish(config: pytest.Config, items: list[pytest.Item]) -> None:
     Raises:
         UsageError: it was not; under xdist the controller raises it.
     """
-    from pytest_trt.plugin import benchmarks
-    from pytest_trt.plugin.verdict_items import gather
-
     gather(config, items)
     benchmarks.prepare(config, items)
     found: list[str] = config.stash.get(spec_errors, [])

@@ -12,7 +12,7 @@ from pytest_trt.backends.backend import choose
 from pytest_trt.backends.cuda import is_on_device
 from pytest_trt.case.build_settings import require_heeded
 from pytest_trt.case.reference import subject_of
-from pytest_trt.errors import CaseError, DataError, PytestTrtError
+from pytest_trt.errors import CaseError, DataError, NotPassed, PytestTrtError
 from pytest_trt.gate import build, could_not, refuse_other_than_engines, verdict_of
 from pytest_trt.golden.load import open_golden
 from pytest_trt.plugin import benchmarks, settings
@@ -83,8 +83,6 @@ class GoldenCheck:
             outputs: arrays by output name, in the golden's shapes.
         """
         __tracebackhide__ = True
-        from pytest_trt.errors import NotPassed
-
         try:
             arrays = {name: _on_host(name, value) for name, value in outputs.items()}
             built = self._item.stash.get(_built, None)

@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_trt.backends.backend import packages_of
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.plugin import settings
+from pytest_trt.plugin.benchmarks import LATE
+from pytest_trt.plugin.collection import shown, spec_errors
+from pytest_trt.plugin.verdict_items import WRITTEN, collected, unreadable
 from pytest_trt.report import markdown
-from pytest_trt.report.record import document, environment, times, write
+from pytest_trt.report.layout import Message, pieces
+from pytest_trt.report.record import document, environment, packages, times, write
 from pytest_trt.report.record_file import render
+from pytest_trt.report.terminal import beside, counted, table
 from pytest_trt.storage.atomic_write import write_whole
 from pytest_trt.storage.entry_point import blame
 
@@ -114,9 +120,6 @@ _COLOURS = {
 
 def header(config: pytest.Config) -> str:
     """What the run was asked for, in a line; looks at package metadata only."""
-    from pytest_trt.backends.backend import packages_of
-    from pytest_trt.report.record import packages
-
     installed = packages()
     own = f"{', '.join(settings.precisions_for(config, None))} or each case's own"
     asked = ", ".join(settings.precisions_asked(config)) or own
@@ -150,17 +153,12 @@ class Results:
         """Take what a report of ours tells; a failure's message is coloured from here on, and known by its reason."""
         file, line, _ = report.location
         if report.failed and isinstance(report.longrepr, str):
-            from pytest_trt.report.layout import Message
-
             vars(report)["longrepr"] = Message(report.longrepr, file, (line or 0) + 1)
         if report.when == "teardown":
             self._take(report, {"file": file.replace(os.sep, "/"), "line": None if line is None else line + 1})
 
     def _take(self, report: pytest.TestReport, place: dict[str, Any]) -> None:
         """Take the records and the golden's changes that an item left."""
-        from pytest_trt.plugin.benchmarks import LATE
-        from pytest_trt.plugin.verdict_items import WRITTEN
-
         if any(name == LATE for name, _ in report.user_properties):  # what was told of this test before is told anew
             self.records = [record for record in self.records if record["nodeid"] != report.nodeid]
         records = [json.loads(text) for text in getattr(report, "trt_records", ())]
@@ -178,8 +176,6 @@ class Results:
             self.complaints += self.usage
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
         elif session.exitstatus == pytest.ExitCode.USAGE_ERROR:
-            from pytest_trt.plugin.collection import spec_errors
-
             words: list[str] = self.config.stash.get(spec_errors, [])
             self.complaints += dict.fromkeys(words)
         elif not settings.runs_nothing(self.config):
@@ -192,8 +188,6 @@ class Results:
         """The table, what was written, what is left over, and why the run is not green."""
         if not (self.records or self.written or self.complaints):
             return
-        from pytest_trt.plugin.collection import shown
-
         verbosity = self.config.get_verbosity()
         if self.records and verbosity < 0:
             self._show_briefly(terminalreporter)
@@ -223,22 +217,15 @@ class Results:
 
     def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
         """What did not pass, and a line for all."""
-        from pytest_trt.report.terminal import counted
-
         bad = [record for record in self.records if record["verdict"] in ("failed", "error")]
         self._show_table(terminalreporter, bad)
         terminalreporter.write_line(f"trt: {counted(self.records)}", red=bool(bad), green=not bad)
 
     def _show_table(self, terminalreporter: pytest.TerminalReporter, records: list[dict[str, Any]]) -> None:
-        from pytest_trt.report.terminal import table
-
         for line, verdict in table(records) if records else ():
             terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
 
     def _show_beside(self, terminalreporter: pytest.TerminalReporter, verbosity: int) -> None:
-        from pytest_trt.report.layout import pieces
-        from pytest_trt.report.terminal import beside
-
         built = sum(record["verdict"] == "built" for record in self.records)
         for line in beside(self.records, verbosity):
             for text, colour in pieces(line):
@@ -300,8 +287,6 @@ class Results:
 
     def _unused(self) -> list[str]:
         """Goldens that no collected case uses, where the whole suite was collected and could be read."""
-        from pytest_trt.plugin.verdict_items import collected, unreadable
-
         whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS and not settings.models(self.config)
         used = self.config.stash.get(collected, {})
         whole = whole and not getattr(self.config.option, "lf", False)

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_trt.backends.backend import DEFAULT
+from pytest_trt.backends.build_options import LISTS, anchored, merged, read_build_options, read_word
 from pytest_trt.errors import SpecError
+from pytest_trt.evidence.finding import Choice, Scrutiny, read_codes
 from pytest_trt.plugin.options import (
     OPTIONS,
     dest_of,
@@ -27,6 +30,7 @@ from pytest_trt.plugin.options import (
     known_typing,
 )
 from pytest_trt.precision import Precision
+from pytest_trt.storage.engine_store import default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
 
     from pytest_trt.case.build_settings import How
     from pytest_trt.case.case import Case
-    from pytest_trt.evidence.finding import Scrutiny
 
 __all__ = [
     "backend_for",
@@ -179,8 +182,6 @@ def precisions_for(config: pytest.Config, case: Case | None) -> tuple[str, ...]:
 
 def backend_for(config: pytest.Config, case: Case | None) -> str:
     """What to run a case on."""
-    from pytest_trt.backends.backend import DEFAULT
-
     given: str | None = config.getoption("trt_backend")
     ini: str | None = _ini(config, "backend")
     return first_given(given, case.backend if case else None, ini, DEFAULT)
@@ -212,7 +213,6 @@ def lowering_for(config: pytest.Config, case: Case) -> Case:
 
 def how_for(config: pytest.Config, case: Case) -> How:
     """How a case's engine is built: each option from the command line, else the case, else the ini file."""
-    from pytest_trt.backends.build_options import anchored, merged
     from pytest_trt.case.build_settings import How
 
     told = _build_table(config.getoption("trt_build"), config.getoption("trt_typing"))
@@ -246,8 +246,6 @@ def standing(config: pytest.Config, word: str) -> bool:
 
 def _build_table(texts: list[str] | None, typing: str | None) -> dict[str, Any]:
     """What ``--trt-build`` (or its ini twin) says; a list that is repeated grows, else the last one counts."""
-    from pytest_trt.backends.build_options import LISTS, read_build_options, read_word
-
     words: dict[str, str] = {}
     for key, value in map(read_word, texts or []):
         words[key] = f"{words[key]},{value}" if key in LISTS and key in words else value
@@ -261,8 +259,6 @@ def _store(config: pytest.Config) -> Path | None:
         return None
     if told:
         return Path(config.invocation_params.dir if given else _ini_folder(config), told)
-    from pytest_trt.storage.engine_store import default_folder
-
     return default_folder()
 
 
@@ -360,16 +356,12 @@ def require_engine(config: pytest.Config) -> bool:
 
 def scrutiny(config: pytest.Config) -> Scrutiny:
     """Which findings count, and how closely cases are looked at; the command line's codes replace the ini file's."""
-    from pytest_trt.evidence.finding import Choice, Scrutiny
-
     count = config.getoption("trt_rebuilds") or _ini(config, "rebuilds") or "0"
     choice = Choice(_codes(config, "select"), _codes(config, "ignore"))
     return Scrutiny(choice, localise_always(config), int(count))
 
 
 def _codes(config: pytest.Config, name: str) -> tuple[str, ...]:
-    from pytest_trt.evidence.finding import read_codes
-
     ini: str | None = _ini(config, name)
     texts: list[str] = config.getoption(dest_of(name)) or ([ini] if ini else [])
     return tuple(dict.fromkeys(code for text in texts for code in read_codes(text)))

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt.errors import PytestTrtError
-from pytest_trt.plugin import settings
+from pytest_trt.errors import CaseError, NotPassed, PytestTrtError
+from pytest_trt.findings.diagnosis import with_found
+from pytest_trt.findings.verdict import Verdict
+from pytest_trt.gate import check, could_not
+from pytest_trt.golden.create import update
+from pytest_trt.plugin import benchmarks, settings
+from pytest_trt.plugin.benchmarks import was_timed, with_latency
 from pytest_trt.plugin.items import RECORDS, about, attach, records_of
-from pytest_trt.report.terminal import cells
+from pytest_trt.report.record import record_of
+from pytest_trt.report.terminal import cells, message
 
 if TYPE_CHECKING:
     from pytest_trt.backends.backend import Engine
     from pytest_trt.case.case import Case
-    from pytest_trt.findings.verdict import Verdict
     from pytest_trt.latency.result import Latency
     from pytest_trt.precision import Precision
 
@@ -70,9 +75,6 @@ def judge_case(item: pytest.Item, case: Case, precision: Precision) -> Verdict:
     Raises:
         NotPassed: it did not pass; the text says why.
     """
-    from pytest_trt.gate import check, could_not
-    from pytest_trt.plugin import benchmarks
-
     backend = settings.backend_for(item.config, case)
     scrutiny = settings.scrutiny(item.config)
     try:
@@ -114,11 +116,6 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     Raises:
         NotPassed: it did not pass; the text says why.
     """
-    from pytest_trt.errors import NotPassed
-    from pytest_trt.plugin.benchmarks import with_latency
-    from pytest_trt.report.record import record_of
-    from pytest_trt.report.terminal import message
-
     verdict = with_latency(item, verdict)
     before = item.stash.get(_verdict, None)
     if before is not None and before.verdict == "timed":  # it was timed first, and is judged now: that is one result
@@ -138,10 +135,6 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
     Raises:
         NotPassed: it is slower, that can't be told, or it is over a budget.
     """
-    from pytest_trt.findings.diagnosis import with_found
-    from pytest_trt.findings.verdict import Verdict
-    from pytest_trt.plugin import benchmarks
-
     kept = item.stash.get(_verdict, None)
     alone = Verdict(
         case=case.name,
@@ -161,9 +154,6 @@ def renote(item: pytest.Item, case: Case, precision: Precision, found: Latency, 
 
 def note_error(item: pytest.Item, case: str, precision: str | None, error: Exception) -> None:
     """Put it on the item that a case could not even be tried."""
-    from pytest_trt.findings.verdict import Verdict
-    from pytest_trt.report.record import record_of
-
     backend = settings.backend_for(item.config, None)
     verdict = Verdict(case, precision or "-", backend, False, "error", message=str(error), kind=type(error).__name__)
     _put(item, record_of(verdict))
@@ -206,8 +196,6 @@ def unjudged(item: pytest.Item, fixtures: list[str]) -> str:
 
 def untimed(item: pytest.Item, fixtures: list[str]) -> str:
     """Why a test that asked to be timed was not, in a run that is about latency; empty if it was, or never asked."""
-    from pytest_trt.plugin.benchmarks import was_timed
-
     mode = settings.latency_mode(item.config)
     if mode is None or "trt_benchmark" not in fixtures or was_timed(item):
         return ""
@@ -229,8 +217,6 @@ def _about(item: pytest.Item) -> Case | Exception | None:
 
 def _require_own_golden(item: pytest.Item, case: Case) -> None:
     """One golden belongs to one model; and to be made anew, to cases that would make the same one."""
-    from pytest_trt.errors import CaseError
-
     making = settings.update_golden(item.config)
     owners = item.config.stash.get(collected, {})
     for other in owners.get(golden_path(case, item.config), []):
@@ -248,8 +234,6 @@ def _require_own_golden(item: pytest.Item, case: Case) -> None:
 
 def _require_own_plan(item: pytest.Item) -> None:
     """--trt-engine names one plan: it can be of one case at one precision only."""
-    from pytest_trt.errors import CaseError
-
     plan = item.config.getoption("trt_engine")
     judged = [other.nodeid for other in item.session.items if _about(other) is not None]
     if plan and len(judged) > 1:
@@ -272,8 +256,6 @@ def _making_key(case: Case) -> tuple[object, ...]:
 
 def _update_once(item: pytest.Item, case: Case) -> None:
     """A golden is made once a run, by the first of its items; the others see how that ended."""
-    from pytest_trt.golden.create import update
-
     done = item.config.stash.setdefault(_updated, {})
     golden_dir = settings.golden_dir(item.config)
     key = golden_path(case, item.config)
@@ -309,8 +291,6 @@ def ship(item: pytest.Item, report: pytest.TestReport) -> None:
 
 def begin_anew(item: pytest.Item) -> None:
     """Nothing was judged or timed in this test yet: what an attempt before noted is in that one's report."""
-    from pytest_trt.plugin import benchmarks
-
     _forget(item)
     item.stash[_verdict] = None
     benchmarks.forget(item)

@@ -15,7 +15,7 @@ from pytest_trt.errors import SpecError
 from pytest_trt.evidence.finding import CODES
 from pytest_trt.report import numbers as number_filters
 from pytest_trt.report.charts.accuracy import errors, hops, layers, scatter
-from pytest_trt.report.charts.drawing import Figure, meter
+from pytest_trt.report.charts.drawing import Figure, meter, numbers
 from pytest_trt.report.charts.latency import compared, distribution, history
 from pytest_trt.report.charts.network import ranges, sqnr
 
@@ -166,8 +166,6 @@ def render(document: Mapping[str, Any], docs: str = DOCS) -> str:
         SpecError: jinja2 or svg.py is missing, or ``docs`` is neither a path nor an address of the web.
     """
     require()
-    from pytest_trt.report.charts.drawing import numbers
-
     names = numbers()
     results = document.get("results") or []
     opened = _opened(results)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.backend import all_packages
 from pytest_trt.evidence.hops import blamed
+from pytest_trt.latency.result import as_record as latency_record
 from pytest_trt.storage.atomic_write import write_whole
 
 if TYPE_CHECKING:
@@ -147,8 +148,6 @@ _LOCATED = 20  # the likeliest causes; the rest of a network is no news
 
 def record_of(verdict: Verdict) -> dict[str, Any]:
     """One verdict as plain data."""
-    from pytest_trt.latency.result import as_record as latency_record
-
     return {
         "case": verdict.case,
         "precision": verdict.precision,

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import PytestTrtError, ReportError, SpecError, unknown
-from pytest_trt.report.record import SCHEMA
+from pytest_trt.report.record import SCHEMA, text_of
 from pytest_trt.storage.entry_point import blame
 
 if TYPE_CHECKING:
@@ -159,8 +159,6 @@ def render(document: dict[str, Any], suffix: str) -> str:
 
 def _renderer(suffix: str) -> Callable[[dict[str, Any]], str]:
     if suffix == ".json":
-        from pytest_trt.report.record import text_of
-
         return text_of
     try:
         module: ModuleType = importlib.import_module(_MODULES[suffix])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.evidence.localise import Located, lines_of
 from pytest_trt.report.layout import Block, accuracy, blocks_of, columns, fitted, number, visible
 
 if TYPE_CHECKING:
@@ -161,8 +162,6 @@ def _finding(finding: dict[str, Any], record: Record) -> list[str]:
 
 def _located(record: Record) -> list[str]:
     """The tensors that the error comes from, the likeliest first."""
-    from pytest_trt.evidence.localise import Located, lines_of
-
     plain: list[dict[str, Any]] = [
         {key: float(value) if value in _WORDS else value for key, value in one.items()} for one in record["located"]
     ]

@@ -648,7 +648,7 @@ def test_a_word_that_is_no_backend_names_the_nearest() -> None:
 
 
 def test_what_was_asked_for_and_is_not_there_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_trt.doctor.platform.Here", lambda _: healthy(modules=("onnxruntime",)))
+    monkeypatch.setattr("pytest_trt.cli.doctor.Here", lambda _: healthy(modules=("onnxruntime",)))
 
     asked = CliRunner().invoke(main, ["doctor", "--for", "tensorrt"])
     unasked = CliRunner().invoke(main, ["doctor"])

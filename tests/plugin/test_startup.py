@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from places import ROOT
 
 HEAVY = "{'numpy', 'onnx', 'onnxruntime', 'torch', 'torchvision', 'safetensors', 'ml_dtypes', 'tensorrt'}"
 SCRIPT = f"""
@@ -25,10 +25,11 @@ def loaded(folder: Path, *arguments: str) -> list[str]:
     return done.stdout.splitlines()[-2:]
 
 
-def test_an_empty_folder_loads_no_heavy_package_and_three_modules_of_ours(tmp_path: Path) -> None:
+def test_an_empty_folder_loads_no_heavy_package_and_five_modules_of_ours(tmp_path: Path) -> None:
     assert loaded(tmp_path, "--co", "-q") == [
         "[]",
-        "['pytest_trt', 'pytest_trt.plugin.options', 'pytest_trt.plugin.hooks']",
+        "['pytest_trt', 'pytest_trt.plugin', 'pytest_trt.plugin.fixtures', 'pytest_trt.plugin.hooks',"
+        " 'pytest_trt.plugin.options']",
     ]
 
 
@@ -52,3 +53,28 @@ def test_the_public_names_are_there_and_check_stays_a_function() -> None:
     )
 
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+LATE = {
+    # what every run of pytest imports, and what it asks whether there is anything of ours to do
+    *("plugin/hooks.py", "plugin/fixtures.py", "plugin/options.py", "plugin/arguments.py", "plugin/settings.py"),
+    "case/case_file.py",
+    # a command's --help
+    *(f"cli/{name}.py" for name in ("baseline", "calibrate", "compare", "golden", "history", "inspect", "lower")),
+    *("cli/ranges.py", "cli/sensitivity.py"),
+}
+"""The modules that import other modules of ours inside functions, since these bring numpy and onnx."""
+
+
+def test_modules_of_ours_are_imported_in_functions_only_where_that_keeps_something_heavy_unloaded() -> None:
+    package = ROOT / "pytest_trt"
+
+    late = {str(path.relative_to(package)) for path in package.rglob("*.py") if imports_late(path)}
+
+    assert {Path(name).as_posix() for name in late} == LATE
+
+
+def imports_late(path: Path) -> bool:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    inner = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+    return any((node.module or "").startswith("pytest_trt") for node in inner)
