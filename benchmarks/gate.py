@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.latency.decision import Suite, decide
-from pytest_trt.latency.intervals import against_history, paired, pairs_needed, suspect
+from pytest_trt.latency._decision import Suite, decide
+from pytest_trt.latency._intervals import against_history, paired, pairs_needed, suspect
 from pytest_trt.latency.rule import Rule, State
 from pytest_trt.latency.runs import changes
 

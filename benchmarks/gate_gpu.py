@@ -29,12 +29,12 @@ from pytest_trt.backends.build_options import BuildOptions, merged, read_build_o
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.backends.stopwatch import stopwatch_of
 from pytest_trt.case.case import Case
+from pytest_trt.latency._decision import Suite
+from pytest_trt.latency._machine import machine_of
+from pytest_trt.latency._rounds import Rounds, in_rounds
+from pytest_trt.latency._timing import measure
 from pytest_trt.latency.baseline import Baseline
 from pytest_trt.latency.check import find_latency, open_keeper
-from pytest_trt.latency.decision import Suite
-from pytest_trt.latency.machine import machine_of
-from pytest_trt.latency.rounds import Rounds, in_rounds
-from pytest_trt.latency.timing import measure
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 from pytest_trt.report.record import environment

@@ -61,7 +61,7 @@ def plain(folder: Path, name: str) -> dict[str, Any]:
 
 def localised(folder: Path, name: str) -> dict[str, Any]:
     """The same of both side by side, every tensor compared."""
-    from pytest_trt.evidence.pairing import paired
+    from pytest_trt.evidence._pairing import paired
     from pytest_trt.model.model import load
     from pytest_trt.model.onnx_session import open_session
 

@@ -28,10 +28,10 @@ from pytest_trt.backends.onnxruntime import session_stopwatch
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.case.build_settings import How, recipe_of
 from pytest_trt.errors import PytestTrtError
-from pytest_trt.latency.machine import Machine, machine_of
+from pytest_trt.latency._machine import Machine, machine_of
+from pytest_trt.latency._telemetry import disturbances, telemetry_of
+from pytest_trt.latency._timing import measure
 from pytest_trt.latency.result import percentile
-from pytest_trt.latency.telemetry import disturbances, telemetry_of
-from pytest_trt.latency.timing import measure
 from pytest_trt.model.model import load
 from pytest_trt.model.onnx_session import require_onnxruntime
 from pytest_trt.model.torch_export import Network

@@ -22,11 +22,11 @@ from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged, read_build_options, read_word
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.case.build_settings import How, recipe_of
-from pytest_trt.latency.machine import machine_of
+from pytest_trt.latency._machine import machine_of
+from pytest_trt.latency._rounds import Design, interleave
+from pytest_trt.latency._telemetry import disturbances, telemetry_of
+from pytest_trt.latency._timing import measure
 from pytest_trt.latency.result import percentile
-from pytest_trt.latency.rounds import Design, interleave
-from pytest_trt.latency.telemetry import disturbances, telemetry_of
-from pytest_trt.latency.timing import measure
 from pytest_trt.model.model import load
 from pytest_trt.precision import Precision
 

@@ -14,11 +14,11 @@ from jsonschema import Draft202012Validator
 import pytest_trt.golden.create
 import pytest_trt.latency.check
 import pytest_trt.model.samples
-import pytest_trt.plugin.collection
+import pytest_trt.plugin._collection
 
 # pytester forgets what its runs import: what is imported here stays the same module for all of them
-import pytest_trt.plugin.manual
-import pytest_trt.plugin.results
+import pytest_trt.plugin._manual
+import pytest_trt.plugin._results
 import pytest_trt.report.markdown
 import pytest_trt.report.record
 import pytest_trt.report.record_file
@@ -52,7 +52,7 @@ def _records_follow_their_schema(
         made.append(document(*args, **words))
         return made[-1]
 
-    monkeypatch.setattr(pytest_trt.plugin.results, "document", kept)
+    monkeypatch.setattr(pytest_trt.plugin._results, "document", kept)
     yield
     wrong = [error.json_path + ": " + error.message for one in made for error in record_schema.iter_errors(one)]
     assert not wrong, wrong[:5]

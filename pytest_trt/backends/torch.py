@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.backends._torch_timing import Inference, device_stopwatch, host_stopwatch
 from pytest_trt.backends.backend import on_host_only
 from pytest_trt.backends.cuda import require_no_override
-from pytest_trt.backends.torch_timing import Inference, device_stopwatch, host_stopwatch
 from pytest_trt.errors import BackendError, LoweringError, PytestTrtError
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import conform, split

@@ -15,18 +15,18 @@ __all__ = ["completion", "main"]
 
 # a line each: the command's word, its module in this folder, and its function
 _COMMANDS = {
-    "baseline": ("baseline", "command"),
-    "calibrate": ("calibrate", "command"),
-    "compare": ("compare", "compare"),
+    "baseline": ("_baseline", "command"),
+    "calibrate": ("_calibrate", "command"),
+    "compare": ("_compare", "compare"),
     "completion": ("main", "completion"),
-    "doctor": ("doctor", "command"),
-    "golden": ("golden", "command"),
-    "history": ("history", "command"),
-    "inspect": ("inspect", "command"),
-    "lower": ("lower", "command"),
-    "ranges": ("ranges", "command"),
-    "report": ("compare", "report"),
-    "sensitivity": ("sensitivity", "command"),
+    "doctor": ("_doctor", "command"),
+    "golden": ("_golden", "command"),
+    "history": ("_history", "command"),
+    "inspect": ("_inspect", "command"),
+    "lower": ("_lower", "command"),
+    "ranges": ("_ranges", "command"),
+    "report": ("_compare", "report"),
+    "sensitivity": ("_sensitivity", "command"),
 }
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_trt.doctor import driver, frameworks, packages, tensorrt
-from pytest_trt.doctor.packages import NVIDIA
+from pytest_trt.doctor import _driver as driver
+from pytest_trt.doctor import _frameworks as frameworks
+from pytest_trt.doctor import _packages as packages
+from pytest_trt.doctor import _tensorrt as tensorrt
+from pytest_trt.doctor._packages import NVIDIA
 from pytest_trt.doctor.platform import ALWAYS, Symptom, broken_of, counting
 
 if TYPE_CHECKING:

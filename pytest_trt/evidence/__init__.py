@@ -1,1 +1,15 @@
-"""."""
+"""Evidence: what can be known of a case that ran, each part measured once, for the rules to read."""
+
+__all__ = [
+    "bisection",
+    "evidence",
+    "finding",
+    "hops",
+    "judgement",
+    "localise",
+    "output_errors",
+    "quant_ranges",
+    "reproducibility",
+    "rounding",
+    "sensitivity",
+]

@@ -10,10 +10,10 @@ from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of
+from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
 from pytest_trt.evidence.localise import first_nonfinite, localise
-from pytest_trt.evidence.qdq_file import bypassed
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights

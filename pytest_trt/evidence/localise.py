@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import blocks, dot
-from pytest_trt.evidence.pairing import paired
+from pytest_trt.evidence._pairing import paired
 from pytest_trt.model.feeds import conform
 from pytest_trt.model.onnx_session import open_session, run
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_trt.evidence.pairing import Pair, Tensor
+    from pytest_trt.evidence._pairing import Pair, Tensor
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_trt.calibration.calibration import activations
 from pytest_trt.errors import PytestTrtError
-from pytest_trt.evidence.qdq_file import (
+from pytest_trt.evidence._qdq_file import (
     Refused,
     bound_of,
     bypassed,

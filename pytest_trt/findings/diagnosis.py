@@ -25,10 +25,14 @@ from pytest_trt.evidence.hops import export_hops
 from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 from pytest_trt.evidence.rounding import Grid
-from pytest_trt.findings import calibration, golden, numerics, precision, reproducibility
-from pytest_trt.findings.calibration import partial, placeholders, refused, uncalibrated
-from pytest_trt.findings.calibration_data import stale, unlike
-from pytest_trt.findings.latency import of_latency
+from pytest_trt.findings import _calibration as calibration
+from pytest_trt.findings import _golden as golden
+from pytest_trt.findings import _numerics as numerics
+from pytest_trt.findings import _precision as precision
+from pytest_trt.findings import _reproducibility as reproducibility
+from pytest_trt.findings._calibration import partial, placeholders, refused, uncalibrated
+from pytest_trt.findings._calibration_data import stale, unlike
+from pytest_trt.findings._latency import of_latency
 from pytest_trt.findings.verdict import figures_of
 from pytest_trt.precision import Precision
 

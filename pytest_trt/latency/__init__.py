@@ -1,1 +1,3 @@
-"""."""
+"""Latency: samples of an engine's time, and whether it became slower."""
+
+__all__ = ["baseline", "check", "options", "question", "result", "rule", "runs"]

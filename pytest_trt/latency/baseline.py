@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.case.case import wrong_name
 from pytest_trt.errors import DataError
-from pytest_trt.latency.artifacts import promote_materials
+from pytest_trt.latency._artifacts import promote_materials
 from pytest_trt.latency.runs import read_history
 from pytest_trt.storage.atomic_write import write_whole
 

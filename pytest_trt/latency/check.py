@@ -11,19 +11,19 @@ from pytest_trt.backends.backend import choose
 from pytest_trt.backends.stopwatch import stopwatch_of
 from pytest_trt.case.budgets import Budgets, held
 from pytest_trt.errors import DataError, PytestTrtError
-from pytest_trt.latency.answer import answer
-from pytest_trt.latency.artifacts import Materials, keep_materials
+from pytest_trt.latency._answer import answer
+from pytest_trt.latency._artifacts import Materials, keep_materials
+from pytest_trt.latency._decision import Suite
+from pytest_trt.latency._machine import machine_of
+from pytest_trt.latency._rounds import interleave
+from pytest_trt.latency._telemetry import disturbances, telemetry_of
+from pytest_trt.latency._timing import measure
 from pytest_trt.latency.baseline import Identity, read_baselines
-from pytest_trt.latency.decision import Suite
-from pytest_trt.latency.machine import machine_of
 from pytest_trt.latency.options import gate_of, timing_of
 from pytest_trt.latency.question import Keeper, Question
 from pytest_trt.latency.result import Latency, figures_of
-from pytest_trt.latency.rounds import interleave
 from pytest_trt.latency.rule import State
 from pytest_trt.latency.runs import History, read_history
-from pytest_trt.latency.telemetry import disturbances, telemetry_of
-from pytest_trt.latency.timing import measure
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pytest_trt.backends.stopwatch import Samples, Stopwatch, Timing
     from pytest_trt.case.budgets import SpeedUp
     from pytest_trt.case.case import Case
+    from pytest_trt.latency._rounds import Design
     from pytest_trt.latency.question import Reply
-    from pytest_trt.latency.rounds import Design
     from pytest_trt.model.feeds import Arrays
 
 __all__ = ["find_latency", "open_keeper", "speedup_over", "vanished"]

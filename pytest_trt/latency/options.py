@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.stopwatch import Timing
 from pytest_trt.errors import SpecError, unknown
-from pytest_trt.latency.rounds import Design
+from pytest_trt.latency._rounds import Design
 from pytest_trt.latency.rule import ACTIONS, Policy, Rule
 
 if TYPE_CHECKING:

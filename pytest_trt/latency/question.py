@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.backend import Built
     from pytest_trt.backends.stopwatch import Timing
+    from pytest_trt.latency._decision import Suite
+    from pytest_trt.latency._machine import Machine
+    from pytest_trt.latency._rounds import Design
     from pytest_trt.latency.baseline import Baseline, Identity
-    from pytest_trt.latency.decision import Suite
-    from pytest_trt.latency.machine import Machine
-    from pytest_trt.latency.rounds import Design
     from pytest_trt.latency.rule import Compared, Policy, Rule, State
     from pytest_trt.latency.runs import History
     from pytest_trt.model.feeds import Arrays

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.stopwatch import Samples
     from pytest_trt.case.budgets import Held
-    from pytest_trt.latency.artifacts import Materials
+    from pytest_trt.latency._artifacts import Materials
+    from pytest_trt.latency._machine import Machine
+    from pytest_trt.latency._telemetry import Telemetry
     from pytest_trt.latency.baseline import Baseline, Identity
-    from pytest_trt.latency.machine import Machine
     from pytest_trt.latency.rule import Compared, State
-    from pytest_trt.latency.telemetry import Telemetry
 
 __all__ = ["Latency", "as_info", "as_record", "figures_of", "least_samples", "percentile"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import DataError
-from pytest_trt.latency.spread import imported, tail, unusable
+from pytest_trt.latency._spread import imported, tail, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, overload
 from onnx import TensorProto
 
 from pytest_trt.errors import LoweringError, unknown
-from pytest_trt.lowering import casts, qdq, strong_typing
+from pytest_trt.lowering import _strong_typing as strong_typing
+from pytest_trt.lowering import casts, qdq
 from pytest_trt.lowering.placement import kept_in_fp32
 from pytest_trt.model.graph import constants, copy_at_opset, opset
 from pytest_trt.model.model import Model as Checked

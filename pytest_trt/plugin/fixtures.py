@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_trt.case.case import Case
     from pytest_trt.findings.verdict import Verdict
     from pytest_trt.latency.result import Latency
-    from pytest_trt.plugin.manual import GoldenCheck
+    from pytest_trt.plugin._manual import GoldenCheck
     from pytest_trt.precision import Precision
 
 __all__ = ["trt_benchmark", "trt_case", "trt_check", "trt_engine", "trt_golden", "trt_precision"]
@@ -48,7 +48,7 @@ def trt_case(request: pytest.FixtureRequest, trt_precision: Precision) -> Case: 
             assert trt_case.name == "digits"
     """
     from pytest_trt.errors import CaseError
-    from pytest_trt.plugin.verdict_items import note_error
+    from pytest_trt.plugin._verdict_items import note_error
 
     found = _param(request)
     if isinstance(found, CaseError):
@@ -68,7 +68,7 @@ def trt_engine(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pr
             outputs = trt_engine.run(trt_golden.inputs)
             trt_golden.check(outputs)
     """
-    from pytest_trt.plugin.manual import open_engine
+    from pytest_trt.plugin._manual import open_engine
 
     engine: Engine = _or_fail(lambda: open_engine(request.node, trt_case, trt_precision))
     return engine
@@ -93,7 +93,7 @@ def trt_benchmark(
             latency = trt_benchmark(trt_engine, trt_golden.inputs)
             assert latency is None or latency.samples.metric.batch == 1
     """
-    from pytest_trt.plugin.manual import time_engine
+    from pytest_trt.plugin._manual import time_engine
 
     return lambda engine, inputs: _or_fail(lambda: time_engine(request.node, trt_case, trt_precision, engine, inputs))
 
@@ -107,7 +107,7 @@ def trt_golden(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pr
         def test_by_hand(trt_engine, trt_golden):
             trt_golden.check(trt_engine.run(trt_golden.inputs))
     """
-    from pytest_trt.plugin.manual import open_golden_check
+    from pytest_trt.plugin._manual import open_golden_check
 
     golden: GoldenCheck = _or_fail(lambda: open_golden_check(request.node, trt_case, trt_precision))
     return golden
@@ -123,7 +123,7 @@ def trt_check(request: pytest.FixtureRequest, trt_case: Case, trt_precision: Pre
         def test_digits(trt_check):
             verdict = trt_check()
     """
-    from pytest_trt.plugin.verdict_items import judge_case
+    from pytest_trt.plugin._verdict_items import judge_case
 
     return lambda: _or_fail(lambda: judge_case(request.node, trt_case, trt_precision))
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt.plugin import options
+from pytest_trt.plugin import _options as options
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from pytest_trt.plugin.results import Results
+    from pytest_trt.plugin._results import Results
 
 _MARKER = (
     "trt(onnx=None, torch=None, calibration=None, precisions=None, tolerance=None, ...): the model that this test's"
@@ -60,7 +60,7 @@ class _Listener:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Let the verdicts decide the exit status, and write the report."""
         if not self._in_worker() and self._anything():
-            from pytest_trt.plugin.benchmarks import complaints, remarks
+            from pytest_trt.plugin._benchmarks import complaints, remarks
 
             results = self._results()
             results.finished, results.crashed = len(self.finished), self.crashed
@@ -73,7 +73,7 @@ class _Listener:
         """Fail what only the whole run shows to be slower, while tests can still fail."""
         done = yield
         if _used in self.config.stash and not self._in_worker():
-            from pytest_trt.plugin.benchmarks import finish
+            from pytest_trt.plugin._benchmarks import finish
 
             finish(session)
         return done
@@ -91,7 +91,7 @@ class _Listener:
         return _results in self.config.stash or self.config.stash[_given]
 
     def _results(self) -> Results:
-        from pytest_trt.plugin.results import Results
+        from pytest_trt.plugin._results import Results
 
         if _results not in self.config.stash:
             self.config.stash[_results] = Results(self.config, self.started)
@@ -109,13 +109,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Listener(config), "trt-listener")
     config.stash[_given] = options.given(config)
     if config.stash[_given]:
-        from pytest_trt.plugin.arguments import prepare_options
-        from pytest_trt.plugin.benchmarks import begin
+        from pytest_trt.plugin._arguments import prepare_options
+        from pytest_trt.plugin._benchmarks import begin
 
         prepare_options(config)
         begin(config)
     elif config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        from pytest_trt.plugin.arguments import add_root_cases
+        from pytest_trt.plugin._arguments import add_root_cases
 
         add_root_cases(config)
 
@@ -124,7 +124,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     """One line, when any option is given."""
     if not config.stash[_given]:
         return None
-    from pytest_trt.plugin.results import header
+    from pytest_trt.plugin._results import header
 
     return header(config)
 
@@ -133,11 +133,11 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """trt.toml, *.trt.toml, a pyproject.toml with cases, and the ONNX files of --trt-model."""
     if file_path.suffix not in (".toml", ".onnx"):
         return None
-    from pytest_trt.plugin.arguments import is_case_file
+    from pytest_trt.plugin._arguments import is_case_file
 
     if not is_case_file(file_path, parent.config):
         return None
-    from pytest_trt.plugin.collection import CaseFile
+    from pytest_trt.plugin._collection import CaseFile
 
     parent.config.stash[_used] = True
     return CaseFile.from_parent(parent, path=file_path)
@@ -147,7 +147,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes a fixture of ours runs once a case and precision."""
     ours = any(name.startswith("trt_") for name in metafunc.fixturenames)
     if ours or metafunc.definition.get_closest_marker("trt") is not None:
-        from pytest_trt.plugin.collection import parametrize
+        from pytest_trt.plugin._collection import parametrize
 
         metafunc.config.stash[_used] = True
         parametrize(metafunc)
@@ -157,7 +157,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Words that were not known end the run here, before anything is judged."""
     if _used in config.stash:
-        from pytest_trt.plugin.collection import finish
+        from pytest_trt.plugin._collection import finish
 
         finish(config, items)
 
@@ -166,7 +166,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that is run again (pytest-rerunfailures) begins anew."""
     if any(name.startswith("trt_") for name, _ in item.user_properties):
-        from pytest_trt.plugin.verdict_items import begin_anew
+        from pytest_trt.plugin._verdict_items import begin_anew
 
         begin_anew(item)
 
@@ -177,17 +177,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     judged = any(name.startswith("trt_") for name, _ in item.user_properties)
     if judged and report.failed and call.excinfo is not None:
-        from pytest_trt.plugin.verdict_items import speak
+        from pytest_trt.plugin._verdict_items import speak
 
         speak(item, call.excinfo.value, report)
     if judged and call.when == "teardown":
-        from pytest_trt.plugin.verdict_items import ship
+        from pytest_trt.plugin._verdict_items import ship
 
         ship(item, report)
     if call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
         fixtures = getattr(item, "fixturenames", None)
         if fixtures is not None and item.get_closest_marker("trt") is not None:
-            from pytest_trt.plugin.verdict_items import unjudged, untimed
+            from pytest_trt.plugin._verdict_items import unjudged, untimed
 
             reason = unjudged(item, fixtures) or untimed(item, fixtures)
             if reason:

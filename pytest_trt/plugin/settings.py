@@ -13,7 +13,7 @@ from pytest_trt.backends.backend import DEFAULT
 from pytest_trt.backends.build_options import LISTS, anchored, merged, read_build_options, read_word
 from pytest_trt.errors import SpecError
 from pytest_trt.evidence.finding import Choice, Scrutiny, read_codes
-from pytest_trt.plugin.options import (
+from pytest_trt.plugin._options import (
     OPTIONS,
     dest_of,
     known_backend,

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import DataError, unknown
-from pytest_trt.ranges.amax import Ranges, fault_of, is_tensorrts_own, same_scale
-from pytest_trt.ranges.onnxruntime_tables import (
+from pytest_trt.ranges._onnxruntime_tables import (
     read_flatbuffers,
     read_json,
     read_plain,
     written_flatbuffers,
     written_json,
 )
+from pytest_trt.ranges._text import read_text, text_of, written_text
+from pytest_trt.ranges._trt_cache import read_cache, written_cache
+from pytest_trt.ranges.amax import Ranges, fault_of, is_tensorrts_own, same_scale
 from pytest_trt.ranges.qdq import read_qdq
-from pytest_trt.ranges.text import read_text, text_of, written_text
-from pytest_trt.ranges.trt_cache import read_cache, written_cache
 from pytest_trt.storage.atomic_write import write_whole
 
 if TYPE_CHECKING:

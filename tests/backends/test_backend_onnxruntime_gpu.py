@@ -319,7 +319,7 @@ def test_weak_typing_leaves_the_graph_fp32(gpu: FakeGpu) -> None:
 
 
 def test_a_file_is_built_in_the_precision_that_it_holds(gpu: FakeGpu) -> None:
-    from pytest_trt.lowering.strong_typing import fp16_typed
+    from pytest_trt.lowering._strong_typing import fp16_typed
 
     half = Model(fp16_typed(networks.convolutional(8)), "half.onnx")
 

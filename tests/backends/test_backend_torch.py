@@ -209,7 +209,7 @@ def test_int8_is_refused_with_what_torch_runs(folder: Path) -> None:
 
 
 def test_a_file_that_holds_fp16_is_not_judged_by_its_fp32_module(folder: Path) -> None:
-    from pytest_trt.lowering.strong_typing import fp16_typed
+    from pytest_trt.lowering._strong_typing import fp16_typed
     from pytest_trt.model.model import Model
 
     asked = recipe(case(folder), Precision.MODEL)

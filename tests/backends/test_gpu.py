@@ -434,7 +434,7 @@ def _for_another_gpu(data: bytes) -> bytes:
     """The plan with the compute capability of its header changed, found by what TensorRT says of it."""
     import tensorrt
 
-    from pytest_trt.backends.tensorrt.log import heard, logger_of
+    from pytest_trt.backends.tensorrt._log import heard, logger_of
 
     runtime = tensorrt.Runtime(logger_of(tensorrt))
     for place in range(256):

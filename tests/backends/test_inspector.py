@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pytest_trt.backends.achieved_precision import achieved
 from pytest_trt.backends.backend import Layer
-from pytest_trt.backends.tensorrt.inspector import layers_of
+from pytest_trt.backends.tensorrt._inspector import layers_of
 
 SAMPLE = Path(__file__).with_name("engine-layers-8.6.json").read_text()
 

@@ -14,7 +14,7 @@ import pytest
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
-from pytest_trt.latency.timing import measure
+from pytest_trt.latency._timing import measure
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 

@@ -13,13 +13,13 @@ from fakes import cuda as fake_cuda
 from fakes.tensorrt import RELEASES, install
 from onnx import TensorProto, helper
 
+from pytest_trt.backends._cuda_events import EVENTS, DeviceStopwatch, Events, Graph
 from pytest_trt.backends.backend import choose
 from pytest_trt.backends.cuda import Stream
-from pytest_trt.backends.cuda_events import EVENTS, DeviceStopwatch, Events, Graph
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
-from pytest_trt.latency.timing import measure
+from pytest_trt.latency._timing import measure
 from pytest_trt.lowering.lowering import at_opset
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision

@@ -874,7 +874,7 @@ def test_a_cache_that_can_not_be_written_is_told_plainly(
 
 
 def test_ctrl_c_in_any_callback_is_raised_after_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.backends.tensorrt import log
+    from pytest_trt.backends.tensorrt import _log as log
 
     install(monkeypatch, "10.16", build_warning="careful")
 
@@ -905,7 +905,7 @@ def test_ctrl_c_while_building_is_raised_afterwards(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_was_raised_in_one_build_does_not_come_out_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.backends.tensorrt.log import caught, guarded
+    from pytest_trt.backends.tensorrt._log import caught, guarded
 
     install(monkeypatch, "10.16")
     with guarded():
@@ -990,7 +990,7 @@ def test_dla_goes_by_builder_flags_where_the_release_has_both(monkeypatch: pytes
 
 
 def test_values_that_tell_shapes_are_those_of_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_trt.backends.tensorrt.config import _values
+    from pytest_trt.backends.tensorrt._config import _values
 
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     shapes = {"x": (TensorProto.FLOAT, [2, 8]), "s": (TensorProto.INT64, [2])}, {"y": (TensorProto.FLOAT, ["a", "b"])}

@@ -14,7 +14,7 @@ from pytest_trt.backends.achieved_precision import require_honoured
 from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged, read_build_options
 from pytest_trt.backends.recipe import Recipe, ranges_of, sampled
-from pytest_trt.backends.tensorrt.inspector import layers_of
+from pytest_trt.backends.tensorrt._inspector import layers_of
 from pytest_trt.errors import BackendError, LoweringError
 from pytest_trt.lowering.lowering import at_opset, lower
 from pytest_trt.model.model import Model

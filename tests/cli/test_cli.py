@@ -369,7 +369,7 @@ def test_a_node_whose_name_holds_a_comma_is_kept_by_its_whole_name(folder: Path)
 
 def test_calibration_tells_the_share_of_the_samples_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, float | None]] = []
-    monkeypatch.setattr("pytest_trt.cli.calibrate.watched", lambda: lambda *phase: told.append(phase))
+    monkeypatch.setattr("pytest_trt.cli._calibrate.watched", lambda: lambda *phase: told.append(phase))
 
     calibrated("--method", "percentile")
 

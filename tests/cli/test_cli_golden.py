@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_trt.case.case import Case
-from pytest_trt.cli.golden import golden_folder
+from pytest_trt.cli._golden import golden_folder
 from pytest_trt.cli.main import main
 from pytest_trt.errors import CaseError
 from pytest_trt.gate import check

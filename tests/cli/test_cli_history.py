@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes.saved_runs import benchmark, save, save_all, table
 
-from pytest_trt.cli import console as shown
-from pytest_trt.cli import history
+from pytest_trt.cli import _console as shown
+from pytest_trt.cli import _history as history
 from pytest_trt.cli.main import main
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pytest_trt.cli.console import Line, Table, text_of
+from pytest_trt.cli._console import Line, Table, text_of
 from pytest_trt.cli.main import main
 
 if TYPE_CHECKING:

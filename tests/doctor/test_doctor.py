@@ -14,9 +14,12 @@ from fakes.platform import CORE, H100, FakePlatform, cuda, told
 
 from pytest_trt.backends.backend import _MODULES
 from pytest_trt.cli.main import main
-from pytest_trt.doctor import driver, frameworks, packages, tensorrt
-from pytest_trt.doctor import packages as python
-from pytest_trt.doctor import tensorrt as libraries
+from pytest_trt.doctor import _driver as driver
+from pytest_trt.doctor import _frameworks as frameworks
+from pytest_trt.doctor import _packages as packages
+from pytest_trt.doctor import _packages as python
+from pytest_trt.doctor import _tensorrt as libraries
+from pytest_trt.doctor import _tensorrt as tensorrt
 from pytest_trt.doctor.examination import BACKENDS, CHECKS, Check, examine
 from pytest_trt.doctor.platform import STATES, Here, Ran, Symptom, answer, ended
 
@@ -648,7 +651,7 @@ def test_a_word_that_is_no_backend_names_the_nearest() -> None:
 
 
 def test_what_was_asked_for_and_is_not_there_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_trt.cli.doctor.Here", lambda _: healthy(modules=("onnxruntime",)))
+    monkeypatch.setattr("pytest_trt.cli._doctor.Here", lambda _: healthy(modules=("onnxruntime",)))
 
     asked = CliRunner().invoke(main, ["doctor", "--for", "tensorrt"])
     unasked = CliRunner().invoke(main, ["doctor"])

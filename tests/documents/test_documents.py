@@ -15,7 +15,7 @@ from places import ROOT
 from pytest_trt.backends.build_options import BuildOptions
 from pytest_trt.case.case import known_keys
 from pytest_trt.evidence.finding import CODES
-from pytest_trt.plugin.options import OPTIONS
+from pytest_trt.plugin._options import OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from onnx import helper
 from pytest_trt import Ranges, lower
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import LoweringError
+from pytest_trt.evidence._pairing import paired
 from pytest_trt.evidence.localise import Located, first_nonfinite, lines_of, localise
-from pytest_trt.evidence.pairing import paired
 from pytest_trt.lowering.casts import fp32_ends
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import Model, checked

@@ -10,7 +10,7 @@ import pytest
 from fakes.tensorrt import install
 
 from pytest_trt import Case, Verdict, check
-from pytest_trt.backends.tensorrt import plan
+from pytest_trt.backends.tensorrt import _plan as plan
 from pytest_trt.errors import BackendError
 from pytest_trt.evidence.finding import Scrutiny
 from pytest_trt.model.model import Model

@@ -12,9 +12,9 @@ from places import DIGITS
 
 from pytest_trt import Model, Precision, Ranges, lower
 from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.evidence import Evidence
 from pytest_trt.evidence.finding import Finding, Severity
-from pytest_trt.evidence.qdq_file import bypassed
 from pytest_trt.evidence.quant_ranges import Quantised, likeness_of, quantised_evidence
 from pytest_trt.findings.diagnosis import CALIBRATION_RULES as RULES
 from pytest_trt.golden.envelope import simulate

@@ -16,7 +16,7 @@ from places import DIGITS
 
 from pytest_trt.backends.build_options import merged, read_build_options
 from pytest_trt.backends.recipe import Recipe
-from pytest_trt.backends.tensorrt import plan
+from pytest_trt.backends.tensorrt import _plan as plan
 from pytest_trt.case.build_settings import How
 from pytest_trt.case.case import Case
 from pytest_trt.evidence.finding import Scrutiny
@@ -168,7 +168,7 @@ def test_tf32_in_an_fp32_engine_is_told_by_the_size_of_its_error(
             return config
 
         monkeypatch.setattr(plan, "configure", configure)
-    monkeypatch.setattr("pytest_trt.findings.precision._layers", lambda _: [])
+    monkeypatch.setattr("pytest_trt.findings._precision._layers", lambda _: [])
 
     verdict = judged(digits, "fp32")
 

@@ -15,9 +15,9 @@ from pytest_trt import Case, Tolerance, Verdict, check
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import SpecError
 from pytest_trt.golden.create import update
+from pytest_trt.lowering._strong_typing import bf16_typed, fp16_typed
 from pytest_trt.lowering.casts import bf16_sandwich
 from pytest_trt.lowering.qdq import int8_qdq
-from pytest_trt.lowering.strong_typing import bf16_typed, fp16_typed
 from pytest_trt.model.model import checked
 from pytest_trt.report.record import record_of
 from pytest_trt.report.terminal import message

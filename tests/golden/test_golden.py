@@ -294,7 +294,7 @@ def test_a_golden_is_never_written_in_ci(
 
 
 def test_a_golden_is_made_from_fp32_alone(case: Case, tmp_path: Path) -> None:
-    from pytest_trt.lowering.strong_typing import fp16_typed
+    from pytest_trt.lowering._strong_typing import fp16_typed
 
     networks.save(fp16_typed(networks.convolutional()), tmp_path / "net.onnx")
 

@@ -14,8 +14,8 @@ from pytest_trt import Case, Tolerance, check
 from pytest_trt.errors import EmptyGolden
 from pytest_trt.golden.create import create, update
 from pytest_trt.golden.envelope import provable
+from pytest_trt.lowering._strong_typing import fp16_typed
 from pytest_trt.lowering.qdq import int8_qdq
-from pytest_trt.lowering.strong_typing import fp16_typed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ from gpu import WHY_NOT, built
 from onnx import TensorProto, helper
 
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
-from pytest_trt.latency.machine import machine_of
-from pytest_trt.latency.rounds import Design, interleave
-from pytest_trt.latency.telemetry import telemetry_of
-from pytest_trt.latency.timing import measure
+from pytest_trt.latency._machine import machine_of
+from pytest_trt.latency._rounds import Design, interleave
+from pytest_trt.latency._telemetry import telemetry_of
+from pytest_trt.latency._timing import measure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY_NOT), reason=f"needs TensorRT and a GPU: {WHY_NOT}")]
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.errors import BackendError
-from pytest_trt.latency.artifacts import MOST, keep_materials, kept_plan, kept_recipe, promote_materials, prune
+from pytest_trt.latency._artifacts import MOST, keep_materials, kept_plan, kept_recipe, promote_materials, prune
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 

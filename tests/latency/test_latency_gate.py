@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pytest_trt.errors import BackendError, SpecError
-from pytest_trt.latency.decision import Suite, decide
-from pytest_trt.latency.intervals import against_history, paired, pairs_needed, suspect
+from pytest_trt.latency._decision import Suite, decide
+from pytest_trt.latency._intervals import against_history, paired, pairs_needed, suspect
 from pytest_trt.latency.rule import Rule, State
 
 RULE = Rule()
@@ -196,7 +196,7 @@ def test_pairs_that_are_needed_suffice():
 
 
 def test_with_the_pairs_that_are_needed_the_effect_is_just_seen():
-    from pytest_trt.latency.spread import effect
+    from pytest_trt.latency._spread import effect
 
     compared = paired(*blocks(1.0, noise=0.04), Rule(cases=50))
     pairs = pairs_needed(compared, Rule(cases=50))
@@ -301,7 +301,7 @@ def test_nobody_measures_again_what_looks_as_before():
 def test_rejections_agree_with_scipy_where_the_whole_suite_was_seen():
     from scipy.stats import false_discovery_control
 
-    from pytest_trt.latency.decision import rejected
+    from pytest_trt.latency._decision import rejected
 
     for seed in range(50):
         p_values = np.random.default_rng(seed).beta(0.3, 1, size=30)

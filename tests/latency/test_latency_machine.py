@@ -13,9 +13,9 @@ from fakes import nvml as fake_nvml
 from fakes.tensorrt import install
 
 from pytest_trt.errors import BackendError
-from pytest_trt.latency import machine as cpu
-from pytest_trt.latency.machine import Machine, differences, machine_of
-from pytest_trt.latency.telemetry import Telemetry, disturbances, telemetry_of
+from pytest_trt.latency import _machine as cpu
+from pytest_trt.latency._machine import Machine, differences, machine_of
+from pytest_trt.latency._telemetry import Telemetry, disturbances, telemetry_of
 
 
 def with_nvml(monkeypatch: pytest.MonkeyPatch, gpu: dict[str, Any] | None = None, **told: Any) -> Any:

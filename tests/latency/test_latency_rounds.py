@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fakes.stopwatches import Clockwork
 
-from pytest_trt.latency.decision import Suite, decide
-from pytest_trt.latency.intervals import paired
-from pytest_trt.latency.rounds import Design, Rounds, in_rounds, interleave
+from pytest_trt.latency._decision import Suite, decide
+from pytest_trt.latency._intervals import paired
+from pytest_trt.latency._rounds import Design, Rounds, in_rounds, interleave
 from pytest_trt.latency.rule import Rule, State
 
 DESIGN = Design(pairs=10, block_s=0.001, warmup_s=0.0, least=10)

@@ -15,10 +15,10 @@ from fakes.stopwatches import Clockwork
 from fakes.tensorrt import install
 
 from pytest_trt.cli.main import main
-from pytest_trt.latency import answer as comparing
+from pytest_trt.latency import _answer as comparing
 from pytest_trt.latency import check as keeper
-from pytest_trt.latency.machine import Machine
-from pytest_trt.latency.telemetry import Telemetry
+from pytest_trt.latency._machine import Machine
+from pytest_trt.latency._telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ from pytest_trt.backends.backend import choose
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.backends.stopwatch import HostStopwatch, Lap, Timed, Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
+from pytest_trt.latency._rounds import Design, interleave, trimmed_mean
+from pytest_trt.latency._timing import measure, stable
 from pytest_trt.latency.result import least_samples, percentile
-from pytest_trt.latency.rounds import Design, interleave, trimmed_mean
-from pytest_trt.latency.timing import measure, stable
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 

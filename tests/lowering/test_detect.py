@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from pytest_trt.lowering._strong_typing import fp16_typed
 from pytest_trt.lowering.casts import bf16_sandwich, fp16_sandwich
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.lowering.qdq import int8_qdq
-from pytest_trt.lowering.strong_typing import fp16_typed
 
 
 def test_a_plain_file_holds_fp32() -> None:

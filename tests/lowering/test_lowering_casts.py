@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 from pytest_trt import compare, lower
 from pytest_trt.errors import LoweringError
+from pytest_trt.lowering._strong_typing import bf16_typed, fp16_typed
 from pytest_trt.lowering.casts import bf16_sandwich, fp16_sandwich, round_to_tf32, tf32_emulated
-from pytest_trt.lowering.strong_typing import bf16_typed, fp16_typed
 from pytest_trt.model import graph
 from pytest_trt.model.model import checked
 from pytest_trt.model.onnx_session import open_session

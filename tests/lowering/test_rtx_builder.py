@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged
 from pytest_trt.backends.recipe import Recipe, sampled
-from pytest_trt.cli.summary import kind_of, plan_facts
+from pytest_trt.cli._summary import kind_of, plan_facts
 from pytest_trt.errors import BackendError, ModelError, PytestTrtError
 from pytest_trt.lowering.lowering import at_opset, lower
 from pytest_trt.model.graph import float_activations

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt import compare, lower
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.errors import LoweringError
+from pytest_trt.lowering._strong_typing import fp16_typed
 from pytest_trt.lowering.casts import fp16_sandwich, tf32_emulated
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.lowering.qdq import int8_qdq, quantised_activations
-from pytest_trt.lowering.strong_typing import fp16_typed
 from pytest_trt.model.model import Model, checked
 from pytest_trt.model.normalise import normalised
 from pytest_trt.model.onnx_session import open_session

@@ -176,7 +176,7 @@ def test_a_torch_reference_judges_a_file_of_another_tool(folder: Path) -> None:
     from networks import save
 
     from pytest_trt.case.reference import subject_of
-    from pytest_trt.lowering.strong_typing import fp16_typed
+    from pytest_trt.lowering._strong_typing import fp16_typed
 
     made = case(folder)
     save(fp16_typed(subject_of(made).proto), folder / "half.onnx")

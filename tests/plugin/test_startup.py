@@ -29,7 +29,7 @@ def test_an_empty_folder_loads_no_heavy_package_and_five_modules_of_ours(tmp_pat
     assert loaded(tmp_path, "--co", "-q") == [
         "[]",
         "['pytest_trt', 'pytest_trt.plugin', 'pytest_trt.plugin.fixtures', 'pytest_trt.plugin.hooks',"
-        " 'pytest_trt.plugin.options']",
+        " 'pytest_trt.plugin._options']",
     ]
 
 

@@ -16,7 +16,7 @@ from fakes.latency import LATENCY
 from jsonschema import Draft202012Validator
 
 from pytest_trt.errors import ReportError
-from pytest_trt.plugin.results import Reports
+from pytest_trt.plugin._results import Reports
 from pytest_trt.report.record import document, environment, gpus_of, source_of, write
 from pytest_trt.report.record_file import read_record
 

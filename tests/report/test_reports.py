@@ -223,7 +223,7 @@ def test_an_unknown_suffix_in_the_ini_file_is_refused(pytester: pytest.Pytester,
 def test_a_renderer_that_is_not_there_is_refused_before_the_run(
     pytester: pytest.Pytester, golden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pytest_trt.report.html", None)
+    monkeypatch.setitem(sys.modules, "pytest_trt.report._html", None)
 
     result = pytester.runpytest("--trt-report=run.html")
 
@@ -427,7 +427,7 @@ def test_pytest_html_shows_the_row_and_links_the_record(
 
 
 def test_evil_names_are_harmless_in_pytest_html(failed: dict[str, Any]) -> None:
-    from pytest_trt.plugin.verdict_items import extras
+    from pytest_trt.plugin._verdict_items import extras
 
     [record] = evil(failed)["results"]
 

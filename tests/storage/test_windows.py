@@ -16,13 +16,13 @@ from fakes.platform import FakePlatform
 from pytest_trt.backends.build_options import read_word
 from pytest_trt.case.case import Case, cases_of_file
 from pytest_trt.case.case_file import shown_from
-from pytest_trt.doctor import packages as python
+from pytest_trt.doctor import _packages as python
 from pytest_trt.doctor.platform import Ran
 from pytest_trt.errors import CaseError
 from pytest_trt.golden.golden import Golden, Run, read, write
 from pytest_trt.model.onnx_session import _plain
 from pytest_trt.model.sample_stream import opened
-from pytest_trt.plugin.verdict_items import golden_path
+from pytest_trt.plugin._verdict_items import golden_path
 from pytest_trt.storage import engine_store as store
 from pytest_trt.storage.atomic_write import write_whole
 from pytest_trt.storage.entry_point import is_reference

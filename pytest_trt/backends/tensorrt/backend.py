@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.backends._cuda_events import EVENTS, DeviceStopwatch, Events, Graph
 from pytest_trt.backends.cuda import (
     DeviceArray,
     Stream,
@@ -19,15 +20,14 @@ from pytest_trt.backends.cuda import (
     require_no_override,
     using,
 )
-from pytest_trt.backends.cuda_events import EVENTS, DeviceStopwatch, Events, Graph
 from pytest_trt.backends.stopwatch import batch_of, shapes_of
-from pytest_trt.backends.tensorrt.bound_buffers import Copies, bind, captured, memory_of
-from pytest_trt.backends.tensorrt.execution import as_dtype, execute, grown_outputs, tensors_of
-from pytest_trt.backends.tensorrt.inspector import can_show, layers_of, showing
-from pytest_trt.backends.tensorrt.plan import plan_for
-from pytest_trt.backends.tensorrt.release import label, open_release
+from pytest_trt.backends.tensorrt._bound_buffers import Copies, bind, captured, memory_of
+from pytest_trt.backends.tensorrt._execution import as_dtype, execute, grown_outputs, tensors_of
+from pytest_trt.backends.tensorrt._inspector import can_show, layers_of, showing
+from pytest_trt.backends.tensorrt._plan import plan_for
+from pytest_trt.backends.tensorrt._release import label, open_release
+from pytest_trt.backends.tensorrt._weak_typing import kept_nodes
 from pytest_trt.backends.tensorrt.runtime import load_engine, plan_of_file, read_plan, require_ends
-from pytest_trt.backends.tensorrt.weak_typing import kept_nodes
 from pytest_trt.errors import BackendError, DataError
 from pytest_trt.model.feeds import conform, join, split
 from pytest_trt.model.graph import matrix_nodes
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from pytest_trt.backends.backend import Layer
     from pytest_trt.backends.recipe import Recipe
     from pytest_trt.backends.stopwatch import Timing
-    from pytest_trt.backends.tensorrt.execution import Grown, Tensor
-    from pytest_trt.backends.tensorrt.plan import TensorrtPlan
+    from pytest_trt.backends.tensorrt._execution import Grown, Tensor
+    from pytest_trt.backends.tensorrt._plan import TensorrtPlan
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
     from pytest_trt.precision import Precision

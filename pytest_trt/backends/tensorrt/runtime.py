@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.cuda import open_gpu, using
-from pytest_trt.backends.tensorrt.config import load_plugins
-from pytest_trt.backends.tensorrt.execution import tensors_of
-from pytest_trt.backends.tensorrt.inspector import layers_of
-from pytest_trt.backends.tensorrt.log import heard, logger_of
-from pytest_trt.backends.tensorrt.plan import TensorrtPlan, capability_of, facts_of
-from pytest_trt.backends.tensorrt.release import label, open_release
+from pytest_trt.backends.tensorrt._config import load_plugins
+from pytest_trt.backends.tensorrt._execution import tensors_of
+from pytest_trt.backends.tensorrt._inspector import layers_of
+from pytest_trt.backends.tensorrt._log import heard, logger_of
+from pytest_trt.backends.tensorrt._plan import TensorrtPlan, capability_of, facts_of
+from pytest_trt.backends.tensorrt._release import label, open_release
 from pytest_trt.errors import BackendError, ForeignPlan
 from pytest_trt.model.feeds import is_float
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.cuda import Gpu
     from pytest_trt.backends.recipe import Recipe
-    from pytest_trt.backends.tensorrt.execution import Tensor
+    from pytest_trt.backends.tensorrt._execution import Tensor
     from pytest_trt.model.feeds import TensorSpec
     from pytest_trt.model.model import Model
 

@@ -1,0 +1,3 @@
+"""Charts: figures of the record as inline SVG, each with its text alternative and its data."""
+
+__all__ = ["accuracy", "drawing", "latency", "network"]
