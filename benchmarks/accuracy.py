@@ -23,6 +23,7 @@ import numpy as np
 from pytest_trt.backends.build_options import merged, read_build_options, read_word
 from pytest_trt.case.build_settings import How, recipe_of
 from pytest_trt.case.case import Case
+from pytest_trt.case.reference import Subject
 from pytest_trt.comparison.tolerance import Tolerance
 from pytest_trt.gate import check
 from pytest_trt.golden.create import update
@@ -77,7 +78,7 @@ def write_ranges(case: Case, folder: Path) -> None:
     from pytest_trt.model.graph import float_activations
 
     model = load(case.base / str(case.onnx))
-    recipe = recipe_of(case, model, Precision.INT8, (), How())
+    recipe = recipe_of(Subject(case, Precision.INT8, model), (), How())
     assert recipe.calibration is not None
     amax = recipe.calibration.ranges(float_activations(recipe.model.proto)).amax
     lines = [f"{name}: {value!r}" for name, value in amax.items() if value > 0]

@@ -86,7 +86,7 @@ def ratio(one: Built, other: Built, inputs: Arrays, keeper: Keeper) -> float:
 
 def promoted(keeper: Keeper, of: Built, inputs: Arrays) -> Keeper:
     """The keeper with this engine as the baseline of the case."""
-    found = find_latency(replace(keeper, mode="record"), CASE, of.recipe.precision, of, inputs)
+    found = find_latency(replace(keeper, mode="record"), CASE, of, inputs)
     machine = {"key": found.machine.key, **{k: dict(getattr(found.machine, k)) for k in ("hard", "soft", "record")}}
     assert found.materials is not None
     baseline = Baseline(
@@ -111,7 +111,7 @@ def asked(keeper: Keeper, of: Built, inputs: Arrays, repeats: int) -> list[dict[
     """What the gate says, each time as the only case of a run."""
     rows = []
     for number in range(repeats):
-        found = find_latency(replace(keeper, suite=Suite(keeper.rule)), CASE, of.recipe.precision, of, inputs)
+        found = find_latency(replace(keeper, suite=Suite(keeper.rule)), CASE, of, inputs)
         compared = found.compared
         rows.append(
             {

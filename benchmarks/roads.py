@@ -21,6 +21,7 @@ from pytest_trt.backends.achieved_precision import achieved
 from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged, read_build_options, read_word
 from pytest_trt.case.build_settings import How
+from pytest_trt.case.reference import Subject, subject_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK
 from pytest_trt.gate import build
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 def outputs_of(case: Case, precision: str, typing: str, told: dict[str, Any], folder: Path) -> tuple[Arrays, str]:
     """What the engine of one road computes for the golden's inputs, and how many layers run in the precision."""
     model, asked = load(case.base / str(case.onnx)), Precision.parse(precision)
-    golden = open_golden(case, model, asked, folder / "golden")
+    golden = open_golden(Subject(case, asked, model), folder / "golden")
     how = How(merged(told, {"typing": typing, "honoured": 0.0}))
-    engine = build(case, model, asked, golden, choose("tensorrt"), how)
+    engine = build(Subject(case, asked, model), golden, choose("tensorrt"), how)
     layers = achieved(engine.layers(), precision)
     return engine.run(golden.runs[0].inputs), f"{layers.honoured} of {layers.compute}"
 
@@ -48,10 +49,10 @@ def outputs_of(case: Case, precision: str, typing: str, told: dict[str, Any], fo
 def simulated_error(case: Case, precision: str, folder: Path) -> float:
     """The largest simulated error of an output with the case's own ranges; of fp16 that of the golden's envelope."""
     model, asked = load(case.base / str(case.onnx)), Precision.parse(precision)
-    golden = open_golden(case, model, asked, folder / "golden")
+    golden = open_golden(Subject(case, asked, model), folder / "golden")
     if precision == "fp16":
         return max(entry["error"] for entry in golden.envelope[precision].values())
-    engine = build(case, model, asked, golden, choose("onnxruntime"))
+    engine = build(Subject(case, asked, model), golden, choose("onnxruntime"))
     return _error(engine.run(golden.runs[0].inputs), golden.runs[0].outputs)
 
 
@@ -61,7 +62,7 @@ def _error(found: Arrays, reference: Arrays) -> float:
 
 def row(case: Case, label: str, roads: dict[str, tuple[Arrays, str]], precision: str, folder: Path) -> dict[str, Any]:
     """Errors of each road against the golden, and the largest distance from the first of them."""
-    golden = open_golden(case, load(case.base / str(case.onnx)), Precision.parse(precision), folder / "golden")
+    golden = open_golden(subject_of(case, Precision.parse(precision)), folder / "golden")
     exact, (first, *others) = golden.runs[0].outputs, [outputs for outputs, _ in roads.values()]
 
     simulated = simulated_error(case, precision, folder)

@@ -27,6 +27,7 @@ from pytest_trt.backends.build_options import merged, read_build_options, read_w
 from pytest_trt.backends.onnxruntime import session_stopwatch
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.case.build_settings import How, recipe_of
+from pytest_trt.case.reference import Subject
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.latency._machine import Machine, machine_of
 from pytest_trt.latency._telemetry import disturbances, telemetry_of
@@ -77,7 +78,7 @@ class Bench:
         """The recipe of the network at a precision."""
         told = {**(build or {}), **dict(read_word(word) for word in self.told.build)}
         how = How(merged(read_build_options(told, "--build")))
-        return recipe_of(self.case, self.model, Precision.parse(precision), (self.feeds,), how)
+        return recipe_of(Subject(self.case, Precision.parse(precision), self.model), (self.feeds,), how)
 
     def error(self, outputs: dict[str, np.ndarray]) -> float:
         """Relative RMS of the first output against onnxruntime's fp32 on the CPU."""

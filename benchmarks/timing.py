@@ -22,6 +22,7 @@ from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged, read_build_options, read_word
 from pytest_trt.backends.stopwatch import Timing, stopwatch_of
 from pytest_trt.case.build_settings import How, recipe_of
+from pytest_trt.case.reference import Subject
 from pytest_trt.latency._machine import machine_of
 from pytest_trt.latency._rounds import Design, interleave
 from pytest_trt.latency._telemetry import disturbances, telemetry_of
@@ -48,7 +49,7 @@ def built(folder: Path, name: str, precision: str, words: list[str]) -> tuple[An
     model, asked = load(case.base / str(case.onnx)), Precision.parse(precision)
     told = {"typing": "weak", **dict(read_word(word) for word in words)}
     how = How(merged(read_build_options(told, "--build")))
-    return choose("tensorrt").build(recipe_of(case, model, asked, (feeds,), how)), feeds
+    return choose("tensorrt").build(recipe_of(Subject(case, asked, model), (feeds,), how)), feeds
 
 
 def against_bare(engine: Any, feeds: dict[str, np.ndarray], rounds: int) -> dict[str, Any]:

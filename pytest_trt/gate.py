@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_trt.backends.achieved_precision import achieved, asked_of, require_honoured
+from pytest_trt.backends.achieved_precision import achieved, require_honoured
 from pytest_trt.backends.backend import DEFAULT, Built, Planner, choose, known_backend
 from pytest_trt.case.build_settings import how_of, recipe_of, require_heeded
 from pytest_trt.case.reference import subject_of
@@ -23,7 +23,7 @@ from pytest_trt.findings.diagnosis import diagnosed, refusal, with_found
 from pytest_trt.findings.verdict import Verdict
 from pytest_trt.golden.load import open_golden
 from pytest_trt.latency.check import find_latency
-from pytest_trt.lowering.lowering import held_precision, needs_ranges
+from pytest_trt.lowering.lowering import needs_ranges
 from pytest_trt.model.samples import read
 from pytest_trt.precision import Precision
 from pytest_trt.ranges.files import is_ranges_file
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from pytest_trt.backends.backend import Backend, Layer
     from pytest_trt.case.build_settings import How
     from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import Subject
     from pytest_trt.golden.golden import Golden
     from pytest_trt.latency.question import Keeper
     from pytest_trt.model.feeds import Arrays
-    from pytest_trt.model.model import Model
 
 __all__ = ["Ran", "build", "check", "could_not", "refuse_other_than_engines", "timed", "verdict_of"]
 
@@ -97,16 +97,16 @@ def check(
         chosen = choose(name)
         if require_engine or how.plan is not None:
             refuse_other_than_engines(chosen)
-        model = subject_of(case)
+        subject = subject_of(case, precision)
         require_heeded(how.words, name)
         if how.only_build:
-            return built_only(case, precision, model, chosen, how, Path(golden_dir))
-        model.require_float_output()
-        golden = open_golden(case, model, precision, Path(golden_dir))
-        built = build(case, model, precision, golden, chosen, how)
+            return built_only(subject, chosen, how, Path(golden_dir))
+        subject.model.require_float_output()
+        golden = open_golden(subject, Path(golden_dir))
+        built = build(subject, golden, chosen, how)
         outputs = [built.engine.run(run.inputs) for run in golden.runs]
-        verdict = verdict_of(case, precision, model, golden, built.engine, outputs, scrutiny, built)
-        return timed(verdict, case, precision, built, golden, keeper, scrutiny)
+        verdict = verdict_of(subject, golden, built.engine, outputs, scrutiny, built)
+        return timed(verdict, case, built, golden, keeper, scrutiny)
     except Exception as error:
         return could_not(case, precision, name, error, scrutiny)
 
@@ -114,7 +114,6 @@ def check(
 def timed(
     verdict: Verdict,
     case: Case,
-    precision: Precision,
     built: Built,
     golden: Golden,
     keeper: Keeper | None,
@@ -123,32 +122,31 @@ def timed(
     """The verdict with the engine's latency; an engine that is wrong is not timed."""
     if keeper is None or not verdict.passed:
         return verdict
-    found = find_latency(keeper, case, precision, built, golden.runs[0].inputs)
+    found = find_latency(keeper, case, built, golden.runs[0].inputs)
     return with_found(verdict, found, (scrutiny or Scrutiny()).choice)
 
 
-def build(
-    case: Case, model: Model, precision: Precision, golden: Golden, backend: Backend, how: How | None = None
-) -> Built:
+def build(subject: Subject, golden: Golden, backend: Backend, how: How | None = None) -> Built:
     """The engine of a case's model at a precision, calibrated with the case's own data, and found to honour it.
 
     Raises:
         PrecisionNotHonoured: it runs in another precision.
     """
-    how = how or how_of(case)
+    how = how or how_of(subject.case)
     feeds = tuple(run.inputs for run in golden.runs)
-    recipe = recipe_of(case, model, precision, feeds, how)
+    recipe = recipe_of(subject, feeds, how)
     engine = backend.build(recipe)
-    require_honoured(engine, asked_of(precision, model), how.options.honoured, builds_engines=backend.builds_engines)
+    require_honoured(engine, subject.asked, how.options.honoured, builds_engines=backend.builds_engines)
     return Built(engine, recipe, backend)
 
 
-def built_only(case: Case, precision: Precision, model: Model, backend: Backend, how: How, golden_dir: Path) -> Verdict:
+def built_only(subject: Subject, backend: Backend, how: How, golden_dir: Path) -> Verdict:
     """The verdict that a case's engine builds; nothing is run or compared.
 
     Raises:
         BackendError: the backend builds no engines.
     """
+    case = subject.case
     refuse_other_than_engines(backend)
     if how.plan is not None:
         raise CaseError(
@@ -156,28 +154,26 @@ def built_only(case: Case, precision: Precision, model: Model, backend: Backend,
         )
     if not isinstance(backend, Planner):
         raise BackendError(f"backend {backend.name!r} can't build without running: drop --trt-build-only.")
-    plan = backend.plan(recipe_of(case, model, precision, _feeds_of(case, model, precision, golden_dir), how))
+    plan = backend.plan(recipe_of(subject, _feeds_of(subject, golden_dir), how))
     return Verdict(
         case=case.name,
-        precision=precision.label,
+        precision=subject.precision.label,
         backend=backend.name,
         simulated=False,
         verdict="built",
         where=case.where,
         warnings=plan.warnings,
         provenance={
-            "model": model.source,
-            "model_sha256": model.sha256,
-            **_kept(case, precision),
+            "model": subject.model.source,
+            "model_sha256": subject.model.sha256,
+            **_kept(subject),
             "engine": dict(plan.facts),
         },
     )
 
 
 def verdict_of(
-    case: Case,
-    precision: Precision,
-    model: Model,
+    subject: Subject,
     golden: Golden,
     ran: Ran,
     outputs: list[Arrays],
@@ -185,21 +181,21 @@ def verdict_of(
     built: Built | None = None,
 ) -> Verdict:
     """Judge and diagnose outputs, one set a run of the golden, that ``ran`` (``built``, if we did) computed."""
-    held = held_precision(model.proto)
-    judged = partial(judge, case, precision, held, model, golden)
+    case, model = subject.case, subject.model
+    judged = partial(judge, subject, golden)
     judgements = judged(outputs)
     outside = [judgement for judgement in judgements if judgement.reasons]
     verdict = Verdict(
         case=case.name,
-        precision=precision.label,
+        precision=subject.precision.label,
         backend=ran.backend,
         simulated=ran.simulated,
         verdict="failed" if outside else "passed",
         judgements=judgements,
-        held=held if precision is Precision.MODEL or held != "fp32" else None,
+        held=subject.held if subject.precision is Precision.MODEL or subject.held != "fp32" else None,
         where=case.where,
-        accept=accept_hint(case, precision, judgements),
-        layers=_layers(ran, asked_of(precision, model)),
+        accept=accept_hint(subject, judgements),
+        layers=_layers(ran, subject.asked),
         warnings=ran.warnings,
         provenance={
             "model": model.source,
@@ -207,21 +203,22 @@ def verdict_of(
             "golden": golden.source,
             "golden_model_sha256": golden.model_sha256,
             "golden_made_by": dict(golden.provenance),
-            "calibration": case.calibration if needs_ranges(model, precision) else None,
-            "calibration_method": _method_of(case) if needs_ranges(model, precision) else None,
+            "calibration": case.calibration if needs_ranges(model, subject.precision) else None,
+            "calibration_method": _method_of(case) if needs_ranges(model, subject.precision) else None,
             "lowering": ran.facts.get("lowering"),
-            **_kept(case, precision),
+            **_kept(subject),
             "engine": dict(ran.facts),
         },
     )
-    trial = Trial(case, precision, held, model, golden, outputs, judged, built)
+    trial = Trial(subject, golden, outputs, judged, built)
     return diagnosed(verdict, trial, scrutiny or Scrutiny())
 
 
-def _feeds_of(case: Case, model: Model, precision: Precision, golden_dir: Path) -> tuple[Arrays, ...]:
+def _feeds_of(subject: Subject, golden_dir: Path) -> tuple[Arrays, ...]:
     """The inputs of the golden, else the case's own, which tell the shapes to build for; none where nothing does."""
+    case, model = subject.case, subject.model
     try:
-        return tuple(run.inputs for run in open_golden(case, model, precision, golden_dir).runs)
+        return tuple(run.inputs for run in open_golden(subject, golden_dir).runs)
     except GoldenError:
         told = read(case.inputs, case.base, model.inputs, f"{case.where}: inputs") if case.inputs else ()
         return tuple(told)
@@ -260,9 +257,10 @@ def refuse_other_than_engines(backend: Backend) -> None:
         )
 
 
-def _kept(case: Case, precision: Precision) -> dict[str, list[str]]:
+def _kept(subject: Subject) -> dict[str, list[str]]:
     """Which nodes stayed in fp32, where the case says so and the precision lowers anything."""
-    lowers = precision not in (Precision.FP32, Precision.MODEL)
+    case = subject.case
+    lowers = subject.precision not in (Precision.FP32, Precision.MODEL)
     told = {"keep": case.keep, "ops": case.ops} if lowers else {}
     return {key: list(words) for key, words in told.items() if words}
 

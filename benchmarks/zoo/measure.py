@@ -13,7 +13,7 @@ from benchmarks.zoo.network import Network
 from benchmarks.zoo.peers import accepted_by
 from pytest_trt.backends.backend import choose
 from pytest_trt.case.build_settings import how_of, recipe_of
-from pytest_trt.case.reference import subject_of
+from pytest_trt.case.reference import Subject, model_of
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.gate import check
 from pytest_trt.golden.golden import read
@@ -67,8 +67,8 @@ def _plain(text: str, *folders: object) -> str:
 
 def _peers(case: Case, precision: str) -> dict[str, bool]:
     try:
-        model, golden = subject_of(case), read(Path(str(case.golden)), "")
-        recipe = recipe_of(case, model, Precision.parse(precision), (golden.inputs,), how_of(case))
+        model, golden = model_of(case), read(Path(str(case.golden)), "")
+        recipe = recipe_of(Subject(case, Precision.parse(precision), model), (golden.inputs,), how_of(case))
         engine = choose("onnxruntime").build(recipe)
         return accepted_by(engine.run(golden.inputs), golden.outputs)
     except PytestTrtError:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.calibration.calibration import Progress
     from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import Subject
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
@@ -72,13 +73,11 @@ def require_heeded(words: Iterable[str], backend: str) -> None:
         )
 
 
-def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Arrays, ...], how: How) -> Recipe:
+def recipe_of(subject: Subject, feeds: tuple[Arrays, ...], how: How) -> Recipe:
     """The recipe of a case's engine.
 
     Args:
-        case: names calibration and profiles.
-        model: under test.
-        precision: what to build for.
+        subject: what is built; its case names calibration and profiles.
         feeds: runs of inputs that the engine will see; none where it is only built.
         how: options, and where plans are kept.
 
@@ -87,7 +86,8 @@ def recipe_of(case: Case, model: Model, precision: Precision, feeds: tuple[Array
         DataError: the calibration data can't be read.
         LoweringError: ModelOpt was asked to lower it, and can't.
     """
-    converted = at_opset(model, precision)
+    case, precision = subject.case, subject.precision
+    converted = at_opset(subject.model, precision)
     recipe = Recipe(
         model=converted,
         precision=precision,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_trt.backends.achieved_precision import asked_of
 from pytest_trt.errors import CaseError
+from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import is_float
 from pytest_trt.model.model import Model, load
 from pytest_trt.model.samples import data_sets_beside
@@ -19,8 +22,19 @@ if TYPE_CHECKING:
     from pytest_trt.case.case import Case
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.torch_export import Network, TorchModel
+    from pytest_trt.precision import Precision
 
-__all__ = ["Reference", "class_output", "find_golden", "mend", "network_of", "reference_of", "subject_of"]
+__all__ = [
+    "Reference",
+    "Subject",
+    "class_output",
+    "find_golden",
+    "mend",
+    "model_of",
+    "network_of",
+    "reference_of",
+    "subject_of",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,41 @@ class Reference:
     run: Callable[[Arrays], Arrays] | None = None
 
 
-def subject_of(case: Case) -> Model:
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: a case's model at a precision.
+
+    Attributes:
+        case: what to check.
+        precision: what was asked.
+        model: under test.
+    """
+
+    case: Case
+    precision: Precision
+    model: Model
+
+    @cached_property
+    def held(self) -> str:
+        """The precision that the file under test holds: fp32 where it is lowered from it."""
+        return held_precision(self.model.proto)
+
+    @property
+    def asked(self) -> str:
+        """The precision that layers should run in and whose error counts: of a file as it is, the one that it holds."""
+        return asked_of(self.precision, self.model)
+
+
+def subject_of(case: Case, precision: Precision) -> Subject:
+    """The case's model at a precision.
+
+    Raises:
+        CaseError, ModelError: the model can't be loaded or exported.
+    """
+    return Subject(case, precision, model_of(case))
+
+
+def model_of(case: Case) -> Model:
     """The model under test.
 
     Raises:
@@ -54,7 +102,7 @@ def reference_of(case: Case) -> Reference:
         CaseError, ModelError: it can't be loaded or exported.
     """
     if case.reference is None:
-        return _exported(case.torch, case, "torch") if case.torch else Reference(subject_of(case))
+        return _exported(case.torch, case, "torch") if case.torch else Reference(model_of(case))
     if _names_factory(case):
         return _exported(case.reference, case, "reference")
     return Reference(load(case.base / case.reference))

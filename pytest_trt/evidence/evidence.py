@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_trt.backends.backend import Built, Layer
-    from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import Subject
     from pytest_trt.evidence.bisection import Departure
     from pytest_trt.evidence.hops import Hop
     from pytest_trt.evidence.judgement import Judgement
@@ -61,20 +61,14 @@ class Trial:
     """A case that ran.
 
     Attributes:
-        case: what was checked.
-        precision: what was asked.
-        held: the precision that the file under test holds.
-        model: under test.
+        subject: what was checked.
         golden: the reference.
         outputs: one set a run of the golden.
         judged: outputs against the golden, one judgement an output.
         built: what ran, where we built it; None for outputs of the user's own code.
     """
 
-    case: Case
-    precision: Precision
-    held: str
-    model: Model
+    subject: Subject
     golden: Golden
     outputs: Sequence[Arrays]
     judged: Callable[[list[Arrays]], tuple[Judgement, ...]]
@@ -157,32 +151,32 @@ class Evidence:
 
 def half_of(trial: Trial) -> HalfWeights | None:
     """What fp16 does to the weights, where the model is lowered to it."""
-    lowered = trial.precision is Precision.FP16 and trial.held == "fp32"
-    return half_weights(trial.model, trial.case.keep) if lowered else None
+    lowered = trial.subject.precision is Precision.FP16 and trial.subject.held == "fp32"
+    return half_weights(trial.subject.model, trial.subject.case.keep) if lowered else None
 
 
 def quantised_of(trial: Trial) -> Quantised | None:
     """What int8 or fp8 stands on; None where nobody knows, as of a plan, or of ranges that TensorRT took itself."""
-    built, model = trial.built, trial.model
+    built, model = trial.built, trial.subject.model
     recipe = built.recipe if built else None
     model = recipe.model if recipe else model
     held = held_precision(model.proto)
-    lowered = trial.precision.takes_ranges and held == "fp32"
+    lowered = trial.subject.precision.takes_ranges and held == "fp32"
     unknown = recipe is None or recipe.calibration is None or recipe.options.calibrator != "ranges"
     if lowered and unknown:
         return None
     samples = recipe.calibration.samples if recipe and recipe.calibration and lowered else None
     return quantised_evidence(
         model,
-        reference_of(trial.case).model if trial.case.reference and not lowered else None,
-        trial.precision,
+        reference_of(trial.subject.case).model if trial.subject.case.reference and not lowered else None,
+        trial.subject.precision,
         held,
         ranges_of(recipe) if recipe and lowered else None,
         trial.feeds,
-        trial.case.batch,
-        trial.case.keep,
-        ops=trial.case.ops,
-        samples=samples(trial.case.batch or PIECE) if samples else None,
+        trial.subject.case.batch,
+        trial.subject.case.keep,
+        ops=trial.subject.case.ops,
+        samples=samples(trial.subject.case.batch or PIECE) if samples else None,
         release=built.backend.version.split()[-1] if built and built.backend.builds_engines else None,
     )
 
@@ -193,7 +187,7 @@ def located_of(trial: Trial) -> tuple[Located, ...] | None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.case.batch)
+    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.subject.case.batch)
 
 
 def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:
@@ -212,7 +206,7 @@ def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop
 
 def _beyond_simulation(trial: Trial, hops: Sequence[Hop]) -> float:
     """How many times the simulation's error a right engine may have by the golden's envelope, which knows fp16 sums."""
-    label = trial.held if trial.precision is Precision.MODEL else trial.precision.label
+    label = trial.subject.asked
     envelope = trial.golden.envelope.get(label, {})
     shares = (
         envelope[step.output]["error"] / step.rel_rms
@@ -242,7 +236,11 @@ def repeated_of(trial: Trial, rebuilds: int) -> Repeated | None:
 def is_of_another(trial: Trial) -> bool:
     """Whether the golden was made from another model than the one under test, which may differ in fp32 already."""
     made_from = trial.golden.model_sha256
-    return trial.precision is not Precision.FP32 and made_from is not None and made_from != trial.model.sha256
+    return (
+        trial.subject.precision is not Precision.FP32
+        and made_from is not None
+        and made_from != trial.subject.model.sha256
+    )
 
 
 def fp32_outputs(trial: Trial) -> Arrays | None:
@@ -250,11 +248,11 @@ def fp32_outputs(trial: Trial) -> Arrays | None:
 
     None where no fp32 form of it exists: a file of fp16 or bf16.
     """
-    model, inputs = trial.model, trial.golden.inputs
-    if trial.held == "fp32":
-        return simulate(model, Precision.FP32, inputs, trial.case.batch)
-    if trial.held in ("int8", "fp8"):
-        return simulate(Model(bypassed(model.proto), model.source), Precision.MODEL, inputs, trial.case.batch)
+    model, inputs = trial.subject.model, trial.golden.inputs
+    if trial.subject.held == "fp32":
+        return simulate(model, Precision.FP32, inputs, trial.subject.case.batch)
+    if trial.subject.held in ("int8", "fp8"):
+        return simulate(Model(bypassed(model.proto), model.source), Precision.MODEL, inputs, trial.subject.case.batch)
     return None
 
 
@@ -298,26 +296,26 @@ def later_hops(
 
 def _fp32_limits(trial: Trial, judgements: Sequence[Judgement]) -> dict[str, float | None]:
     """What the model under test may differ by in fp32; one whose weights are stored rounded, by its outputs' bounds."""
-    if trial.held != "fp32":
+    if trial.subject.held != "fp32":
         return limits_of(judgements)
-    return fp32_limits(judgements, trial.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {}))
+    return fp32_limits(judgements, trial.subject.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {}))
 
 
 def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
     built = trial.built
     if simulated:
-        exact = trial.precision is Precision.FP32 and trial.held == "fp32"
+        exact = trial.subject.precision is Precision.FP32 and trial.subject.held == "fp32"
         return [] if exact else [("simulated", trial.outputs[0])]
-    if built is None or built.recipe.plan is not None or trial.precision is Precision.FP32:
+    if built is None or built.recipe.plan is not None or trial.subject.precision is Precision.FP32:
         return []  # nobody knows the ranges that a plan was built with
     return [("simulated", open_backend().build(built.recipe).run(trial.golden.inputs))]
 
 
 def _fp32_form(trial: Trial) -> Model:
     """The fp32 model to compare with: the case's own reference, else the model that was lowered."""
-    model = trial.built.recipe.model if trial.built else trial.model
-    if trial.case.reference is not None:
-        return reference_of(trial.case).model
+    model = trial.built.recipe.model if trial.built else trial.subject.model
+    if trial.subject.case.reference is not None:
+        return reference_of(trial.subject.case).model
     return model if held_precision(model.proto) == "fp32" else Model(bypassed(model.proto), model.source)
 
 

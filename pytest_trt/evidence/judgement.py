@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import Subject
     from pytest_trt.comparison.comparison import Comparison
     from pytest_trt.golden.golden import Golden, Run
     from pytest_trt.model.feeds import Arrays
@@ -74,16 +75,11 @@ class Judgement:
         return self.tolerance.mismatch if self.whole else self.tolerance.rel_rms
 
 
-def judge(
-    case: Case, precision: Precision, held: str, model: Model, golden: Golden, outputs: list[Arrays]
-) -> tuple[Judgement, ...]:
+def judge(subject: Subject, golden: Golden, outputs: list[Arrays]) -> tuple[Judgement, ...]:
     """One judgement an output, the worst over the golden's runs.
 
     Args:
-        case: tells the user's own tolerance.
-        precision: what was asked; for ``model`` the bound is that of ``held``.
-        held: the precision that the file under test holds.
-        model: the model under test.
+        subject: what is judged; its case tells the user's own tolerance.
         golden: the reference.
         outputs: of the engine, one set a run of the golden.
 
@@ -91,18 +87,18 @@ def judge(
         GoldenError: there is neither an envelope nor a tolerance for the precision.
         CaseError: a limit is set on an output that is not there, or ranks classes of several outputs.
     """
-    label = held if precision is Precision.MODEL else precision.label
-    told = case.tolerance.get(precision.label, Tolerance())
-    _require_outputs(told, model, case, precision)
-    ranked = _ranked(case, model, told)
+    told = subject.case.tolerance.get(subject.precision.label, Tolerance())
+    _require_outputs(told, subject)
+    ranked = _ranked(subject.case, subject.model, told)
     return tuple(
-        _of_output(case, (precision.label, label), golden, spec.name, outputs, told, ranked=spec.name == ranked)
-        for spec in model.outputs
+        _of_output(subject, golden, spec.name, outputs, told, ranked=spec.name == ranked)
+        for spec in subject.model.outputs
     )
 
 
-def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, ...]) -> str:
+def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
     """How to accept what failed, for somebody who knows that it is right; empty where nothing failed."""
+    case, precision = subject.case, subject.precision
     failed = [judgement for judgement in judgements if judgement.reasons]
     errors = [j.error for j in failed if not j.whole and math.isfinite(j.error)]
     if not failed:
@@ -124,8 +120,7 @@ def accept_hint(case: Case, precision: Precision, judgements: tuple[Judgement, .
 
 
 def _of_output(
-    case: Case,
-    labels: tuple[str, str],
+    subject: Subject,
     golden: Golden,
     name: str,
     outputs: list[Arrays],
@@ -133,8 +128,8 @@ def _of_output(
     *,
     ranked: bool,
 ) -> Judgement:
-    """The judgement on one output: of the golden's runs, the worst. ``labels``: the precision asked, and the held."""
-    asked, label = labels
+    """The judgement on one output: of the golden's runs, the worst."""
+    case, label = subject.case, subject.asked
     whole = not is_float(golden.outputs[name].dtype)
     tolerance = told.of(name, whole=whole)
     if not ranked:
@@ -147,18 +142,19 @@ def _of_output(
     ]
     worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
     if not limits.overrides_envelope and not worst.comparison.mismatched:
-        raise _boundless(case, asked, label, name, golden)
+        raise _boundless(subject, name, golden)
     if not limits.overrides_envelope and (why := golden.refused.get(label)):
         worst = replace(worst, reasons=(*worst.reasons, f"when the golden was made: {why}"))
     return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
 
 
-def _require_outputs(told: Tolerance, model: Model, case: Case, precision: Precision) -> None:
+def _require_outputs(told: Tolerance, subject: Subject) -> None:
+    case, model = subject.case, subject.model
     names = [spec.name for spec in model.outputs]
     for name in told.outputs:
         if name not in names:
             raise CaseError(
-                f"{case.where}: tolerance.{precision}.outputs.{name} is no output of {model.source}, which has"
+                f"{case.where}: tolerance.{subject.precision}.outputs.{name} is no output of {model.source}, which has"
                 f" {', '.join(map(repr, names))}."
             )
 
@@ -172,13 +168,15 @@ def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     return None
 
 
-def _boundless(case: Case, asked: str, label: str, output: str, golden: Golden) -> GoldenError:
+def _boundless(subject: Subject, output: str, golden: Golden) -> GoldenError:
+    case, label = subject.case, subject.asked
     why = golden.refused.get(label)
     missing = f" has no envelope for it, because {why}" if why else " has no envelope for it"
     named = "" if why else ", name the fp32 model as `reference`"
     return GoldenError(
         f"{case.where}: nothing says how large the error of {output!r} at {label} may be: the golden {golden.source}"
-        f"{missing}. Write tolerance.{asked} = {{ rel_rms = ... }}{named}, or make the golden anew: {mend(case)}"
+        f"{missing}. Write tolerance.{subject.precision} = {{ rel_rms = ... }}{named}, or make the golden anew:"
+        f" {mend(case)}"
     )
 
 

@@ -124,11 +124,11 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     exact = tried("fp32", lambda: fp32_outputs(trial)) if another else None
     evidence = Evidence(
         case=verdict.case,
-        precision=trial.precision,
-        held=trial.held,
+        precision=trial.subject.precision,
+        held=trial.subject.held,
         backend=verdict.backend,
         simulated=verdict.simulated,
-        observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.case.constant_outputs),
+        observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.subject.case.constant_outputs),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact)),
         layers=trial.built.engine.layers() if trial.built else (),
@@ -219,7 +219,7 @@ def _failed(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
 
 def _overflow(trial: Trial) -> str:
     """What the golden says where this precision overflows: it was seen when the golden was made."""
-    why = trial.golden.refused.get(trial.held if trial.precision is Precision.MODEL else trial.precision.label, "")
+    why = trial.golden.refused.get(trial.subject.asked, "")
     return why if "overflows" in why else ""
 
 

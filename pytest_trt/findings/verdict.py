@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import blocks
+from pytest_trt.evidence.hops import blamed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,6 +82,12 @@ class Verdict:
     def passed(self) -> bool:
         """Whether it was judged, inside every bound and without an error found; or built, or timed, as was asked."""
         return self.verdict in ("passed", "built", "timed")
+
+    @property
+    def blame(self) -> str | None:
+        """The step that the error comes from, in words; None where no step is over its limit."""
+        found = blamed(self.hops)
+        return str(found) if found else None
 
     @property
     def worst(self) -> Judgement | None:

@@ -22,19 +22,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import Subject
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
 __all__ = ["Agreement", "Verification", "open_golden", "read_data_sets", "verify"]
 
 
-def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path) -> Golden:
+def open_golden(subject: Subject, golden_dir: Path) -> Golden:
     """The case's golden, fit for its model, made from its reference, moving, with an envelope.
 
     Raises:
         GoldenError: it is missing, damaged, of other shapes, stale or without evidence; the message names
             the command that mends it.
     """
+    case, model = subject.case, subject.model
     place = find_golden(case, golden_dir)
     reference = Reference(model) if case.reference is None and case.torch is None else reference_of(case)
     golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
@@ -51,7 +53,7 @@ def open_golden(case: Case, model: Model, precision: Precision, golden_dir: Path
     if not place.is_dir():
         return golden
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
-    return _with_envelope(case, golden, reference, _in_question(model, precision), moving)
+    return _with_envelope(case, golden, reference, _in_question(subject), moving)
 
 
 def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
@@ -79,11 +81,9 @@ def _same_outputs(golden: Golden, reference: Reference, batch: int | None) -> bo
     )
 
 
-def _in_question(model: Model, precision: Precision) -> Precision | None:
+def _in_question(subject: Subject) -> Precision | None:
     """The precision whose error is asked: of a file as it is, the one that it holds, if that can be simulated."""
-    if precision is not Precision.MODEL:
-        return precision
-    return {known.label: known for known in Precision}.get(held_precision(model.proto))
+    return {known.label: known for known in Precision}.get(subject.asked)
 
 
 def _with_envelope(

@@ -108,28 +108,27 @@ def _earlier(place: str) -> History:
         return History(())
 
 
-def find_latency(keeper: Keeper, case: Case, precision: Precision, built: Built, inputs: Arrays) -> Latency:
+def find_latency(keeper: Keeper, case: Case, built: Built, inputs: Arrays) -> Latency:
     """Time an engine; in a gate, compare it with its baseline, and with its budgets in any case.
 
     Args:
         keeper: of the run.
         case: what is timed.
-        precision: at which.
-        built: the engine.
+        built: the engine, which tells at which precision.
         inputs: arrays by input name; the first run of them is timed.
 
     Raises:
         DataError, BackendError: it can't be timed.
     """
     engine, recipe = built.engine, built.recipe
-    identity = Identity(case.name, precision.label, engine.backend)
+    identity = Identity(case.name, recipe.precision.label, engine.backend)
     gpu = None if engine.simulated else recipe.options.device
     machine, before = machine_of(gpu), telemetry_of(gpu)
     stopwatch = stopwatch_of(engine, inputs, keeper.timing)
     question = Question(identity, built, inputs, machine, keeper)
     samples = measure(stopwatch, keeper.timing, question.inferences)
     reply = answer(question, stopwatch, samples)
-    limits = _held(case, precision, built, inputs, stopwatch, samples, keeper)
+    limits = _held(case, built, inputs, stopwatch, samples, keeper)
     after = telemetry_of(gpu)
     doubts = disturbances(before, after)
     state, message = _settled(question, reply, doubts)
@@ -187,14 +186,13 @@ def _settled(question: Question, reply: Reply, doubts: tuple[str, ...]) -> tuple
 
 def _held(
     case: Case,
-    precision: Precision,
     built: Built,
     inputs: Arrays,
     stopwatch: Stopwatch,
     samples: Samples,
     keeper: Keeper,
 ) -> tuple[Any, ...]:
-    budgets = _budgets_of(case, precision)
+    budgets = _budgets_of(case, built.recipe.precision.label)
     times, why = None, ""
     if budgets.speedup:
         try:
@@ -204,9 +202,9 @@ def _held(
     return held(budgets, figures_of(samples), times, why)
 
 
-def _budgets_of(case: Case, precision: Precision) -> Budgets:
+def _budgets_of(case: Case, precision: str) -> Budgets:
     """Those of every precision, and those of this one in place of them where both are told."""
-    common, own = (case.latency.get(key, Budgets()) for key in ("", precision.label))
+    common, own = (case.latency.get(key, Budgets()) for key in ("", precision))
     names = {budget.name for budget in own.limits}
     limits = (*(budget for budget in common.limits if budget.name not in names), *own.limits)
     return Budgets(limits, own.speedup or common.speedup)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_trt.latency.question import Keeper
     from pytest_trt.latency.result import Latency
     from pytest_trt.model.feeds import Arrays
-    from pytest_trt.precision import Precision
 
 __all__ = [
     "LATE",
@@ -199,10 +198,10 @@ def keeper_of(item: pytest.Item) -> Keeper | None:
     return _keeper_for(item, mode)
 
 
-def time_by_hand(item: pytest.Item, case: Case, precision: Precision, built: Built, inputs: Arrays) -> Latency:
+def time_by_hand(item: pytest.Item, case: Case, built: Built, inputs: Arrays) -> Latency:
     """What ``trt_benchmark`` found; kept for the item's record."""
     keeper = _keeper_for(item, settings.latency_mode(item.config) or "record")
-    found = find_latency(keeper, case, precision, built, inputs)
+    found = find_latency(keeper, case, built, inputs)
     info = _replay(item, found, {})
     item.stash[_hand] = found, info
     _remember(item, found, info)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.backend import Backend, Built, Engine, Layer
     from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import Subject
     from pytest_trt.findings.verdict import Verdict
     from pytest_trt.golden.golden import Golden
     from pytest_trt.latency.result import Latency
     from pytest_trt.model.feeds import Arrays
-    from pytest_trt.model.model import Model
     from pytest_trt.precision import Precision
 
 __all__ = ["GoldenCheck", "open_engine", "open_golden_check", "time_engine"]
@@ -62,9 +62,7 @@ class GoldenCheck:
 
     golden: Golden
     _item: pytest.Item
-    _case: Case
-    _precision: Precision
-    _model: Model
+    _subject: Subject
     _ran: OutputsGiven
 
     @property
@@ -89,11 +87,10 @@ class GoldenCheck:
             built = self._item.stash.get(_built, None)
             ran = built.engine if built else self._ran
             scrutiny = settings.scrutiny(self._item.config)
-            verdict = verdict_of(self._case, self._precision, self._model, self.golden, ran, [arrays], scrutiny, built)
+            verdict = verdict_of(self._subject, self.golden, ran, [arrays], scrutiny, built)
         except PytestTrtError as error:
-            verdict = could_not(
-                self._case, self._precision, self._ran.backend, error, settings.scrutiny(self._item.config)
-            )
+            case, precision = self._subject.case, self._subject.precision
+            verdict = could_not(case, precision, self._ran.backend, error, settings.scrutiny(self._item.config))
         try:
             return note(self._item, verdict)
         except NotPassed as error:
@@ -117,12 +114,12 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
     try:
         case = prepare(item, case)
         _require_ordinary(item, case, name, "runs its engine")
-        model = subject_of(case)
-        golden = open_golden(case, model, precision, settings.golden_dir(item.config))
+        subject = subject_of(case, precision)
+        golden = open_golden(subject, settings.golden_dir(item.config))
         backend = choose(name)
         if _engine_asked(item, case):
             refuse_other_than_engines(backend)
-        built = build(case, model, precision, golden, backend, settings.how_for(item.config, case))
+        built = build(subject, golden, backend, settings.how_for(item.config, case))
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise
@@ -141,8 +138,8 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
     try:
         case = prepare(item, case)
         _require_ordinary(item, case, name, "judges by hand")
-        model = subject_of(case)
-        golden = open_golden(case, model, precision, settings.golden_dir(item.config))
+        subject = subject_of(case, precision)
+        golden = open_golden(subject, settings.golden_dir(item.config))
         if len(golden.runs) > 1:
             raise CaseError(
                 f"{case.where}: {golden.source} holds {len(golden.runs)} data sets, which trt_golden can't hand out as"
@@ -152,7 +149,7 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise
-    return GoldenCheck(golden, item, case, precision, model, ran)
+    return GoldenCheck(golden, item, subject, ran)
 
 
 def time_engine(item: pytest.Item, case: Case, precision: Precision, engine: Engine, inputs: Arrays) -> Latency | None:
@@ -180,7 +177,7 @@ def time_engine(item: pytest.Item, case: Case, precision: Precision, engine: Eng
             " parametrize the test, or write another."
         )
     try:
-        found = benchmarks.time_by_hand(item, case, precision, built, inputs)
+        found = benchmarks.time_by_hand(item, case, built, inputs)
     except PytestTrtError as error:
         note(item, could_not(case, precision, engine.backend, error, settings.scrutiny(item.config)))
         raise

@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.backend import all_packages
-from pytest_trt.evidence.hops import blamed
 from pytest_trt.latency.result import as_record as latency_record
 from pytest_trt.storage.atomic_write import write_whole
 
@@ -164,7 +163,7 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in verdict.findings],
         "ignored": dict(verdict.ignored),
         "hops": [_hop(hop) for hop in verdict.hops],
-        "blame": str(blame) if (blame := blamed(verdict.hops)) else None,
+        "blame": verdict.blame,
         "located": _plain(list(verdict.located[:_LOCATED])),
         "figures": _figures_of(verdict.figures),
         "layers": _plain(dict(verdict.layers)),

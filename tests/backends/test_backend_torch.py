@@ -14,7 +14,7 @@ import pytest
 from pytest_trt import Case, check
 from pytest_trt.backends.backend import Backend, Engine, choose
 from pytest_trt.case.build_settings import How, how_of, recipe_of
-from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.case.reference import model_of, reference_of, subject_of
 from pytest_trt.errors import BackendError, LoweringError, ModelError
 from pytest_trt.golden.create import update
 from pytest_trt.precision import Precision
@@ -82,7 +82,7 @@ def case(folder: Path, factory: str = "net", **keys: Any) -> Case:
 
 
 def recipe(case: Case, precision: Precision = Precision.FP32, how: How | None = None) -> Recipe:
-    return recipe_of(case, subject_of(case), precision, (), how or how_of(case))
+    return recipe_of(subject_of(case, precision), (), how or how_of(case))
 
 
 def judged(case: Case, precision: str, backend: str = "torch", **keys: Any) -> Verdict:
@@ -176,9 +176,8 @@ def test_batches_are_cut_as_the_case_says(folder: Path) -> None:
 
 
 def test_a_torch_reference_stands_for_the_onnx_file_beside_it(folder: Path) -> None:
-    from pytest_trt.case.reference import subject_of
 
-    networks.save(subject_of(case(folder)).proto, folder / "net.onnx")
+    networks.save(model_of(case(folder)).proto, folder / "net.onnx")
     table = {"onnx": "net.onnx", "reference": "nets:net", "input": {"shape": ["N", 6]}}
     made = Case.from_table(table, folder, "trt.toml")
     update(made, folder / "golden")

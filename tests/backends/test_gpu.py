@@ -26,6 +26,7 @@ from pytest_trt.backends.build_options import merged, read_build_options
 from pytest_trt.backends.recipe import Calibration, Recipe
 from pytest_trt.case.build_settings import How
 from pytest_trt.case.case import Case
+from pytest_trt.case.reference import Subject, subject_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK
 from pytest_trt.errors import BackendError, PytestTrtError
@@ -92,9 +93,9 @@ def test_digits_pass_with_the_precision_in_the_model(digits: tuple[Case, Path], 
 def ran(case: Case, folder: Path, precision: str, **told: Any) -> np.ndarray:
     """The logits of an engine for the golden's inputs."""
     model, asked = load(DIGITS / "digits.onnx"), Precision.parse(precision)
-    golden = open_golden(case, model, asked, folder)
+    golden = open_golden(Subject(case, asked, model), folder)
     how = How(merged(FAST, read_build_options({"honoured": 0, **told}, "build")))
-    engine = build(case, model, asked, golden, backend(), how)
+    engine = build(Subject(case, asked, model), golden, backend(), how)
     return engine.run(golden.runs[0].inputs)["logits"]
 
 
@@ -107,7 +108,7 @@ def test_int8_by_dynamic_ranges_and_by_qdq_agree_within_the_slack(digits: tuple[
     weak, strong = (ran(by_cache, folder, "int8", typing=typing) for typing in ("weak", "strong"))
 
     model = load(DIGITS / "digits.onnx")
-    golden = open_golden(by_cache, model, Precision.INT8, folder)
+    golden = open_golden(Subject(by_cache, Precision.INT8, model), folder)
     simulated = build(by_cache, model, Precision.INT8, golden, choose("onnxruntime")).run(golden.runs[0].inputs)
     slack = SLACK * compare(simulated["logits"], golden.outputs["logits"]).rel_rms
     assert 0 < compare(strong, weak).rel_rms <= slack
@@ -118,7 +119,7 @@ def test_fp16_by_flag_and_by_typed_graph_agree_within_the_slack(digits: tuple[Ca
 
     weak, strong = (ran(case, folder, "fp16", typing=typing) for typing in ("weak", "strong"))
 
-    golden = open_golden(case, load(DIGITS / "digits.onnx"), Precision.FP16, folder)
+    golden = open_golden(subject_of(case, Precision.FP16), folder)
     assert 0 < compare(strong, weak).rel_rms <= golden.envelope["fp16"]["logits"]["bound"]
 
 

@@ -13,6 +13,7 @@ from onnx import helper
 from pytest_trt import Case, check
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.case.build_settings import How, how_of, recipe_of
+from pytest_trt.case.reference import Subject
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import CaseError, DataError, LoweringError, SpecError
 from pytest_trt.golden.create import update
@@ -309,7 +310,7 @@ def test_a_case_hands_its_method_and_the_golden_to_calibration(case: Case) -> No
     feeds = ({"x": networks.images(32)},)
     asked = told(case, calibration="golden", calibration_method="entropy")
 
-    calibration = recipe_of(asked, net(), Precision.INT8, feeds, How()).calibration
+    calibration = recipe_of(Subject(asked, Precision.INT8, net()), feeds, How()).calibration
 
     assert calibration is not None
     assert calibration.ranges(quantised_activations(net().proto)).amax == ranges(feeds, "entropy").amax
@@ -326,7 +327,7 @@ def test_a_method_beside_ranges_or_tensorrts_own_calibrator_is_refused(case: Cas
     for changes in ({"calibration": "ranges.txt"}, {"build": {"calibrator": "entropy"}}):
         asked = told(case, calibration_method="mse", **changes)
         with pytest.raises(CaseError, match=r"calibration_method = 'mse' .* leave one of them out"):
-            recipe_of(asked, net(), Precision.INT8, (), how_of(asked))
+            recipe_of(Subject(asked, Precision.INT8, net()), (), how_of(asked))
 
 
 def test_notes_are_warnings_of_the_engine(case: Case) -> None:

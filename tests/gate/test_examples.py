@@ -15,6 +15,7 @@ from places import DIGITS, ROOT
 from pytest_trt import Case, Verdict, check, compare, lower
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.case.case import cases_of_file
+from pytest_trt.case.reference import model_of
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import load
 from pytest_trt.model.onnx_session import open_session, run
@@ -103,11 +104,10 @@ SIMULATED = {"tf32": 6.1e-4, "fp16": 6.7e-4, "bf16": 5.8e-3}
 @pytest.fixture(scope="module")
 def resnet18() -> Any:
     """The exported model and its white noise; the project's conftest skips where torchvision does not import."""
-    from pytest_trt.case.reference import subject_of
     from pytest_trt.storage.entry_point import locate
 
     folder = ROOT / "examples" / "resnet18"
-    made = subject_of(example(folder))
+    made = model_of(example(folder))
     white_noise = locate("model:_made", folder, "inputs")()[1].numpy()
     return made, white_noise
 

@@ -21,6 +21,7 @@ from onnx import helper
 from pytest_trt import Case, check
 from pytest_trt.backends.backend import choose
 from pytest_trt.case.build_settings import How, recipe_of
+from pytest_trt.case.reference import Subject
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import BackendError, DataError, LoweringError
 from pytest_trt.lowering.modelopt import lower_by_modelopt
@@ -299,7 +300,7 @@ def test_an_overflow_of_its_fp16_graph_is_seen(modelopt: FakeModelopt, tmp_path:
     networks.save(networks.model(nodes, {"x": ends}, {"z": ends}, weights), tmp_path / "net.onnx")
     case = case_of(tmp_path)
     model = checked(onnx.load(tmp_path / "net.onnx"), "net.onnx")
-    engine = choose("onnxruntime").build(recipe_of(case, model, Precision.FP16, (), How()))
+    engine = choose("onnxruntime").build(recipe_of(Subject(case, Precision.FP16, model), (), How()))
     values = engine.run({"x": np.array([[1, 2, 1]], np.float32)})["z"]
     assert np.isinf(values).tolist() == [[False, True, False]]
 
@@ -336,7 +337,7 @@ def modelopt_recipe(folder: Path, precision: str, store: Path | None = None, low
     np.savez(folder / "calibration.npz", x=images(8))
     case = Case(onnx="net.onnx", calibration="calibration.npz", lowering=lowering, base=folder)
     model = checked(convolutional(), "net.onnx")
-    return recipe_of(case, model, Precision.parse(precision), ({"x": images(8)},), How(store=store))
+    return recipe_of(Subject(case, Precision.parse(precision), model), ({"x": images(8)},), How(store=store))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

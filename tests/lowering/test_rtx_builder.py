@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged
 from pytest_trt.backends.recipe import Recipe, sampled
+from pytest_trt.case.reference import model_of
 from pytest_trt.cli._summary import kind_of, plan_facts
 from pytest_trt.errors import BackendError, ModelError, PytestTrtError
 from pytest_trt.lowering.lowering import at_opset, lower
@@ -75,12 +76,11 @@ def resnet18() -> tuple[Model, dict[str, np.ndarray]]:
     """The example's network and four inputs."""
     pytest.importorskip("torch")
     from pytest_trt.case.case import Case
-    from pytest_trt.case.reference import subject_of
 
     shape = {"input": {"shape": [1, 3, 224, 224]}}
     case = Case.from_table({"torch": "model:factory", **shape}, EXAMPLES / "resnet18", "trt.toml")
     images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    return subject_of(case), {"input": images}
+    return model_of(case), {"input": images}
 
 
 @pytest.mark.parametrize(

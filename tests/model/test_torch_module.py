@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_trt import Case, check
+from pytest_trt.case.reference import model_of
 from pytest_trt.errors import CaseError, GoldenRefused, ModelError
 from pytest_trt.golden.create import create, update
 
@@ -175,11 +176,10 @@ def test_inputs_must_have_shapes(folder: Path) -> None:
 def test_a_torch_reference_judges_a_file_of_another_tool(folder: Path) -> None:
     from networks import save
 
-    from pytest_trt.case.reference import subject_of
     from pytest_trt.lowering._strong_typing import fp16_typed
 
     made = case(folder)
-    save(fp16_typed(subject_of(made).proto), folder / "half.onnx")
+    save(fp16_typed(model_of(made).proto), folder / "half.onnx")
     table = {"onnx": "half.onnx", "reference": "nets:net", "input": {"shape": ["N", 6]}, "name": "half"}
     half = Case.from_table(table, folder, "trt.toml")
     update(half, folder / "golden")
