@@ -40,25 +40,25 @@ if TYPE_CHECKING:
     from pytest_trt.latency.question import Keeper
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["Ran", "build", "check", "could_not", "refuse_other_than_engines", "timed", "verdict_of"]
+__all__ = ["build", "check", "could_not", "refuse_other_than_engines", "verdict_of"]
 
 
 class Ran(Protocol):
     """What computed the outputs: an engine, or the user's own code."""
 
     @property
-    def backend(self) -> str: ...  # noqa: D102 - as in Engine
+    def backend(self) -> str: ...
 
     @property
-    def simulated(self) -> bool: ...  # noqa: D102
+    def simulated(self) -> bool: ...
 
     @property
-    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def facts(self) -> Mapping[str, Any]: ...
 
     @property
-    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    def warnings(self) -> tuple[str, ...]: ...
 
-    def layers(self) -> tuple[Layer, ...]: ...  # noqa: D102
+    def layers(self) -> tuple[Layer, ...]: ...
 
 
 def check(

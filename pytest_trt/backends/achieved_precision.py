@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends.backend import Engine, Layer
     from pytest_trt.model.model import Model
 
-__all__ = ["Achieved", "achieved", "asked_of", "require_honoured"]
+__all__ = ["achieved", "asked_of", "require_honoured"]
 
 
 @dataclass(frozen=True)

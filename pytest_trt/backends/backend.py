@@ -24,7 +24,6 @@ __all__ = [
     "Built",
     "Engine",
     "Layer",
-    "Plan",
     "Planner",
     "Shower",
     "Showing",
@@ -196,13 +195,13 @@ class Plan(Protocol):
     """A built engine as TensorRT serializes it."""
 
     @property
-    def data(self) -> bytes: ...  # noqa: D102 - what a plan file holds
+    def data(self) -> bytes: ...
 
     @property
-    def facts(self) -> Mapping[str, Any]: ...  # noqa: D102 - as in Engine
+    def facts(self) -> Mapping[str, Any]: ...
 
     @property
-    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    def warnings(self) -> tuple[str, ...]: ...
 
 
 @runtime_checkable

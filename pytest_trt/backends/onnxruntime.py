@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.precision import Precision
 
-__all__ = ["OnnxruntimeBackend", "OnnxruntimeEngine", "open_backend", "session_stopwatch"]
+__all__ = ["OnnxruntimeEngine", "open_backend", "session_stopwatch"]
 
 _COPIES = (
     "what is timed is session.run by the host's clock: copies to the GPU and back are part of it, and so is"

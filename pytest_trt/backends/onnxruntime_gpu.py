@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends.build_options import BuildOptions
     from pytest_trt.backends.recipe import Profile, Recipe
 
-__all__ = ["OnnxruntimeGpuBackend", "cuda_options", "open_backend", "tensorrt_options"]
+__all__ = ["OnnxruntimeGpuBackend", "open_backend"]
 
 # honoured is the gate's own word, and no builder's
 _CUDA_WORDS = ("device", "honoured")

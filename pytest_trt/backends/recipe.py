@@ -33,7 +33,6 @@ __all__ = [
     "Recipe",
     "Span",
     "given",
-    "is_dynamic",
     "notes_of",
     "profile_of_feeds",
     "ranges_of",

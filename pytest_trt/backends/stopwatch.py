@@ -30,7 +30,6 @@ __all__ = [
     "Timing",
     "batch_of",
     "shapes_of",
-    "stopwatch_around_run",
     "stopwatch_of",
 ]
 

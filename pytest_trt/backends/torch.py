@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.torch_export import Network
 
-__all__ = ["TorchBackend", "TorchEngine", "open_backend"]
+__all__ = ["TorchEngine", "open_backend"]
 
 _COMPILED = "torch-compile"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model.model import Model
 
-__all__ = ["BATCH", "PIECE", "Items", "Seen", "Stream", "faint", "opener", "pieces_of", "silent", "sparse", "unbounded"]
+__all__ = ["BATCH", "PIECE", "Items", "Seen", "Stream", "faint", "opener", "silent", "sparse", "unbounded"]
 
 
 class Items(Protocol):

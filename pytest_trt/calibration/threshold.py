@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BINS",
-    "METHODS",
     "SMALLEST",
     "Histogram",
     "Method",

@@ -11,7 +11,7 @@ from pytest_trt.backends.backend import known_backend
 from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.precision import Precision
 
-__all__ = ["Budget", "Budgets", "Held", "SpeedUp", "held", "read_budgets"]
+__all__ = ["Budgets", "Held", "SpeedUp", "held", "read_budgets"]
 
 _PERCENTILES = {"p50_ms": "p50_s", "p90_ms": "p90_s", "p95_ms": "p95_s", "p99_ms": "p99_s", "mean_ms": "mean_s"}
 _KEYS = (*_PERCENTILES, "throughput", "memory_mb", "speedup")

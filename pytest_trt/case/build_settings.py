@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["How", "calibration_of", "how_of", "recipe_of", "require_heeded"]
+__all__ = ["How", "how_of", "recipe_of", "require_heeded"]
 
 
 @dataclass(frozen=True)

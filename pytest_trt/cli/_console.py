@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATED",
-    "Cell",
     "Finite",
     "Line",
     "Part",
@@ -35,7 +34,6 @@ __all__ = [
     "require_free",
     "require_header_heeded",
     "say",
-    "show",
     "text_of",
     "watched",
     "written",
@@ -57,10 +55,6 @@ class Line:
 
     text: str
     style: str = ""
-
-
-Cell = Line
-"""What stands in a table, with its own style."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_trt.golden.golden import Golden
     from pytest_trt.golden.load import Verification
 
-__all__ = ["cases_of", "command", "facts", "golden_folder", "options", "parts"]
+__all__ = ["command", "facts", "golden_folder", "parts"]
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 _FILE = click.Path(path_type=Path)

@@ -14,7 +14,7 @@ from pytest_trt.cli._console import as_json, force_cache, require_free, require_
 if TYPE_CHECKING:
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["command"]
+__all__ = ["about", "command", "facts"]
 
 _FILE = click.Path(path_type=Path)
 _MOST = 5

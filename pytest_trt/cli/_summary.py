@@ -23,7 +23,7 @@ from pytest_trt.ranges.qdq import ranges_of_graph
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["KINDS", "TAGS", "kind_of", "network_facts", "plan_facts"]
+__all__ = ["kind_of", "network_facts", "plan_facts"]
 
 TAGS = {b"ftrt": ("TensorRT", 8), b"vtrt": ("TensorRT-RTX", 1)}
 """What plans begin with: the product, and its first release that there is; before 8.6 none is written."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.doctor.platform import Platform
 
-__all__ = ["Cuda", "cuda_of", "driver", "fits_driver", "gpus", "nvidia_smi"]
+__all__ = ["cuda_of", "driver", "fits_driver", "gpus", "nvidia_smi"]
 
 Cuda = dict[str, Any]
 """What the driver told: ``version`` as (13, 0), ``init`` (CUDA's error number) and ``devices``."""

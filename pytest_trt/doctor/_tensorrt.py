@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.doctor.platform import Platform
 
-__all__ = ["Copy", "copies_of", "cuda_runtime", "libraries", "tensorrt", "tensorrt_rtx"]
+__all__ = ["copies_of", "cuda_runtime", "libraries", "tensorrt", "tensorrt_rtx"]
 
 _USUAL = (
     "/usr/lib/x86_64-linux-gnu",

@@ -62,7 +62,6 @@ def broken_of(symptoms: Iterable[Symptom], backend: str) -> list[Symptom]:
 
 # a missing DLL or a crash opens no window on Windows, and waits for nobody
 _QUIETLY = "import sys\nif sys.platform == 'win32':\n import ctypes\n ctypes.windll.kernel32.SetErrorMode(3)\n"
-_OPEN = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
 @dataclass(frozen=True)
@@ -134,10 +133,6 @@ class Platform(Protocol):
         """Names of the files in a folder that match a shell pattern, sorted; none where there is no such folder."""
         ...
 
-    def opens(self, library: str) -> Ran:
-        """Load a shared library in a process of its own, by name or path."""
-        ...
-
     def says(self, code: str) -> Ran:
         """Run Python code in a process of its own, since an import may end the process that it is made in."""
         ...
@@ -199,10 +194,6 @@ class Here:
             return sorted(path.name for path in Path(folder).glob(pattern))
         except (OSError, ValueError):
             return []
-
-    def opens(self, library: str) -> Ran:
-        """See :class:`Platform`."""
-        return _ran((sys.executable, "-c", _QUIETLY + _OPEN, library), self.timeout)
 
     def says(self, code: str) -> Ran:
         """See :class:`Platform`."""

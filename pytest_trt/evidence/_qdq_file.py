@@ -28,20 +28,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-__all__ = [
-    "PASSED",
-    "Coverage",
-    "Refused",
-    "bound_of",
-    "bypassed",
-    "called",
-    "consumers_of",
-    "coverage_of",
-    "described",
-    "fixed_of",
-    "is_operator",
-    "refused_by_tensorrt",
-]
+__all__ = ["Refused", "bound_of", "bypassed", "consumers_of", "coverage_of", "described", "refused_by_tensorrt"]
 
 _KINDS: dict[int, str] = {
     TensorProto.INT8: "int8",

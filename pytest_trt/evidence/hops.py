@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["FP32_LIMIT", "Hop", "blamed", "export_hops", "fp32_limits", "hop", "limits_of"]
+__all__ = ["Hop", "blamed", "export_hops", "fp32_limits", "hop", "limits_of"]
 
 FP32_LIMIT = 1e-4
 """Largest relative RMS between the golden and today's fp32 model: onnxruntime's optimisation levels and threads

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["Accuracy", "Judgement", "accept_hint", "judge", "limited"]
+__all__ = ["Judgement", "accept_hint", "judge", "limited"]
 
 
 @dataclass(frozen=True)

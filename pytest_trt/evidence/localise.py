@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["BAD_LOCAL_DB", "Located", "first_nonfinite", "lines_of", "localise"]
+__all__ = ["Located", "first_nonfinite", "lines_of", "localise"]
 
 BAD_LOCAL_DB = 24.0
 """Under this a tensor's own rounding is a fault: calibrated tensors of six networks have 27 dB and more."""

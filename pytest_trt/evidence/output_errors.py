@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_trt.golden.golden import Run
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["Flips", "Lean", "Observed", "Place", "observe", "resemblance_of"]
+__all__ = ["Flips", "Observed", "Place", "observe"]
 
 if TYPE_CHECKING:
     Doubles = NDArray[np.float64]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["InputLikeness", "Likeness", "Moments", "Quantised", "QuantisedTensor", "likeness_of", "quantised_evidence"]
+__all__ = ["InputLikeness", "Quantised", "QuantisedTensor", "likeness_of", "quantised_evidence"]
 
 _CHANNELS = 16  # more than so many along an axis are no colours
 

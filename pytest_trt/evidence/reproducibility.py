@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.judgement import Judgement
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["Again", "Repeated", "again_of", "rebuilt", "rerun"]
+__all__ = ["Again", "Repeated", "rebuilt", "rerun"]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["Gain", "Sensitivity", "matrix_layers", "sensitivity"]
+__all__ = ["Sensitivity", "matrix_layers", "sensitivity"]
 
 _FEW = 4
 _OTHERS = 3

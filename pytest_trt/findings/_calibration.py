@@ -18,8 +18,6 @@ __all__ = [
     "are_placeholders",
     "fault",
     "figures",
-    "is_bad",
-    "is_hard",
     "known",
     "listed",
     "more",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.evidence import Evidence
     from pytest_trt.evidence.quant_ranges import InputLikeness, Quantised, QuantisedTensor
 
-__all__ = ["is_of_other_weights", "many_off", "stale", "unlike"]
+__all__ = ["stale", "unlike"]
 
 _MANY = 3
 

@@ -20,7 +20,7 @@ from pytest_trt.evidence.evidence import (
     quantised_of,
     repeated_of,
 )
-from pytest_trt.evidence.finding import CODES, Choice, Finding, Severity, read_codes
+from pytest_trt.evidence.finding import Choice, Finding, Severity
 from pytest_trt.evidence.hops import export_hops
 from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
@@ -46,23 +46,7 @@ if TYPE_CHECKING:
     from pytest_trt.findings.verdict import Verdict
     from pytest_trt.latency.result import Latency
 
-__all__ = [
-    "CALIBRATION_RULES",
-    "CODES",
-    "RULES",
-    "Choice",
-    "Evidence",
-    "Finding",
-    "Rule",
-    "Severity",
-    "diagnose",
-    "diagnosed",
-    "read_codes",
-    "refusal",
-    "with_found",
-]
-
-Rule = "Callable[[Evidence], Iterable[Finding]]"
+__all__ = ["CALIBRATION_RULES", "diagnose", "diagnosed", "refusal", "with_found"]
 
 CALIBRATION_RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     uncalibrated,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.latency.result import Latency
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["Errors", "Figures", "OutputFigures", "RangeFigures", "Scatter", "TensorFigures", "Verdict", "figures_of"]
+__all__ = ["Figures", "OutputFigures", "Verdict", "figures_of"]
 
 
 @dataclass(frozen=True)

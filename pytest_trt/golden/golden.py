@@ -26,19 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays, TensorSpec
     from pytest_trt.model.model import Model
 
-__all__ = [
-    "LEAST_MOVEMENT",
-    "SCHEMA",
-    "SUFFIX",
-    "Golden",
-    "Run",
-    "is_candidate",
-    "movement",
-    "read",
-    "require_evidence",
-    "require_fit",
-    "write",
-]
+__all__ = ["SUFFIX", "Golden", "Run", "is_candidate", "movement", "read", "require_evidence", "require_fit", "write"]
 
 SCHEMA = 1
 SUFFIX = ".safetensors"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["Agreement", "Verification", "open_golden", "read_data_sets", "verify"]
+__all__ = ["Verification", "open_golden", "verify"]
 
 
 def open_golden(subject: Subject, golden_dir: Path) -> Golden:

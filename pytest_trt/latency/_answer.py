@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_trt.latency.rule import Compared, Rule
     from pytest_trt.latency.runs import Entry
 
-__all__ = ["answer", "beside_history", "earlier", "in_another_environment"]
+__all__ = ["answer"]
 
 _NO_STATES = ("slow", "ambiguous", "fast")
 

@@ -6,13 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_trt.latency._intervals import against_history, paired, pairs_needed, suspect
 from pytest_trt.latency.rule import Compared, Rule, State
 
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["Compared", "Rule", "Suite", "against_history", "decide", "paired", "pairs_needed", "rejected", "suspect"]
+__all__ = ["Suite", "decide", "rejected"]
 
 
 def rejected(p_values: list[float], fdr: float, size: int) -> int:

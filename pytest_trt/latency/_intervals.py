@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.latency.rule import Rule
 
-__all__ = ["HISTORY", "PAIRED", "against_history", "paired", "pairs_needed", "suspect"]
+__all__ = ["against_history", "paired", "pairs_needed", "suspect"]
 
 PAIRED = "interleaved"
 _PAIR_CUT = 6.0  # a pair that is left out; at 3.5, as for a history, 10 quiet pairs alarm twice as often as they may

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.stopwatch import Stopwatch, Timing
 
-__all__ = ["choose_inferences", "measure", "metric_of", "samples_lasting", "stable", "warm_up"]
+__all__ = ["choose_inferences", "measure", "samples_lasting", "stable", "warm_up"]
 
 _BLOCKS = 20  # that least_s is cut into
 _LEAST_BLOCKS = 10

@@ -21,16 +21,13 @@ if TYPE_CHECKING:
     from pytest_trt.latency.runs import Entry
 
 __all__ = [
-    "SCHEMA",
     "Baseline",
     "Identity",
-    "Promoted",
     "entries_of_run",
     "file_of",
     "promote",
     "read_baseline",
     "read_baselines",
-    "require_sound",
     "write_baseline",
 ]
 

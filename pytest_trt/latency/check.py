@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_trt.latency.question import Reply
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["find_latency", "open_keeper", "speedup_over", "vanished"]
+__all__ = ["find_latency", "open_keeper", "vanished"]
 
 
 def speedup_over(

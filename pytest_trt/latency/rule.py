@@ -12,7 +12,7 @@ from pytest_trt.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ACTIONS", "DEFAULTS", "Compared", "Policy", "Rule", "State", "noiseless", "unjudged"]
+__all__ = ["ACTIONS", "Compared", "Policy", "Rule", "State", "noiseless", "unjudged"]
 
 
 class State(Enum):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEAST_RUNS", "SCHEMA", "Change", "Entry", "History", "Key", "changes", "read_history"]
+__all__ = ["LEAST_RUNS", "Change", "Entry", "History", "Key", "changes", "read_history"]
 
 SCHEMA = 1
 """Of the table ``trt`` in a benchmark's ``extra_info``."""

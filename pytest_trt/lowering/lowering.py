@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["LOWERINGS", "at_opset", "held_precision", "held_types", "known_lowering", "lower", "needs_ranges"]
+__all__ = ["at_opset", "held_precision", "held_types", "known_lowering", "lower", "needs_ranges"]
 
 # ONNX's own integer operators, and onnxruntime's: they hold quantised values without Q/DQ around them.
 _INTEGER_OPS = (

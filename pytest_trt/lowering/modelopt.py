@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
     from pytest_trt.model.samples import Samples
 
-__all__ = ["PRECISIONS", "LoweredByModelopt", "lower_by_modelopt"]
+__all__ = ["PRECISIONS", "lower_by_modelopt"]
 
 PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 """What ModelOpt lowers to; the others are ours alone."""

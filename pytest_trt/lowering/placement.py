@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-__all__ = ["Placement", "kept_in_fp32", "placement_of"]
+__all__ = ["kept_in_fp32", "placement_of"]
 
 _QUANTISED = (*MATRIX_OPERANDS, "Add")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["Model", "load", "nodes_of", "tensors_of"]
+__all__ = ["Model", "checked", "load", "nodes_of", "tensor_names", "tensors_of"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model.feeds import Arrays, TensorSpec
 
-__all__ = ["CPU", "Fed", "has_fixed_batch", "independent", "open_session", "require_onnxruntime", "run"]
+__all__ = ["has_fixed_batch", "independent", "open_session", "require_onnxruntime", "run"]
 
 CPU = "CPUExecutionProvider"
 
@@ -31,13 +31,13 @@ class Fed(Protocol):
     """A graph that arrays are fed to: its inputs and outputs, and what messages call it."""
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102 - told by the class
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
 
     @property
-    def source(self) -> str: ...  # noqa: D102
+    def source(self) -> str: ...
 
 
 def require_onnxruntime() -> ModuleType:

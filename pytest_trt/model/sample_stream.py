@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model.feeds import TensorSpec
 
-__all__ = ["SUFFIXES", "Stored", "how_many", "opened", "pieces"]
+__all__ = ["how_many", "opened", "pieces"]
 
 SUFFIXES = (".npz", ".npy", ".safetensors")
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LATE",
-    "SAVED",
-    "ReplayClock",
     "begin",
     "complaints",
     "finish",
@@ -40,7 +38,6 @@ __all__ = [
     "keeper_of",
     "prepare",
     "remarks",
-    "replay",
     "replayed",
     "tell",
     "time_by_hand",

@@ -21,17 +21,7 @@ if TYPE_CHECKING:
 
     from _pytest._code import ExceptionInfo
 
-__all__ = [
-    "CaseFile",
-    "CaseItem",
-    "TimedCaseItem",
-    "case_of_model",
-    "cases_beside",
-    "finish",
-    "parametrize",
-    "shown",
-    "spec_errors",
-]
+__all__ = ["CaseFile", "finish", "parametrize", "shown", "spec_errors"]
 
 
 _TABLE = re.compile(r"\s*\[\[.*model\s*\]\]")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPTIONS",
-    "Option",
     "add_options",
     "dest_of",
     "given",

@@ -33,6 +33,7 @@ __all__ = [
     "collected",
     "extras",
     "gather",
+    "golden_path",
     "judge_case",
     "note",
     "note_error",
@@ -41,6 +42,7 @@ __all__ = [
     "ship",
     "speak",
     "unjudged",
+    "unreadable",
     "untimed",
 ]
 

@@ -13,7 +13,7 @@ from pytest_trt.ranges.amax import INT8_LEVELS, Ranges, collected, fault_of_scal
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DEFAULT_HEADER", "read_cache", "written_cache"]
+__all__ = ["read_cache", "written_cache"]
 
 DEFAULT_HEADER = "TRT-8600-EntropyCalibration2"
 

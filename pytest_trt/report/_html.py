@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
-__all__ = ["DOCS", "Matrix", "address", "checked", "matrix_of", "page_of", "render", "require", "tally"]
+__all__ = ["address", "page_of", "render"]
 
 _PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "model")
 _VERDICTS = ("error", "failed", "passed", "timed", "built")

@@ -9,20 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = [
-    "COLUMNS",
-    "ROWS",
-    "Block",
-    "Crash",
-    "Message",
-    "accuracy",
-    "blocks_of",
-    "columns",
-    "fitted",
-    "number",
-    "pieces",
-    "visible",
-]
+__all__ = ["Block", "Message", "accuracy", "blocks_of", "columns", "fitted", "number", "pieces", "visible"]
 
 ROWS = 24
 """What a terminal shows at once, a screen."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["SUFFIXES", "known", "read_record", "read_whole", "render", "telling"]
+__all__ = ["known", "read_record", "read_whole", "render", "telling"]
 
 _KEYS = {"schema": int, "partial": bool, "environment": dict, "results": list}
 _OF_RESULT = {"case": str, "precision": str, "backend": str, "verdict": str, "outputs": dict, "findings": list}

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
-    "Kept",
-    "Material",
     "StoreWarning",
     "default_folder",
     "keep",

@@ -573,7 +573,7 @@ def test_a_probe_that_hangs_is_stopped() -> None:
 
 
 def test_a_library_that_is_not_there_is_told_by_the_loader() -> None:
-    assert "libnothing-of-this-name" in ended(Here().opens("libnothing-of-this-name.so"))
+    assert "libnothing-of-this-name" in ended(Here().says("import ctypes; ctypes.CDLL('libnothing-of-this-name.so')"))
 
 
 DRIVER = """

@@ -63,9 +63,6 @@ class FakePlatform:
     def files(self, folder: str, pattern: str) -> list[str]:
         return [name for name in self.folders.get(folder, ()) if fnmatch.fnmatch(name, pattern)]
 
-    def opens(self, library: str) -> Ran:
-        return Ran(1, "", f"OSError: {library}")
-
     def says(self, code: str) -> Ran:
         missing = Ran(1, "", "OSError: libcuda.so.1: cannot open shared object file: No such file or directory\n")
         return next((ran for word, ran in self.probes.items() if word in code), missing)

@@ -28,8 +28,8 @@ def loaded(folder: Path, *arguments: str) -> list[str]:
 def test_an_empty_folder_loads_no_heavy_package_and_five_modules_of_ours(tmp_path: Path) -> None:
     assert loaded(tmp_path, "--co", "-q") == [
         "[]",
-        "['pytest_trt', 'pytest_trt.plugin', 'pytest_trt.plugin.fixtures', 'pytest_trt.plugin.hooks',"
-        " 'pytest_trt.plugin._options']",
+        "['pytest_trt', 'pytest_trt.plugin', 'pytest_trt.plugin._options', 'pytest_trt.plugin.fixtures',"
+        " 'pytest_trt.plugin.hooks']",
     ]
 
 
@@ -57,11 +57,11 @@ def test_the_public_names_are_there_and_check_stays_a_function() -> None:
 
 LATE = {
     # what every run of pytest imports, and what it asks whether there is anything of ours to do
-    *("plugin/hooks.py", "plugin/fixtures.py", "plugin/options.py", "plugin/arguments.py", "plugin/settings.py"),
+    *("plugin/hooks.py", "plugin/fixtures.py", "plugin/_options.py", "plugin/_arguments.py", "plugin/settings.py"),
     "case/case_file.py",
     # a command's --help
-    *(f"cli/{name}.py" for name in ("baseline", "calibrate", "compare", "golden", "history", "inspect", "lower")),
-    *("cli/ranges.py", "cli/sensitivity.py"),
+    *(f"cli/_{name}.py" for name in ("baseline", "calibrate", "compare", "golden", "history", "inspect", "lower")),
+    *("cli/_ranges.py", "cli/_sensitivity.py"),
 }
 """The modules that import other modules of ours inside functions, since these bring numpy and onnx."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends.tensorrt._execution import Grown, Tensor
     from pytest_trt.backends.tensorrt._log import Heard
 
-__all__ = ["Bound", "Copies", "bind", "captured", "memory_of"]
+__all__ = ["Copies", "bind", "captured", "memory_of"]
 
 
 @dataclass(frozen=True, eq=False)

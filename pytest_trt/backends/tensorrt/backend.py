@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
     from pytest_trt.precision import Precision
 
-__all__ = ["TensorrtBackend", "TensorrtEngine", "open_backend"]
+__all__ = ["open_backend"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,6 @@ __all__ = [
     "Drawing",
     "Figure",
     "Place",
-    "Rows",
     "Scale",
     "around",
     "bins_of",

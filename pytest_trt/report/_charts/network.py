@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.report._charts.drawing import Place
 
-__all__ = ["LEFT", "NAMED", "RIGHT", "TOP", "WIDTH", "beside", "order_axis", "ranges", "sqnr"]
+__all__ = ["ranges", "sqnr"]
 
 WIDTH = 600.0
 LEFT, RIGHT, TOP = 46.0, WIDTH - 12.0, 22.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Change", "LatencyChange", "OutputChange", "Pair", "RunDifference", "Two", "differences", "pairs_of"]
+__all__ = ["Change", "RunDifference", "Two", "differences"]
 
 Result = dict[str, Any]
 

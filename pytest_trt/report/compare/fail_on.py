@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.report.compare.changes import Change, RunDifference
 
-__all__ = ["WORDS", "Condition", "fired", "read_condition"]
+__all__ = ["WORDS", "fired", "read_condition"]
 
 WORDS = {
     "verdict": "a case that passed does no longer",
