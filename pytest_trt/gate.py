@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_trt.backends.achieved_precision import achieved, require_honoured
 from pytest_trt.backends.backend import DEFAULT, Built, Planner, choose, known_backend
@@ -30,9 +30,7 @@ from pytest_trt.ranges.files import is_ranges_file
 from pytest_trt.storage.entry_point import blame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_trt.backends.backend import Backend, Layer
+    from pytest_trt.backends.backend import Backend, Ran
     from pytest_trt.case.build_settings import How
     from pytest_trt.case.case import Case
     from pytest_trt.case.reference import Subject
@@ -41,24 +39,6 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
 
 __all__ = ["build", "check", "could_not", "refuse_other_than_engines", "verdict_of"]
-
-
-class Ran(Protocol):
-    """What computed the outputs: an engine, or the user's own code."""
-
-    @property
-    def backend(self) -> str: ...
-
-    @property
-    def simulated(self) -> bool: ...
-
-    @property
-    def facts(self) -> Mapping[str, Any]: ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-
-    def layers(self) -> tuple[Layer, ...]: ...
 
 
 def check(

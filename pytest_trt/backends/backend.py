@@ -25,6 +25,7 @@ __all__ = [
     "Engine",
     "Layer",
     "Planner",
+    "Ran",
     "Shower",
     "Showing",
     "all_packages",
@@ -87,12 +88,10 @@ class Layer:
     kept: bool = False
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """A model at a precision, ready to run.
+class Ran(Protocol):
+    """What computed outputs: an engine, or the user's own code.
 
     Attributes:
-        precision: what it was built for.
         backend: name of the backend that built it.
         simulated: whether the precision's rounding was written into the graph and run on the CPU.
         facts: what it is and what built it, for the record: versions, GPU, hash of its plan.
@@ -100,10 +99,7 @@ class Engine(Protocol):
     """
 
     @property
-    def precision(self) -> Precision: ...  # noqa: D102 - told by the class
-
-    @property
-    def backend(self) -> str: ...  # noqa: D102
+    def backend(self) -> str: ...  # noqa: D102 - told by the class
 
     @property
     def simulated(self) -> bool: ...  # noqa: D102
@@ -117,6 +113,18 @@ class Engine(Protocol):
     def layers(self) -> tuple[Layer, ...]:
         """Its layers, as its inspector tells them; none where nothing was built or nothing can be told."""
         ...
+
+
+@runtime_checkable
+class Engine(Ran, Protocol):
+    """A model at a precision, ready to run.
+
+    Attributes:
+        precision: what it was built for.
+    """
+
+    @property
+    def precision(self) -> Precision: ...  # noqa: D102 - told by the class
 
     def run(self, inputs: Arrays, *, on_device: bool = False) -> Any:
         """Outputs by name, in their own dtypes, samples along axis 0.

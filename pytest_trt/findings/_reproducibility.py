@@ -21,27 +21,23 @@ _ACROSS = "engine plan file across different"
 def rerun(evidence: Evidence) -> Iterator[Finding]:
     """TRT401: the same engine on the same inputs gives other bits."""
     again = evidence.repeated.rerun if evidence.repeated else None
-    if again is not None and again.differs:
-        yield Finding(
-            "TRT401",
-            Severity.WARNING,
-            f"run twice on the same inputs, the engine gives other outputs: {_apart(again)}.",
-            "Look for kernels that add up atomically, memory that is read before it is written, or a plugin's race.",
-            _facts(again),
-        )
+    said = "run twice on the same inputs"
+    remedy = "Look for kernels that add up atomically, memory that is read before it is written, or a plugin's race."
+    yield from _differing("TRT401", Severity.WARNING, again, said, remedy)
 
 
 def reload(evidence: Evidence) -> Iterator[Finding]:
     """TRT402: the plan, loaded again, gives other bits."""
     again = evidence.repeated.reload if evidence.repeated else None
+    said = "loaded again from its plan"
+    remedy = "Look for plugins that do not serialize all of their state, and build the plan again."
+    yield from _differing("TRT402", Severity.ERROR, again, said, remedy)
+
+
+def _differing(code: str, severity: Severity, again: Again | None, said: str, remedy: str) -> Iterator[Finding]:
     if again is not None and again.differs:
-        yield Finding(
-            "TRT402",
-            Severity.ERROR,
-            f"loaded again from its plan, the engine gives other outputs: {_apart(again)}.",
-            "Look for plugins that do not serialize all of their state, and build the plan again.",
-            _facts(again),
-        )
+        message = f"{said}, the engine gives other outputs: {_apart(again)}."
+        yield Finding(code, severity, message, remedy, _facts(again))
 
 
 def rebuild(evidence: Evidence) -> Iterator[Finding]:

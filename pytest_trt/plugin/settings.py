@@ -271,12 +271,8 @@ def latency_words(config: pytest.Config, name: str) -> list[str]:
 
 
 def baseline_dir(config: pytest.Config) -> Path:
-    """The folder of latency baselines: the command line's from where pytest was called, others from the ini file's."""
-    given = config.getoption("trt_baseline_dir")
-    if given:
-        return Path(config.invocation_params.dir, given)
-    folder: str = first_given(None, None, _ini(config, "baseline_dir"), "baseline")
-    return _ini_folder(config) / folder
+    """The folder of latency baselines."""
+    return _folder(config, "baseline")
 
 
 def store_folder(config: pytest.Config) -> Path | None:
@@ -285,11 +281,16 @@ def store_folder(config: pytest.Config) -> Path | None:
 
 
 def golden_dir(config: pytest.Config) -> Path:
-    """The folder of goldens: the command line's from where pytest was called, others from the ini file's folder."""
-    given = config.getoption("trt_golden_dir")
+    """The folder of goldens."""
+    return _folder(config, "golden")
+
+
+def _folder(config: pytest.Config, name: str) -> Path:
+    """The command line's from where pytest was called, others from the ini file's folder; named so by default."""
+    given = config.getoption(f"trt_{name}_dir")
     if given:
         return Path(config.invocation_params.dir, given)
-    folder: str = first_given(None, None, _ini(config, "golden_dir"), "golden")
+    folder: str = first_given(None, None, _ini(config, f"{name}_dir"), name)
     return _ini_folder(config) / folder
 
 
