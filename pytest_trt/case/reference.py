@@ -140,7 +140,7 @@ def mend(case: Case, place: Path | None = None) -> str:
     if place is not None and place.is_dir():
         return f"write other test data into {place}; pytest-trt never writes there"
     if not case.command:
-        return "in Python, pytest_trt.golden.create.update(case, golden_dir)"
+        return "in Python, pytest_trt.update_golden(case, golden_dir)"
     return f"pytest {case.command} --trt-update-golden"
 
 

@@ -40,7 +40,7 @@ def test_the_references_python_runs(
 
     told = capsys.readouterr().out
     assert "there is no golden" in told
-    assert "in Python, pytest_trt.golden.create.update(case, golden_dir)" in told
+    assert "in Python, pytest_trt.update_golden(case, golden_dir)" in told
     onnx.checker.check_model("int8.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
 

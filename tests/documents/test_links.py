@@ -61,9 +61,27 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 
 def test_the_page_on_python_has_every_public_name() -> None:
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
-    homes = sorted(f"::: pytest_trt.{home}.{name}" for name, home in pytest_trt._HOMES.items())
+    public = sorted(f"::: pytest_trt.{name}" for name in pytest_trt.__all__)
 
-    assert sorted(re.findall(r"^::: .*", page, re.MULTILINE)) == homes
+    assert sorted(re.findall(r"^::: .*", page, re.MULTILINE)) == public
+    assert sorted(pytest_trt._HOMES) == sorted(pytest_trt.__all__)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_takes_nothing_of_ours_but_public_names(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(r"\bpytest_trt\.(\w+)", text)
+    named += [word for line in re.findall(r"\bfrom pytest_trt import ([\w, ]+)", text) for word in re.findall(r"\w+", line)]
+
+    assert [word for word in named if word not in pytest_trt.__all__] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_of_the_repository_that_a_page_names_are_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/.-])(?:pytest_trt|tests|benchmarks|examples|\.ci)/[\w/.-]*\w", text)
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize(("link", "there"), [
