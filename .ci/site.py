@@ -1,4 +1,9 @@
-"""The site's one hook: files of the repository that a page links to, such as results, are put beside the pages."""
+"""The site's hook: files that pages link to are put beside them, and what draws their diagrams, where it is at hand.
+
+GitHub draws a block of ``mermaid`` by itself. Here a script must, and no page loads one from elsewhere: the environment
+variable MERMAID names ``dist/mermaid.min.js`` of the npm package mermaid, and the site gets a copy. Without it the
+site shows the text of a diagram.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
+from pymdownx.superfences import fence_code_format
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -16,6 +22,16 @@ if TYPE_CHECKING:
 
 _LINK = re.compile(r"\]\((?P<up>(?:\.\./)+)(?P<path>[^)#]+)\)")
 ROOT = Path(__file__).parent.parent
+MERMAID = os.environ.get("MERMAID", "")
+SCRIPT = "assets/mermaid.min.js"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Mark diagrams as such where they can be drawn: the theme would else load what draws them from elsewhere."""
+    if MERMAID:
+        fence = {"name": "mermaid", "class": "mermaid", "format": fence_code_format}
+        config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -23,7 +39,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     linked = {path for file in files.documentation_pages() for path in _outside(file)}
     for path in sorted(linked - set(files.src_uris)):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    if MERMAID:
+        files.append(File.generated(config, SCRIPT, abs_src_path=str(Path(MERMAID).absolute())))
     return files
+
+
+def on_page_content(html: str, page: Page, **_: object) -> str:
+    """Hand a page with diagrams what draws them."""
+    if 'class="mermaid"' not in html:
+        return html
+    script = os.path.relpath(SCRIPT, PurePosixPath(page.file.src_uri).parent)
+    return f'{html}\n<script src="{script}"></script>'
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
