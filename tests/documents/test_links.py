@@ -59,6 +59,20 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     assert sorted(named) == sorted(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))
 
 
+WORDS = ("golden", "envelope", "hop", "lowering", "sandwich", "typed", "held", "honoured", "movement", "range", "amax")
+LEARNT = ("tutorial", "tolerance", "lowering", "simulation", "localise", "calibration", "reference")
+
+
+def test_the_glossary_has_every_word_and_pages_lead_to_it() -> None:
+    glossary = ROOT / "docs" / "glossary.md"
+    pages = {name: links_of((ROOT / name).read_text(encoding="utf-8")) for name in PAGES if name != "docs/glossary.md"}
+    led = {name: {link.partition("#")[2] for link in links if "glossary.md#" in link} for name, links in pages.items()}
+
+    assert sorted(WORDS) == sorted(anchors_of(glossary.read_text(encoding="utf-8")) - {"glossary"})
+    assert set(WORDS) == set().union(*led.values())
+    assert [name for name in ("README.md", *(f"docs/{name}.md" for name in LEARNT)) if not led[name]] == []
+
+
 def test_the_page_on_python_has_every_public_name() -> None:
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
     public = sorted(f"::: pytest_trt.{name}" for name in pytest_trt.__all__)
@@ -71,7 +85,7 @@ def test_the_page_on_python_has_every_public_name() -> None:
 def test_a_page_takes_nothing_of_ours_but_public_names(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     named = re.findall(r"\bpytest_trt\.(\w+)", text)
-    named += [word for line in re.findall(r"\bfrom pytest_trt import ([\w, ]+)", text) for word in re.findall(r"\w+", line)]
+    named += re.findall(r"\w+", " ".join(re.findall(r"\bfrom pytest_trt import ([\w, ]+)", text)))
 
     assert [word for word in named if word not in pytest_trt.__all__] == []
 
