@@ -50,7 +50,7 @@ def digits(amax: dict[str, float] | None = None, samples: np.ndarray | None = No
 
 def calibration_of_digits() -> np.ndarray:
     [data] = dict(np.load(DIGITS / "calibration.npz")).values()
-    return data  # type: ignore[no-any-return]
+    return data
 
 
 def calibrated_digits() -> dict[str, float]:

@@ -10,7 +10,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
-from building import FEEDS, WEAK, backend, exact, header, recipe
+from building import FEEDS, WEAK, backend, exact, header, holding_int8, recipe
 from fakes.tensorrt import RELEASES, install
 from onnx import TensorProto, helper
 
@@ -18,8 +18,6 @@ from pytest_trt.backends.backend import choose
 from pytest_trt.backends.recipe import Span
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import BackendError, CaseError, ModelError
-from pytest_trt.lowering.lowering import lower
-from pytest_trt.model.graph import float_activations
 from pytest_trt.model.model import Model
 
 if TYPE_CHECKING:
@@ -142,7 +140,7 @@ def test_a_network_that_parses_to_nothing_is_no_success(release: str, monkeypatc
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_option_that_a_release_has_reaches_its_builder(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trt, _ = install(monkeypatch, release)
-    told = {
+    told: dict[str, Any] = {
         "workspace": "64M",
         "optimization_level": 4,
         "tactic_sources": "jit_convolutions",
@@ -220,8 +218,7 @@ def test_a_precision_that_the_gpu_lacks_is_refused_with_one_that_has_it(
 
 
 def fp8_model() -> Model:
-    plain = recipe("int8")
-    held = lower(plain.model, "int8", plain.calibration.ranges(float_activations(plain.model.proto))).proto
+    held = holding_int8().proto
     for tensor in held.graph.initializer:
         if tensor.data_type == TensorProto.INT8:
             tensor.data_type = TensorProto.FLOAT8E4M3FN
@@ -405,7 +402,7 @@ def test_values_that_tell_shapes_are_those_of_each_run(monkeypatch: pytest.Monke
 
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     shapes = {"x": (TensorProto.FLOAT, [2, 8]), "s": (TensorProto.INT64, [2])}, {"y": (TensorProto.FLOAT, ["a", "b"])}
-    feeds = {"x": np.zeros((4, 8), np.float32), "s": np.array([4, 4, 2, 8], np.int64)}
+    feeds: dict[str, np.ndarray] = {"x": np.zeros((4, 8), np.float32), "s": np.array([4, 4, 2, 8], np.int64)}
     several = replace(recipe(proto=networks.model(nodes, *shapes)), feeds=(feeds,))
 
     assert _values("s", several) == Span((2, 4), (4, 4), (4, 8))

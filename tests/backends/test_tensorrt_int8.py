@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import networks
 import numpy as np
 import pytest
-from building import FEEDS, WEAK, backend, built_times, header, recipe
+from building import FEEDS, WEAK, backend, built_times, header, holding_int8, recipe
 from fakes.tensorrt import install
 
 from pytest_trt.backends.recipe import Calibration, Span, given, sampled
 from pytest_trt.errors import BackendError, CaseError, DataError, LoweringError
-from pytest_trt.lowering.lowering import lower
 from pytest_trt.model.graph import float_activations
 from pytest_trt.ranges.amax import Ranges
 
@@ -173,8 +172,7 @@ def test_int8_without_calibration_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_file_that_holds_int8_is_built_as_it_is_in_both_typings(monkeypatch: pytest.MonkeyPatch) -> None:
     trt, _ = install(monkeypatch, "10.16")
-    plain = recipe("int8")
-    held = lower(plain.model, "int8", plain.calibration.ranges(float_activations(plain.model.proto)))
+    held = holding_int8()
 
     for typing in ("weak", "strong"):
         engine = backend("10.16").build(replace(recipe("model", typing=typing), model=held, calibration=None))
@@ -207,8 +205,7 @@ def test_what_belongs_to_weak_int8_is_refused_in_strong_typing_and_not_dropped(
 
 def test_a_calibrator_for_a_file_that_holds_its_scales_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "8.6")
-    plain = recipe("int8")
-    held = lower(plain.model, "int8", plain.calibration.ranges(float_activations(plain.model.proto)))
+    held = holding_int8()
 
     with pytest.raises(BackendError, match="holds int8 and its scales already"):
         backend("8.6").plan(replace(recipe("model", calibrator="entropy"), model=held, calibration=None))

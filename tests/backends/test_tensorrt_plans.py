@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networks
 import numpy as np
@@ -113,14 +114,18 @@ def test_the_store_gives_a_plan_back_and_builds_where_anything_differs(
         assert built_times(trt) == count
 
 
+def _same(samples: list[dict[str, np.ndarray]], _: int | None) -> list[dict[str, np.ndarray]]:
+    return samples
+
+
 def test_int8_plans_of_other_ranges_or_samples_are_not_taken_from_the_store(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trt, _ = install(monkeypatch, "8.6")
     for count, (calibrator, seed) in enumerate([("ranges", 1), ("ranges", 2), ("entropy", 1), ("entropy", 2)], 1):
         plain = replace(recipe("int8", calibrator=calibrator), store=tmp_path / "plans")
-        samples = {"x": networks.images(8, seed=seed)}
-        changed = replace(plain, calibration=sampled(plain.model, lambda _, samples=samples: [samples], "s"))
+        samples = [{"x": networks.images(8, seed=seed)}]
+        changed = replace(plain, calibration=sampled(plain.model, partial(_same, samples), "s"))
         for _ in range(2):
             backend("8.6").plan(changed)
         assert built_times(trt) == count
@@ -220,9 +225,10 @@ def test_a_cache_that_can_not_be_written_is_told_plainly(
 ) -> None:
     install(monkeypatch, "8.6")
     (tmp_path / "folder").mkdir()
+    told: dict[str, Any] = {"calibrator": "entropy", option: str(tmp_path / "folder")}
 
     with pytest.raises(BackendError, match=r"cache .*folder can't be written"):
-        backend("8.6").plan(recipe("int8", calibrator="entropy", **{option: str(tmp_path / "folder")}))
+        backend("8.6").plan(recipe("int8", **told))
 
 
 def test_rtx_uses_no_timing_cache_and_says_so_where_one_is_named(

@@ -104,7 +104,7 @@ def test_values_that_are_not_finite_are_left_to_the_rules_of_numerics() -> None:
 def test_a_model_that_onnxruntime_quantised_by_default_is_refused_and_measured(tmp_path: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = [{"x": DATA["x"]}]
 
@@ -136,7 +136,7 @@ def test_a_file_of_opset_10_is_led_around_its_qdq_too() -> None:
         {"scale": np.float32(0.01), "zero": np.uint8(0), "w": np.eye(4, dtype=np.float32)},
         opset=10,
     )
-    x = np.float32([[-1, 0.5, 2, 9]])
+    x = np.array([[-1, 0.5, 2, 9]], np.float32)
 
     found = simulate(Model(bypassed(proto), "int8.onnx"), Precision.MODEL, {"x": x}, None)
 

@@ -21,9 +21,12 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, release: str, **faults: Any) -> None:
         self.trt, self.cuda = install(monkeypatch, release, **faults)
-        trt, lines = self.trt, []
+        trt = self.trt
+        lines: list[tuple[str, str]] = []
 
-        class Log(trt.ILogger):
+        base: Any = trt.ILogger
+
+        class Log(base):
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 

@@ -13,7 +13,7 @@ import pytest
 from fakes.bench import Bench, half
 
 
-def test_a_dynamic_input_needs_a_profile(monkeypatch):
+def test_a_dynamic_input_needs_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "11.4")
     network = bench.network(networks.convolutional())
     assert bench.plan(network) is None
@@ -23,14 +23,14 @@ def test_a_dynamic_input_needs_a_profile(monkeypatch):
     assert "Dynamic input tensor x is missing dimensions in profile 0" in bench.errors()
 
 
-def test_build_faults_are_lines_of_the_log(monkeypatch):
+def test_build_faults_are_lines_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16", build_error="no tactic", build_warning="subnormal weights")
     assert bench.plan() is None
     assert "no tactic" in bench.errors()
     assert bench.warnings() == "subnormal weights"
 
 
-def test_weak_int8_without_scales_does_not_build(monkeypatch):
+def test_weak_int8_without_scales_does_not_build(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "8.6")
     bench.config.set_flag(bench.trt.BuilderFlag.INT8)
     assert bench.plan() is None
@@ -38,7 +38,9 @@ def test_weak_int8_without_scales_does_not_build(monkeypatch):
     assert "no scaling factors" in bench.errors()
 
 
-def test_dynamic_ranges_make_weak_int8_build_with_a_warning_for_each_that_lacks(monkeypatch):
+def test_dynamic_ranges_make_weak_int8_build_with_a_warning_for_each_that_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench = Bench(monkeypatch, "8.6")
     bench.config.set_flag(bench.trt.BuilderFlag.INT8)
     network = bench.network(networks.convolutional(4))
@@ -48,7 +50,7 @@ def test_dynamic_ranges_make_weak_int8_build_with_a_warning_for_each_that_lacks(
     assert "Missing scale and zero-point for tensor logits" in bench.warnings()
 
 
-def test_ranges_and_calibrators_are_deprecated_in_10_16(monkeypatch):
+def test_ranges_and_calibrators_are_deprecated_in_10_16(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     tensor = bench.network(networks.convolutional(4)).get_input(0)
     with pytest.warns(DeprecationWarning, match=r"Deprecated in TensorRT 10\.1"):
@@ -57,7 +59,7 @@ def test_ranges_and_calibrators_are_deprecated_in_10_16(monkeypatch):
         bench.config.int8_calibrator = None
 
 
-def test_half_tensors_need_their_flag_in_a_weakly_typed_network(monkeypatch):
+def test_half_tensors_need_their_flag_in_a_weakly_typed_network(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     assert bench.plan(bench.network(half())) is None
     assert "HALF" not in bench.errors()
@@ -65,7 +67,7 @@ def test_half_tensors_need_their_flag_in_a_weakly_typed_network(monkeypatch):
     assert bench.plan(bench.network(half(), "STRONGLY_TYPED")) is not None
 
 
-def test_a_strongly_typed_network_takes_no_precision_flag(monkeypatch):
+def test_a_strongly_typed_network_takes_no_precision_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     bench.config.set_flag(bench.trt.BuilderFlag.FP16)
     assert bench.plan(bench.network(networks.convolutional(4), "STRONGLY_TYPED")) is None
@@ -75,7 +77,9 @@ def test_a_strongly_typed_network_takes_no_precision_flag(monkeypatch):
 def calibrator(bench: Bench, batches: list[np.ndarray], cache: bytes | None = None) -> Any:
     trt = bench.trt
 
-    class Calibrator(trt.IInt8EntropyCalibrator2):
+    base: Any = trt.IInt8EntropyCalibrator2
+
+    class Calibrator(base):
         def __init__(self) -> None:
             trt.IInt8EntropyCalibrator2.__init__(self)
             self.written = b""
@@ -97,7 +101,7 @@ def calibrator(bench: Bench, batches: list[np.ndarray], cache: bytes | None = No
     return made
 
 
-def test_a_calibrator_is_fed_and_its_cache_saves_the_next_feeding(monkeypatch):
+def test_a_calibrator_is_fed_and_its_cache_saves_the_next_feeding(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "8.6")
     data = [networks.images(4, seed=seed) for seed in (1, 2)]
     first = calibrator(bench, list(data))
@@ -112,7 +116,9 @@ def test_a_calibrator_is_fed_and_its_cache_saves_the_next_feeding(monkeypatch):
     assert bench.trt._world.plans[1]["calibration"]["cache"]
 
 
-def test_an_exception_in_a_calibrator_is_printed_and_lost(monkeypatch, capfd):
+def test_an_exception_in_a_calibrator_is_printed_and_lost(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     bench = Bench(monkeypatch, "8.6")
     made = calibrator(bench, [])
     made.get_batch = lambda names: names.boom
@@ -122,9 +128,12 @@ def test_an_exception_in_a_calibrator_is_printed_and_lost(monkeypatch, capfd):
 
 
 def monitor(bench: Bench, goes_on: bool) -> list[tuple[Any, ...]]:
-    trt, calls = bench.trt, []
+    trt = bench.trt
+    calls: list[tuple[Any, ...]] = []
 
-    class Monitor(trt.IProgressMonitor):
+    base: Any = trt.IProgressMonitor
+
+    class Monitor(base):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
@@ -141,7 +150,7 @@ def monitor(bench: Bench, goes_on: bool) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_a_progress_monitor_sees_the_phases_and_can_cancel(monkeypatch):
+def test_a_progress_monitor_sees_the_phases_and_can_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     calls = monitor(bench, goes_on=True)
     assert bench.plan() is not None
@@ -152,7 +161,7 @@ def test_a_progress_monitor_sees_the_phases_and_can_cancel(monkeypatch):
     assert "Build canceled by user" in bench.errors()
 
 
-def test_a_timing_cache_grows_is_used_again_and_is_refused_when_damaged(monkeypatch):
+def test_a_timing_cache_grows_is_used_again_and_is_refused_when_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     cache = bench.config.create_timing_cache(b"")
     empty = cache.serialize().nbytes
@@ -167,14 +176,14 @@ def test_a_timing_cache_grows_is_used_again_and_is_refused_when_damaged(monkeypa
     assert "createTimingCache" in bench.errors()
 
 
-def test_timing_caches_do_nothing_and_warn_in_tensorrt_rtx(monkeypatch):
+def test_timing_caches_do_nothing_and_warn_in_tensorrt_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "rtx-1.7")
     cache = bench.config.create_timing_cache(b"")
     with pytest.warns(DeprecationWarning, match="no-ops in TensorRT-RTX"):
         bench.config.set_timing_cache(cache, False)
 
 
-def test_a_dla_is_refused_where_there_is_none(monkeypatch):
+def test_a_dla_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "8.6")
     assert bench.builder.num_DLA_cores == 0
     bench.config.default_device_type = bench.trt.DeviceType.DLA
@@ -183,6 +192,6 @@ def test_a_dla_is_refused_where_there_is_none(monkeypatch):
     assert Bench(monkeypatch, "8.6", dla_cores=2).builder.num_DLA_cores == 2
 
 
-def test_without_a_device_tensorrt_has_no_builder(monkeypatch):
+def test_without_a_device_tensorrt_has_no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="factory function returned nullptr"):
         Bench(monkeypatch, "10.16", cuda_faults={"driver_error": 35})

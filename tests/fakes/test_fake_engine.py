@@ -22,27 +22,27 @@ def found() -> onnx.ModelProto:
     return networks.model(nodes, inputs, outputs)
 
 
-def test_a_damaged_plan_does_not_load(monkeypatch):
+def test_a_damaged_plan_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     assert bench.engine(bytes(bench.plan())[:-1]) is None
     assert "magicTag" in bench.errors()
 
 
-def test_the_plan_of_another_release_does_not_load(monkeypatch):
+def test_the_plan_of_another_release_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = bytes(Bench(monkeypatch, "8.6").plan())
     bench = Bench(monkeypatch, "10.16")
     assert bench.engine(plan) is None
     assert "is not compatible with this version of TensorRT, expecting library version 10.16.1" in bench.errors()
 
 
-def test_the_plan_of_another_gpu_does_not_load(monkeypatch):
+def test_the_plan_of_another_gpu_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = bytes(Bench(monkeypatch, "10.16").plan())
     bench = Bench(monkeypatch, "10.16", gpu="OTHER", compute_capability=(9, 0))
     assert bench.engine(plan) is None
     assert "generated on an incompatible device, expecting compute 9.0 got compute 8.9" in bench.errors()
 
 
-def test_a_version_compatible_plan_needs_leave_to_run_host_code(monkeypatch):
+def test_a_version_compatible_plan_needs_leave_to_run_host_code(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     bench.config.set_flag(bench.trt.BuilderFlag.VERSION_COMPATIBLE)
     plan, runtime = bench.plan(), bench.trt.Runtime(bench.logger)
@@ -52,7 +52,7 @@ def test_a_version_compatible_plan_needs_leave_to_run_host_code(monkeypatch):
     assert runtime.deserialize_cuda_engine(plan) is not None
 
 
-def test_an_rtx_plan_runs_on_its_targets_alone(monkeypatch):
+def test_an_rtx_plan_runs_on_its_targets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "rtx-1.7")
     bench.config.num_compute_capabilities = 1
     assert bench.config.set_compute_capability(bench.trt.ComputeCapability.SM86, 0)
@@ -61,13 +61,13 @@ def test_an_rtx_plan_runs_on_its_targets_alone(monkeypatch):
     assert bench.engine(bench.plan()) is not None
 
 
-def test_a_context_may_not_be_had(monkeypatch):
+def test_a_context_may_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16", no_context=True)
     assert bench.engine(bench.plan()).create_execution_context() is None
     assert "createExecutionContext" in bench.errors()
 
 
-def test_a_shape_outside_the_profile_is_refused(monkeypatch):
+def test_a_shape_outside_the_profile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     bench.profile(x=(2, 6, 6))
     engine = bench.engine(bench.plan(bench.network(networks.convolutional())))
@@ -76,20 +76,20 @@ def test_a_shape_outside_the_profile_is_refused(monkeypatch):
     assert "out of profile" in bench.errors()
 
 
-def test_execution_may_fail(monkeypatch):
+def test_execution_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16", execute_fails=True)
     assert not bench.engine(bench.plan()).create_execution_context().execute_async_v3(0)
     assert "enqueueV3" in bench.errors()
 
 
-def test_execution_needs_every_address(monkeypatch):
+def test_execution_needs_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     assert not bench.engine(bench.plan()).create_execution_context().execute_async_v3(0)
     assert "Address is not set for tensor x" in bench.errors()
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_data_dependent_output_comes_through_its_allocator(release, monkeypatch):
+def test_a_data_dependent_output_comes_through_its_allocator(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, release)
     context = bench.engine(bench.plan(bench.network(found()))).create_execution_context()
     context.set_tensor_address("x", bench.upload(np.array([0, 3, 0, 5], np.float32)))
@@ -106,7 +106,9 @@ def test_a_data_dependent_output_comes_through_its_allocator(release, monkeypatc
 def allocator(bench: Bench) -> Any:
     trt = bench.trt
 
-    class Allocator(trt.IOutputAllocator):
+    base: Any = trt.IOutputAllocator
+
+    class Allocator(base):
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
             self.calls: list[str] = []
@@ -127,13 +129,13 @@ def allocator(bench: Bench) -> Any:
     return Allocator()
 
 
-def test_any_output_can_be_made_data_dependent(monkeypatch):
+def test_any_output_can_be_made_data_dependent(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16", data_dependent=frozenset({"logits"}))
     context = bench.engine(bench.plan()).create_execution_context()
     assert context.get_tensor_shape("logits") == (-1, -1)
 
 
-def test_the_inspector_writes_each_releases_own_form(monkeypatch):
+def test_the_inspector_writes_each_releases_own_form(monkeypatch: pytest.MonkeyPatch) -> None:
     forms = {release: Bench(monkeypatch, release).layers() for release in RELEASES}
     first = {release: form["Layers"][0] for release, form in forms.items()}
     assert first["8.6"]["Inputs"][0]["Format/Datatype"] == "Row major linear FP32"
@@ -144,7 +146,7 @@ def test_the_inspector_writes_each_releases_own_form(monkeypatch):
     assert "tf32" in first["10.16"]["TacticName"]
 
 
-def test_the_inspectors_text_of_8_6_is_no_strict_json(monkeypatch):
+def test_the_inspectors_text_of_8_6_is_no_strict_json(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "8.6")
     bench.config.profiling_verbosity = bench.trt.ProfilingVerbosity.DETAILED
     inspector = bench.engine(bench.plan()).create_engine_inspector()
@@ -152,7 +154,7 @@ def test_the_inspectors_text_of_8_6_is_no_strict_json(monkeypatch):
         json.loads(inspector.get_engine_information(bench.trt.LayerInformationFormat.JSON))
 
 
-def test_without_detail_the_inspector_knows_names_alone(monkeypatch):
+def test_without_detail_the_inspector_knows_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     inspector = bench.engine(bench.plan()).create_engine_inspector()
     layers = json.loads(inspector.get_engine_information(bench.trt.LayerInformationFormat.JSON))["Layers"]
@@ -175,26 +177,26 @@ def quantized() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_quantized_network_runs_in_int8_without_calibration(release, monkeypatch):
+def test_a_quantized_network_runs_in_int8_without_calibration(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, release)
     if release in ("8.6", "10.16"):
         bench.config.set_flag(bench.trt.BuilderFlag.INT8)
     assert weights(bench.layers(bench.network(quantized()))) == ["Int8"]
 
 
-def test_layers_run_in_the_precision_that_was_asked(monkeypatch):
+def test_layers_run_in_the_precision_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16")
     assert weights(bench.layers(bench.network(half(), "STRONGLY_TYPED"))) == ["Half"]
     bench.config.set_flag(bench.trt.BuilderFlag.FP16)
     assert weights(bench.layers()) == ["Half"] * 3
 
 
-def test_layers_run_in_the_precision_that_the_fault_says(monkeypatch):
+def test_layers_run_in_the_precision_that_the_fault_says(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "10.16", achieved={"int8": 1, "fp16": 1})
     bench.config.set_flag(bench.trt.BuilderFlag.FP16)
     assert weights(bench.layers()) == ["Int8", "Half", "Float"]
 
 
-def test_without_a_device_tensorrt_rtx_builds_and_does_not_load(monkeypatch):
+def test_without_a_device_tensorrt_rtx_builds_and_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, "rtx-1.7", cuda_faults={"device_count": 0})
     assert bench.engine(bench.plan()) is None

@@ -46,7 +46,7 @@ def test_ranges_of_data_of_another_scale_are_told_by_the_input_alone() -> None:
 
 def colours(seed: int, order: list[int]) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
-    means = np.float32([0.5, 0.1, -0.4]).reshape(1, 3, 1, 1)
+    means = np.array([0.5, 0.1, -0.4], np.float32).reshape(1, 3, 1, 1)
     shade = draw.normal(0, 0.2, (16, 1, 1, 1))
     return {"x": (means + shade + draw.standard_normal((16, 3, 8, 8))).astype(np.float32)[:, order]}
 

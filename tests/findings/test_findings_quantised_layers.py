@@ -56,7 +56,7 @@ def chain(layers: int, op: str = "Conv") -> onnx.ModelProto:
     for layer in range(layers):
         groups = 2 if op == "depthwise" and layer % 2 else 1
         weights[f"w{layer}"] = draw.standard_normal((2, 2 // groups, 3, 3)).astype(np.float32)
-        told = {"pads": [1, 1, 1, 1], "group": groups}
+        told: dict[str, Any] = {"pads": [1, 1, 1, 1], "group": groups}
         nodes += [
             helper.make_node("Conv", [last, f"w{layer}"], [f"c{layer}"], f"conv{layer}", **told),
             helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"),

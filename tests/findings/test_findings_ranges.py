@@ -128,7 +128,7 @@ def relu6(layers: int = 9) -> onnx.ModelProto:
         last = f"r{layer}"
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["y"], "pool"))
     inputs, outputs = {"x": (networks.FLOAT, ["N", 2, 6, 6])}, {"y": (networks.FLOAT, ["N", 4, 1, 1])}
-    return networks.model(nodes, inputs, outputs, weights)  # type: ignore[arg-type]
+    return networks.model(nodes, inputs, outputs, weights)
 
 
 def of_relu6(amax: float) -> list[Finding]:

@@ -13,6 +13,7 @@ from timed import GATE, RECORD, benchmarks, promote, results
 
 from pytest_trt.cli.main import main
 from pytest_trt.latency import check as keeper
+from pytest_trt.latency.decision import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,8 +199,8 @@ def test_what_only_the_whole_run_shows_fails_its_item_at_the_end(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(pytester)
-    monkeypatch.setattr(keeper.Suite, "add", lambda *_: False)
-    monkeypatch.setattr(keeper.Suite, "finish", lambda _: {"net at fp32 on onnxruntime": SLOW})
+    monkeypatch.setattr(Suite, "add", lambda *_: False)
+    monkeypatch.setattr(Suite, "finish", lambda _: {"net at fp32 on onnxruntime": SLOW})
     words = ("--trt-report=run.json", "--junit-xml=junit.xml", "--benchmark-json=bench.json")
 
     result = pytester.runpytest(*GATE, *words)
@@ -240,7 +241,7 @@ def test_a_disturbed_case_does_not_turn_slow_when_all_were_seen(
     engine(1.2e-3)
     quiet("the GPU was throttled for 3 ms")
 
-    class Hesitant(keeper.Suite):
+    class Hesitant(Suite):
         """Tells nothing before all were seen."""
 
         def add(self, case: str, compared: Any) -> bool:
@@ -264,8 +265,8 @@ def test_what_only_the_whole_run_shows_fails_nothing_where_slow_does_not(
     words: tuple[str, ...],
 ) -> None:
     promote(pytester)
-    monkeypatch.setattr(keeper.Suite, "add", lambda *_: False)
-    monkeypatch.setattr(keeper.Suite, "finish", lambda _: {"net at fp32 on onnxruntime": SLOW})
+    monkeypatch.setattr(Suite, "add", lambda *_: False)
+    monkeypatch.setattr(Suite, "finish", lambda _: {"net at fp32 on onnxruntime": SLOW})
 
     result = pytester.runpytest(*GATE, *words, "--benchmark-json=bench.json")
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networks
 import pytest
 from timed import GATE, RECORD, benchmarks, results
 
 from pytest_trt.latency import check as keeper
+from pytest_trt.latency.timing import measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
+    from pytest_trt.backends.stopwatch import Samples
+
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -25,9 +27,13 @@ pytestmark = pytest.mark.usefixtures("quiet")
 def test_samples_reach_pytest_benchmark_to_the_bit(
     pytester: pytest.Pytester, golden: Path, engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[np.ndarray] = []
-    real = keeper.measure
-    monkeypatch.setattr(keeper, "measure", lambda *told: taken.append(found := real(*told)) or found)
+    taken: list[Samples] = []
+
+    def kept(*told: Any) -> Samples:
+        taken.append(measure(*told))
+        return taken[-1]
+
+    monkeypatch.setattr(keeper, "measure", kept)
 
     pytester.runpytest(*RECORD, "--benchmark-json=run.json").assert_outcomes(passed=1)
 
