@@ -1,21 +1,35 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt.backends.achieved_precision import require_honoured
 from pytest_trt.backends.backend import Layer
 from pytest_trt.errors import PrecisionNotHonoured
+from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
-@dataclass
-class Built:
+@dataclass(frozen=True)
+class Told:
+    """An engine that tells these layers."""
+
     told: tuple[Layer, ...]
+    precision: Precision = Precision.FP32
     backend: str = "tensorrt"
+    simulated: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def layers(self) -> tuple[Layer, ...]:
         return self.told
+
+    def run(self, inputs: Any, *, on_device: bool = False) -> Any:
+        raise NotImplementedError
 
 
 def conv(precision: str) -> Layer:
@@ -23,7 +37,7 @@ def conv(precision: str) -> Layer:
 
 
 def judged(asked: str, *layers: Layer, least: float = 0.5) -> None:
-    require_honoured(Built(layers), asked, least, builds_engines=True)
+    require_honoured(Told(layers), asked, least, builds_engines=True)
 
 
 def test_half_of_the_compute_layers_is_enough_and_less_is_not() -> None:

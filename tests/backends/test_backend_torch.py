@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networks
@@ -13,6 +14,7 @@ import pytest
 
 from pytest_trt import Case, check
 from pytest_trt.backends.backend import Backend, Engine, choose
+from pytest_trt.backends.torch import open_backend
 from pytest_trt.case.build_settings import How, how_of, recipe_of
 from pytest_trt.case.reference import model_of, reference_of, subject_of
 from pytest_trt.errors import BackendError, LoweringError, ModelError
@@ -20,8 +22,6 @@ from pytest_trt.golden.create import update
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_trt.backends.recipe import Recipe
     from pytest_trt.findings.verdict import Verdict
 
@@ -141,18 +141,25 @@ def test_outputs_come_back_in_the_models_dtype_and_are_rounded_to_fp16(folder: P
     np.testing.assert_array_equal(found, found.astype(np.float16).astype(np.float32))
 
 
+def eager(made: Case) -> np.ndarray:
+    """What the module itself computes."""
+    run = reference_of(made).run
+    assert run is not None
+    return run(inputs())["output"]
+
+
 def test_an_fp16_run_leaves_the_shared_module_alone(folder: Path) -> None:
     made = case(folder)
-    before = reference_of(made).run(inputs())["output"]
+    before = eager(made)
 
     choose("torch").build(recipe(made, Precision.FP16)).run(inputs())
 
-    np.testing.assert_array_equal(reference_of(made).run(inputs())["output"], before)
+    np.testing.assert_array_equal(eager(made), before)
 
 
 def test_a_factory_that_does_not_seed_is_not_called_again(folder: Path) -> None:
     made = case(folder, "unseeded")
-    expected = reference_of(made).run(inputs())["output"]
+    expected = eager(made)
 
     found = choose("torch").build(recipe(made)).run(inputs())["output"]
 
@@ -220,7 +227,7 @@ def test_a_file_that_holds_fp16_is_not_judged_by_its_fp32_module(folder: Path) -
 
 def test_a_prebuilt_engine_is_refused(folder: Path) -> None:
     with pytest.raises(BackendError, match=r"can't load the engine net\.plan"):
-        choose("torch").build(replace(recipe(case(folder)), plan="net.plan"))
+        choose("torch").build(replace(recipe(case(folder)), plan=Path("net.plan")))
 
 
 def test_a_module_that_fails_in_fp16_is_named_with_its_line(folder: Path) -> None:
@@ -269,7 +276,7 @@ def test_tf32_is_on_for_tf32_alone_and_left_as_it_was(folder: Path, precision: P
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
     before = [switch.fp32_precision for switch in switches]
     seen: list[list[str]] = []
-    engine = choose("torch").build(recipe(case(folder)))
+    engine = open_backend().build(recipe(case(folder)))
     engine.network.module.register_forward_hook(lambda *_: seen.append([switch.fp32_precision for switch in switches]))
 
     replace(engine, precision=precision).run(inputs())
@@ -334,13 +341,13 @@ def test_a_missing_compiler_is_told_in_words(folder: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler")
 def test_the_compiled_module_computes_what_the_eager_one_does(folder: Path) -> None:
     made = case(folder)
-    engine = choose("torch-compile").build(recipe(made))
+    engine = open_backend("torch-compile").build(recipe(made))
 
     found = engine.run(inputs())["output"]
 
     assert engine.facts["mode"] == "compiled"
     assert type(engine.network.module).__name__ == "OptimizedModule"
-    np.testing.assert_allclose(found, reference_of(made).run(inputs())["output"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, eager(made), rtol=1e-5, atol=1e-6)
 
 
 def test_from_the_command_line_and_named_in_the_header(pytester: pytest.Pytester) -> None:

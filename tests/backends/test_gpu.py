@@ -1,8 +1,4 @@
-"""Real engines on a real GPU. Skipped, with the reason, where there is none.
-
-They pass ``tactic_sources = none`` and a low optimization level: neither changes what is tested here, and building is
-most of the time.
-"""
+"""Engines of TensorRT: on its fake, and on a real GPU where there is one, as tests/gpu.py tells."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
-from gpu import FAST, WHY_NOT, WORDS, backend, built
+from gpu import FAST, WORDS, backend, built, machine, on_both, on_gpu, small
 from onnx import TensorProto, helper
 from places import DIGITS
 
@@ -26,7 +22,7 @@ from pytest_trt.backends.build_options import merged, read_build_options
 from pytest_trt.backends.recipe import Calibration, Recipe
 from pytest_trt.case.build_settings import How
 from pytest_trt.case.case import Case
-from pytest_trt.case.reference import Subject, subject_of
+from pytest_trt.case.reference import subject_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK
 from pytest_trt.errors import BackendError, PytestTrtError
@@ -41,7 +37,9 @@ from pytest_trt.ranges.amax import Ranges
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY_NOT), reason=f"needs TensorRT and a GPU: {WHY_NOT}")]
+    from pytest_trt import Verdict
+
+__all__ = ["machine", "small"]
 
 
 def exact(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -66,22 +64,30 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Path]:
     return case, folder
 
 
-def judged(digits: tuple[Case, Path], precision: str, **told: Any) -> Any:
+def judged(digits: tuple[Case, Path], precision: str, **told: Any) -> Verdict:
     case, folder = digits
     how = How(merged(FAST, read_build_options(told, "build")))
     return check(case, precision, backend="tensorrt", golden_dir=folder, how=how)
 
 
+def accuracy(verdict: Verdict) -> float:
+    found = verdict.judgements[0].accuracy
+    assert found is not None
+    return found.actual
+
+
+@on_both
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
 def test_digits_pass_at_each_precision_by_flags(digits: tuple[Case, Path], precision: str) -> None:
     verdict = judged(digits, precision, typing="weak", honoured=0)
 
     assert verdict.passed, verdict
-    assert verdict.judgements[0].accuracy.actual > 0.97
+    assert accuracy(verdict) > 0.97
     assert not verdict.simulated
     assert verdict.layers["compute"] >= 5
 
 
+@on_both
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_digits_pass_with_the_precision_in_the_model(digits: tuple[Case, Path], precision: str) -> None:
     verdict = judged(digits, precision, typing="strong", honoured=0)
@@ -92,13 +98,14 @@ def test_digits_pass_with_the_precision_in_the_model(digits: tuple[Case, Path], 
 
 def ran(case: Case, folder: Path, precision: str, **told: Any) -> np.ndarray:
     """The logits of an engine for the golden's inputs."""
-    model, asked = load(DIGITS / "digits.onnx"), Precision.parse(precision)
-    golden = open_golden(Subject(case, asked, model), folder)
+    subject = subject_of(case, Precision.parse(precision))
+    golden = open_golden(subject, folder)
     how = How(merged(FAST, read_build_options({"honoured": 0, **told}, "build")))
-    engine = build(Subject(case, asked, model), golden, backend(), how)
-    return engine.run(golden.runs[0].inputs)["logits"]
+    engine = build(subject, golden, backend(), how)
+    return np.asarray(engine.engine.run(golden.runs[0].inputs)["logits"])
 
 
+@on_both
 def test_int8_by_dynamic_ranges_and_by_qdq_agree_within_the_slack(digits: tuple[Case, Path], tmp_path: Path) -> None:
     case, folder = digits
     cache = tmp_path / "digits.cache"
@@ -107,13 +114,14 @@ def test_int8_by_dynamic_ranges_and_by_qdq_agree_within_the_slack(digits: tuple[
 
     weak, strong = (ran(by_cache, folder, "int8", typing=typing) for typing in ("weak", "strong"))
 
-    model = load(DIGITS / "digits.onnx")
-    golden = open_golden(Subject(by_cache, Precision.INT8, model), folder)
-    simulated = build(by_cache, model, Precision.INT8, golden, choose("onnxruntime")).run(golden.runs[0].inputs)
+    subject = subject_of(by_cache, Precision.INT8)
+    golden = open_golden(subject, folder)
+    simulated = build(subject, golden, choose("onnxruntime")).engine.run(golden.runs[0].inputs)
     slack = SLACK * compare(simulated["logits"], golden.outputs["logits"]).rel_rms
     assert 0 < compare(strong, weak).rel_rms <= slack
 
 
+@on_both
 def test_fp16_by_flag_and_by_typed_graph_agree_within_the_slack(digits: tuple[Case, Path]) -> None:
     case, folder = digits
 
@@ -123,6 +131,7 @@ def test_fp16_by_flag_and_by_typed_graph_agree_within_the_slack(digits: tuple[Ca
     assert 0 < compare(strong, weak).rel_rms <= golden.envelope["fp16"]["logits"]["bound"]
 
 
+@on_both
 def test_a_lowered_file_is_judged_as_the_engine_of_its_ranges_is(digits: tuple[Case, Path], tmp_path: Path) -> None:
     case, folder = digits
     words = ["lower", str(DIGITS / "digits.onnx"), "--precision", "int8", "--ranges", str(tmp_path / "ranges.txt")]
@@ -139,6 +148,7 @@ def test_a_lowered_file_is_judged_as_the_engine_of_its_ranges_is(digits: tuple[C
     assert verdict.layers["by_precision"].get("int8", 0) > 0
 
 
+@on_both
 def test_fp32_is_free_of_tf32(digits: tuple[Case, Path]) -> None:
     verdict = judged(digits, "fp32")
 
@@ -146,6 +156,7 @@ def test_fp32_is_free_of_tf32(digits: tuple[Case, Path]) -> None:
     assert verdict.judgements[0].error < 2e-6
 
 
+@on_both
 def test_an_engine_that_keeps_to_fp32_is_no_fp16_engine(digits: tuple[Case, Path]) -> None:
     case, folder = digits
     plan = folder / "fp32.plan"
@@ -160,6 +171,7 @@ def test_an_engine_that_keeps_to_fp32_is_no_fp16_engine(digits: tuple[Case, Path
     assert "0 of" in verdict.message
 
 
+@on_both
 def test_a_precision_that_the_release_lacks_is_refused_with_what_has_it(digits: tuple[Case, Path]) -> None:
     import tensorrt
 
@@ -171,6 +183,7 @@ def test_a_precision_that_the_release_lacks_is_refused_with_what_has_it(digits: 
     assert "has no bf16: TensorRT 10 or later has it" in verdict.message
 
 
+@on_both
 @pytest.mark.parametrize("calibrator", ["entropy", "minmax"])
 def test_tensorrts_own_calibrators_read_our_samples_and_keep_their_cache(
     digits: tuple[Case, Path], calibrator: str, tmp_path: Path
@@ -188,12 +201,13 @@ def test_tensorrts_own_calibrators_read_our_samples_and_keep_their_cache(
         honoured=0,
     )
 
-    assert first.judgements[0].accuracy.actual > 0.97, first
+    assert accuracy(first) > 0.97, first
     assert written.startswith(b"TRT-")
     assert cache.read_bytes() == written
     assert second.verdict == first.verdict, second
 
 
+@on_both
 def test_int8_without_anything_fails_in_the_builders_own_words() -> None:
     proto = networks.convolutional(batch=8)
     nothing = Calibration(lambda _: Ranges({}), None, "nothing")
@@ -207,6 +221,7 @@ def test_int8_without_anything_fails_in_the_builders_own_words() -> None:
     assert "TensorRT says" in str(told.value)
 
 
+@on_both
 def test_a_rerun_is_bit_equal_and_so_is_a_reload_and_a_rebuild_is_near(tmp_path: Path) -> None:
     proto, feeds = networks.convolutional(batch=8), {"x": networks.images(8)}
     recipe = Recipe(Model(proto, "net.onnx"), Precision.FP16, feeds=(feeds,), options=merged(FAST))
@@ -225,6 +240,7 @@ def test_a_rerun_is_bit_equal_and_so_is_a_reload_and_a_rebuild_is_near(tmp_path:
     assert compare(rebuilt, outputs).rel_rms < 5e-3
 
 
+@on_both
 def test_a_dynamic_batch_runs_at_every_size_of_its_profile_and_at_no_other() -> None:
     proto = networks.convolutional()
     sizes = (2, 8, 5)
@@ -238,6 +254,7 @@ def test_a_dynamic_batch_runs_at_every_size_of_its_profile_and_at_no_other() -> 
         engine.run({"x": networks.images(9)})
 
 
+@on_both
 def test_of_several_profiles_the_one_that_covers_the_shapes_is_taken() -> None:
     from pytest_trt.backends.recipe import Span
 
@@ -255,10 +272,10 @@ def test_of_several_profiles_the_one_that_covers_the_shapes_is_taken() -> None:
         engine.run({"x": networks.images(10)})
 
 
+@on_both
 def test_whole_numbers_go_in_and_come_out_in_the_models_own_dtypes() -> None:
     proto = networks.embedding()
-    specs = Model(proto, "m").inputs
-    feeds = {spec.name: np.ones([4 if not isinstance(a, int) else a for a in spec.shape], spec.dtype) for spec in specs}
+    feeds: dict[str, np.ndarray] = {"ids": np.ones((4, 5), np.int64), "mask": np.ones((4, 5), np.float32)}
     wanted = exact(proto, feeds)
 
     outputs = built(proto, feeds=[feeds]).run(feeds)
@@ -268,6 +285,7 @@ def test_whole_numbers_go_in_and_come_out_in_the_models_own_dtypes() -> None:
         assert np.allclose(outputs[name], array, rtol=1e-4, atol=1e-5)
 
 
+@on_both
 def test_boolean_outputs_come_out_as_boolean() -> None:
     nodes = [helper.make_node("Greater", ["x", "limit"], ["above"]), helper.make_node("Mul", ["x", "limit"], ["y"])]
     proto = networks.model(
@@ -284,6 +302,7 @@ def test_boolean_outputs_come_out_as_boolean() -> None:
     assert np.array_equal(outputs["above"], x > 0.5)
 
 
+@on_both
 def test_an_output_whose_shape_depends_on_the_data_has_the_shape_that_it_came_to() -> None:
     nodes = [helper.make_node("NonZero", ["x"], ["where"]), helper.make_node("Mul", ["x", "x"], ["y"])]
     proto = networks.model(
@@ -300,6 +319,7 @@ def test_an_output_whose_shape_depends_on_the_data_has_the_shape_that_it_came_to
         assert np.array_equal(outputs["where"], np.array(np.nonzero(x.reshape(3, 4))))
 
 
+@on_gpu
 def test_arrays_of_pycuda_are_read_where_they_lie_and_outputs_stay_on_the_gpu() -> None:
     pytest.importorskip("pycuda.driver")
     import pycuda.autoprimaryctx  # noqa: F401 - makes the context that CUDA's runtime uses
@@ -318,6 +338,7 @@ def test_arrays_of_pycuda_are_read_where_they_lie_and_outputs_stay_on_the_gpu() 
     assert kept.__cuda_array_interface__["shape"] == (8, 3)
 
 
+@on_gpu
 def test_a_view_of_a_gpu_array_that_is_not_contiguous_is_refused() -> None:
     pytest.importorskip("pycuda.driver")
     import pycuda.autoprimaryctx  # noqa: F401
@@ -329,6 +350,7 @@ def test_a_view_of_a_gpu_array_that_is_not_contiguous_is_refused() -> None:
         engine.run({"x": gpuarray.to_gpu(networks.images(16))[::2]})
 
 
+@on_gpu
 def test_weights_that_fp16_loses_are_told_by_the_builder_and_kept() -> None:
     proto = networks.with_weight(networks.convolutional(batch=8), "w1", lambda w: w * np.float32(1e-7))
 
@@ -338,6 +360,7 @@ def test_weights_that_fp16_loses_are_told_by_the_builder_and_kept() -> None:
     assert any("ubnormal" in text or "FP16" in text for text in engine.warnings)
 
 
+@on_both
 @pytest.mark.parametrize(
     "told",
     [
@@ -363,6 +386,7 @@ def test_an_engine_built_with_each_option_runs_right(told: dict[str, Any]) -> No
     assert compare(engine.run(feeds)["logits"], exact(proto, feeds)["logits"]).rel_rms < 1e-5
 
 
+@on_both
 def test_a_timing_cache_of_ones_own_is_written_and_read(tmp_path: Path) -> None:
     path = tmp_path / "own.cache"
 
@@ -374,6 +398,7 @@ def test_a_timing_cache_of_ones_own_is_written_and_read(tmp_path: Path) -> None:
     assert path.stat().st_size >= first
 
 
+@on_both
 @pytest.mark.parametrize(
     ("told", "words"),
     [({"dla_core": 0}, "sees 0 on this machine"), ({"device": 99}, "GPU 99 was asked")],
@@ -384,6 +409,7 @@ def test_hardware_that_is_not_there_is_told_plainly(told: dict[str, Any], words:
         built(networks.convolutional(batch=8), "fp16", **told)
 
 
+@on_gpu
 def test_a_workspace_too_small_for_any_tactic_is_told_plainly() -> None:
     nodes = [helper.make_node("TopK", ["x", "k"], ["best", "where"], axis=1)]
     proto = networks.model(
@@ -399,6 +425,7 @@ def test_a_workspace_too_small_for_any_tactic_is_told_plainly() -> None:
     print(told.value)
 
 
+@on_both
 def test_more_memory_than_the_gpu_has_is_told_plainly() -> None:
     from pytest_trt.backends.cuda import allocate, open_gpu
 
@@ -409,26 +436,36 @@ def test_more_memory_than_the_gpu_has_is_told_plainly() -> None:
     assert allocate((8,), np.dtype(np.uint8)).nbytes == 8
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another GPU", "another model"])
+@on_both
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another model"])
 def test_a_plan_that_is_not_one_of_this_model_here_is_told_plainly(damage: str, tmp_path: Path) -> None:
     recipe = Recipe(Model(networks.convolutional(batch=8), "net.onnx"), Precision.FP32, options=merged(FAST))
     data = backend().plan(recipe).data
     other = Recipe(Model(networks.convolutional(batch=4), "other.onnx"), Precision.FP32, options=merged(FAST))
     plans = {
-        "truncated": lambda: data[: len(data) // 2],
-        "garbage": lambda: bytes(4096),
-        "empty": lambda: b"",
-        "another GPU": lambda: _for_another_gpu(data),
-        "another model": lambda: backend().plan(other).data,
+        "truncated": data[: len(data) // 2],
+        "garbage": bytes(4096),
+        "empty": b"",
+        "another model": backend().plan(other).data,
     }
     path = tmp_path / "net.plan"
-    path.write_bytes(plans[damage]())
+    path.write_bytes(plans[damage])
 
     with pytest.raises(BackendError) as told:
         backend().build(replace(recipe, plan=path))
 
     print(told.value)
     assert "is empty" in str(told.value) or "can't be loaded" in str(told.value) or "is not one of" in str(told.value)
+
+
+@on_gpu
+def test_a_plan_for_another_gpu_is_told_plainly(tmp_path: Path) -> None:
+    recipe = Recipe(Model(networks.convolutional(batch=8), "net.onnx"), Precision.FP32, options=merged(FAST))
+    path = tmp_path / "net.plan"
+    path.write_bytes(_for_another_gpu(backend().plan(recipe).data))
+
+    with pytest.raises(BackendError, match="can't be loaded"):
+        backend().build(replace(recipe, plan=path))
 
 
 def _for_another_gpu(data: bytes) -> bytes:
@@ -448,6 +485,7 @@ def _for_another_gpu(data: bytes) -> bytes:
     pytest.skip("this release's plan header does not tell the GPU where it can be changed")
 
 
+@on_both
 def test_a_second_session_builds_nothing(small: Path, pytester: pytest.Pytester) -> None:
     words = [*WORDS, "--trt-store=plans", "--trt-precision=fp32,fp16,int8"]
 
@@ -465,6 +503,7 @@ def _engines(report: Path) -> list[dict[str, Any]]:
     return [result["provenance"]["engine"] for result in json.loads(report.read_text())["results"]]
 
 
+@on_both
 def test_a_plan_named_on_the_command_line_is_judged(small: Path, pytester: pytest.Pytester) -> None:
     assert pytester.runpytest(*WORDS, "--trt-store=plans").ret == 0
     (plan,) = (small / "plans").glob("*.plan")
@@ -476,6 +515,7 @@ def test_a_plan_named_on_the_command_line_is_judged(small: Path, pytester: pytes
     assert _engines(small / "run.json")[0]["plan"].endswith("mine.plan")
 
 
+@on_gpu
 def test_a_machine_whose_gpus_are_hidden_is_told_to_look_there(small: Path) -> None:
     command = [sys.executable, "-m", "pytest", *WORDS]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}

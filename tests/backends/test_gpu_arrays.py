@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
 from pytest_trt.backends.cuda import device_view, download, is_on_device, open_gpu, upload
 from pytest_trt.errors import DataError, PytestTrtError
+
+Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def _why_not() -> str:
@@ -20,7 +23,10 @@ def _why_not() -> str:
 
 
 WHY_NOT = _why_not()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY_NOT), reason=f"needs a GPU: {WHY_NOT}")]
+
+
+def on_gpu(test: Test) -> Test:
+    return pytest.mark.gpu(pytest.mark.skipif(bool(WHY_NOT), reason=f"needs a GPU: {WHY_NOT}")(test))
 
 
 @pytest.fixture
@@ -31,6 +37,7 @@ def torch() -> Any:
     return found
 
 
+@on_gpu
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "uint8"])
 def test_a_tensor_of_torch_is_viewed_at_its_own_address(torch: Any, dtype: str) -> None:
     tensor = torch.arange(24, device="cuda").reshape(2, 3, 4).to(getattr(torch, dtype))
@@ -42,16 +49,20 @@ def test_a_tensor_of_torch_is_viewed_at_its_own_address(torch: Any, dtype: str) 
     assert np.array_equal(download(view).astype(np.float32), tensor.float().cpu().numpy())
 
 
-def test_a_tensor_of_torch_on_the_host_is_none_of_the_gpus(torch: Any) -> None:
+def test_a_tensor_of_torch_on_the_host_is_none_of_the_gpus() -> None:
+    torch = pytest.importorskip("torch")
+
     assert not is_on_device(torch.zeros(3))
     assert not is_on_device(np.zeros(3))
 
 
+@on_gpu
 def test_a_transposed_tensor_is_refused(torch: Any) -> None:
     with pytest.raises(DataError, match="not C-contiguous"):
         device_view(torch.zeros(2, 3, device="cuda").T, "x")
 
 
+@on_gpu
 def test_an_output_is_a_tensor_of_torch_without_a_copy(torch: Any) -> None:
     array = upload(np.arange(6, dtype=np.float32).reshape(2, 3))
 
@@ -61,6 +72,7 @@ def test_an_output_is_a_tensor_of_torch_without_a_copy(torch: Any) -> None:
     assert tensor.cpu().tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+@on_gpu
 def test_an_array_of_cupy_is_viewed_at_its_own_address_and_an_output_is_one() -> None:
     cupy = pytest.importorskip("cupy")
     array = cupy.arange(6, dtype=cupy.float32).reshape(2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,10 @@ torch = pytest.importorskip("torch")
 FEEDS = {"x": networks.images(8)}
 
 
-class Doubled(torch.nn.Module):
+Module: Any = torch.nn.Module
+
+
+class Doubled(Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.full((6,), 2.0))
@@ -95,14 +99,15 @@ class FakeGpu:
 class FakeEvent:
     def __init__(self, enable_timing: bool, blocking: bool) -> None:
         assert enable_timing
-        self.blocking, self.at = blocking, None
+        self.blocking = blocking
+        self.at = math.nan
         FakeGpu.events += (self,)
 
     def record(self) -> None:
         self.at = FakeGpu.time
 
     def synchronize(self) -> None:
-        assert self.at is not None
+        assert not math.isnan(self.at)
 
     def elapsed_time(self, other: FakeEvent) -> float:
         return (other.at - self.at) * 1000
@@ -278,9 +283,9 @@ def test_onnxruntime_that_fails_is_told(on_gpu: OnnxruntimeEngine) -> None:
 
 
 def test_the_metric_tells_whether_copies_count(on_gpu: OnnxruntimeEngine) -> None:
-    quick = {"warmup_s": 0.0, "least_s": 0.0, "most_s": 0.0}
+    timing = Timing(transfers=True, warmup_s=0.0, least_s=0.0, most_s=0.0)
 
-    counted = measure(stopwatch_of(on_gpu, FEEDS, Timing(transfers=True)), Timing(transfers=True, **quick), 1)
+    counted = measure(stopwatch_of(on_gpu, FEEDS, timing), timing, 1)
 
     assert counted.metric.transfers
     assert (counted.lap.latency == counted.lap.compute).all()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,9 @@ from pytest_trt.backends.recipe import Span, profile_of_feeds, require_fit
 from pytest_trt.case.case import Case
 from pytest_trt.errors import CaseError
 from pytest_trt.model.feeds import TensorSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IMAGE = TensorSpec("x", np.dtype(np.float32), ("n", 3, "h", "w"))
 FIXED = TensorSpec("m", np.dtype(np.float32), (1, 4))
@@ -36,7 +41,7 @@ def test_a_profile_that_is_not_of_the_models_inputs_is_refused(profile: dict[str
         require_fit(profile, [IMAGE, FIXED], "net.onnx: profile 1")
 
 
-def test_a_case_reads_one_profile_or_several(tmp_path) -> None:
+def test_a_case_reads_one_profile_or_several(tmp_path: Path) -> None:
     span = {"min": [1, 3], "opt": [2, 3], "max": [4, 3]}
 
     one = Case.from_table({"onnx": "n.onnx", "profiles": {"x": span}}, tmp_path, "trt.toml")
@@ -57,6 +62,6 @@ def test_a_case_reads_one_profile_or_several(tmp_path) -> None:
         [1, 2, 3],
     ],
 )
-def test_a_span_that_can_not_be_is_refused(tmp_path, span: object) -> None:
+def test_a_span_that_can_not_be_is_refused(tmp_path: Path, span: object) -> None:
     with pytest.raises(CaseError, match=r"profiles\.x"):
         Case.from_table({"onnx": "n.onnx", "profiles": [{"x": span}]}, tmp_path, "trt.toml")

@@ -178,7 +178,7 @@ def test_an_empty_inner_axis_is_no_crash(kind: str, tmp_path: Path) -> None:
         {"y": (FLOAT, ["N", "Q", 4])},
     )
     model = checked(proto, "net")
-    arrays = {"past": np.zeros((16, 0, 4), np.float32), "x": drawn(16, 2, 4)}
+    arrays: dict[str, Any] = {"past": np.zeros((16, 0, 4), np.float32), "x": drawn(16, 2, 4)}
     np.savez(tmp_path / "a.npz", **arrays)
     samples = [arrays] if kind == "array" else lambda most: pieces("a.npz", tmp_path, model.inputs, "data", most)
 

@@ -373,7 +373,8 @@ def test_calibration_tells_the_share_of_the_samples_that_are_done(monkeypatch: p
 
     calibrated("--method", "percentile")
 
-    shares = {phase: [share for name, share in told if name == phase] for phase, _ in told if phase}
+    phases = {phase for phase, _ in told if phase}
+    shares = {phase: [-1.0 if share is None else share for name, share in told if name == phase] for phase in phases}
     assert len(shares) == 2
     assert all(of[0] == 0.0 and of == sorted(of) and 0.5 < of[-1] < 1 for of in shares.values())
     assert told[-1] == ("", None)

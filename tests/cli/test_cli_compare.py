@@ -422,7 +422,7 @@ def test_what_is_no_record_is_a_message(folder: Path, text: str) -> None:
     {"latency": "fast"},
     {"layers": {"honoured": 1}},
     {"provenance": [1]},
-    {"outputs": {"y": output(10**400)}},  # type: ignore[arg-type]
+    {"outputs": {"y": output(10**400)}},
 ])  # fmt: skip
 @pytest.mark.parametrize("command", [
     ["compare", "a.json", "b.json"],
@@ -446,9 +446,9 @@ def test_a_record_of_another_shape_is_a_message_and_no_report(
 
 
 def test_markdown_shows_names_as_text(folder: Path) -> None:
-    sides = [record(result(HOSTILE, outputs={HOSTILE: output(error)})) for error in (0.01, 0.2)]
+    before, after = (record(result(HOSTILE, outputs={HOSTILE: output(error)})) for error in (0.01, 0.2))
 
-    compared(folder, *sides, "-o", "c.md", "--fail-on", "error:2x")
+    compared(folder, before, after, "-o", "c.md", "--fail-on", "error:2x")
 
     told = (folder / "c.md").read_text()
     assert "<script>" not in told
@@ -459,9 +459,9 @@ def test_markdown_shows_names_as_text(folder: Path) -> None:
 
 
 def test_html_shows_names_as_text_and_loads_nothing(folder: Path) -> None:
-    sides = [record(result(HOSTILE, outputs={HOSTILE: output(error)})) for error in (0.01, 0.2)]
+    before, after = (record(result(HOSTILE, outputs={HOSTILE: output(error)})) for error in (0.01, 0.2))
 
-    compared(folder, *sides, "-o", "c.html", "--fail-on", "error:2x")
+    compared(folder, before, after, "-o", "c.html", "--fail-on", "error:2x")
 
     told = (folder / "c.html").read_text()
     assert "<script" not in told
@@ -481,9 +481,9 @@ def test_html_without_jinja2_says_what_is_missing(folder: Path, monkeypatch: pyt
 
 
 def test_json_is_the_same_on_the_terminal_and_in_a_file(folder: Path) -> None:
-    sides = record(result()), record(result(outputs={"y": output("nan")}))
+    before, after = record(result()), record(result(outputs={"y": output("nan")}))
 
-    found = compared(folder, *sides, "--json", "-o", "c.json")
+    found = compared(folder, before, after, "--json", "-o", "c.json")
 
     told = json.loads(found.output)
     assert told == json.loads((folder / "c.json").read_text())

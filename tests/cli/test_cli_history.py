@@ -33,7 +33,7 @@ def stepped(count: int = 20, at: int = 12, ratio: float = 1.065) -> list[float]:
     return [float(value) for value in values]
 
 
-def test_runs_are_listed_with_their_change_from_one_to_the_next(folder):
+def test_runs_are_listed_with_their_change_from_one_to_the_next(folder: Path) -> None:
     save_all(folder, [1e-3, 1.1e-3])
     found = ran("net")
     assert found.exit_code == 0
@@ -46,7 +46,7 @@ def test_runs_are_listed_with_their_change_from_one_to_the_next(folder):
     ]
 
 
-def test_a_step_is_flagged_at_its_run(folder):
+def test_a_step_is_flagged_at_its_run(folder: Path) -> None:
     save_all(folder, stepped())
     lines = ran("net").stdout.splitlines()
     [flag] = [at for at, line in enumerate(lines) if ">> a step: 6." in line and "slower from here on" in line]
@@ -54,26 +54,26 @@ def test_a_step_is_flagged_at_its_run(folder):
     assert "steps: 0013_main (+6." in lines[-1]
 
 
-def test_few_runs_are_not_searched_and_that_is_said(folder):
+def test_few_runs_are_not_searched_and_that_is_said(folder: Path) -> None:
     save_all(folder, [1e-3, 1e-3, 2e-3])
     assert "3 runs are too few to look for steps (8)" in ran().stdout
 
 
-def test_a_bad_run_is_no_step(folder):
+def test_a_bad_run_is_no_step(folder: Path) -> None:
     values = stepped(ratio=1.0)
     values[6] *= 1.4
     save_all(folder, values)
     assert "no step found" in ran("net").stdout
 
 
-def test_the_newest_runs_are_listed_and_all_are_searched(folder):
+def test_the_newest_runs_are_listed_and_all_are_searched(folder: Path) -> None:
     save_all(folder, stepped(at=5))
     found = ran("net", "--limit", "3")
     assert sum("_main " in line for line in found.stdout.splitlines() if "steps" not in line) == 3
     assert "steps: 0006_main" in found.stdout
 
 
-def test_a_baseline_is_marked_and_compared_with(folder):
+def test_a_baseline_is_marked_and_compared_with(folder: Path) -> None:
     save_all(folder, [1e-3, 1.1e-3, 1.2e-3])
     lines = ran("net", "--baseline", "0001").stdout.splitlines()
     assert lines == ran("net", "--baseline", "0001_main").stdout.splitlines()
@@ -81,7 +81,7 @@ def test_a_baseline_is_marked_and_compared_with(folder):
     assert "+20.0 %" in lines[5]
 
 
-def test_the_promoted_run_is_marked_and_compared_with(folder):
+def test_the_promoted_run_is_marked_and_compared_with(folder: Path) -> None:
     save_all(folder, [1e-3, 1.1e-3, 1.2e-3], model_sha256="a" * 64, machine={"key": "0123456789abcdef", "hard": {}})
     promoted = CliRunner().invoke(main, ["baseline", "promote", "0002", "--reason", "a release"])
     assert promoted.exit_code == 0, promoted.output
@@ -94,14 +94,14 @@ def test_the_promoted_run_is_marked_and_compared_with(folder):
     ]
 
 
-def test_an_unknown_baseline_is_refused(folder):
+def test_an_unknown_baseline_is_refused(folder: Path) -> None:
     save_all(folder, [1e-3])
     found = ran("net", "--baseline", "0002_main")
     assert found.exit_code == 2
     assert "unknown run '0002_main': did you mean '0001_main'?" in found.stderr
 
 
-def test_runs_of_two_machines_are_listed_apart(folder):
+def test_runs_of_two_machines_are_listed_apart(folder: Path) -> None:
     save(folder, 1, benchmark(1e-3, table()))
     save(folder, 2, benchmark(5e-4, table(machine={"key": "f" * 16})))
     found = ran("net").stdout
@@ -109,24 +109,24 @@ def test_runs_of_two_machines_are_listed_apart(folder):
     assert "%" not in found
 
 
-def test_a_change_of_the_environment_is_said_where_it_happened(folder):
+def test_a_change_of_the_environment_is_said_where_it_happened(folder: Path) -> None:
     save(folder, 1, benchmark(1e-3, table()))
     save(folder, 2, benchmark(1e-3, table(machine={"key": "0123456789abcdef", "soft": {"TensorRT": "10.4"}})))
     lines = ran("net").stdout.splitlines()
     assert lines[4] == "  -- environment changed: TensorRT 10.3 -> 10.4"
 
 
-def test_disturbed_runs_are_marked(folder):
+def test_disturbed_runs_are_marked(folder: Path) -> None:
     save(folder, 1, benchmark(1e-3, table(state="ambiguous", telemetry={"disturbances": ["The GPU was throttled."]})))
     assert "ambiguous, disturbed: The GPU was throttled." in ran("net").stdout
 
 
-def test_one_precision_is_listed(folder):
+def test_one_precision_is_listed(folder: Path) -> None:
     save(folder, 1, benchmark(1e-3, table()), benchmark(2e-3, table(precision="fp16")))
     assert "net at int8" not in ran("net", "--precision", "fp16").stdout
 
 
-def test_json_tells_the_same(folder):
+def test_json_tells_the_same(folder: Path) -> None:
     save_all(folder, stepped())
     [series] = json.loads(ran("net", "--json").stdout)["series"]
     assert [len(series["runs"]), series["steps"][0]["run"]] == [20, "0013_main"]
@@ -134,7 +134,7 @@ def test_json_tells_the_same(folder):
     assert series["runs"][0]["samples"] == 200
 
 
-def test_json_stays_json_where_a_file_is_damaged(folder):
+def test_json_stays_json_where_a_file_is_damaged(folder: Path) -> None:
     save_all(folder, [1e-3])
     (folder / "other.json").write_text("{")
     found = ran("--json")
@@ -142,32 +142,32 @@ def test_json_stays_json_where_a_file_is_damaged(folder):
     assert "pytest-trt: .benchmarks/other.json: skipped" in found.stderr
 
 
-def test_an_unknown_case_is_refused_and_the_nearest_named(folder):
+def test_an_unknown_case_is_refused_and_the_nearest_named(folder: Path) -> None:
     save_all(folder, [1e-3])
     found = ran("ned")
     assert found.exit_code == 2
     assert "unknown case 'ned': did you mean 'net'?" in found.stderr
 
 
-def test_an_unknown_precision_is_refused(folder):
+def test_an_unknown_precision_is_refused(folder: Path) -> None:
     save_all(folder, [1e-3])
     assert "unknown precision 'int4': did you mean 'int8'?" in ran("net", "--precision", "int4").stderr
 
 
-def test_no_storage_is_a_message(folder):
+def test_no_storage_is_a_message(folder: Path) -> None:
     found = ran("net")
     assert found.exit_code == 2
     assert ".benchmarks is not there" in found.stderr
 
 
-def test_a_storage_without_a_latency_of_ours_is_a_message(folder):
+def test_a_storage_without_a_latency_of_ours_is_a_message(folder: Path) -> None:
     save(folder, 1, benchmark(1e-3, None))
     found = ran("net")
     assert found.exit_code == 2
     assert "holds no latency of pytest-trt: runs with --trt-latency=record" in found.stderr
 
 
-def test_without_ruptures_runs_are_listed_and_the_rest_is_said(folder, monkeypatch):
+def test_without_ruptures_runs_are_listed_and_the_rest_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     save_all(folder, stepped())
@@ -177,7 +177,7 @@ def test_without_ruptures_runs_are_listed_and_the_rest_is_said(folder, monkeypat
     assert 'pip install "pytest-trt[latency]"' in found.stdout
 
 
-def test_a_terminal_gets_a_chart_and_colours(folder, monkeypatch):
+def test_a_terminal_gets_a_chart_and_colours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "_is_drawn", lambda: True)
     monkeypatch.setattr(shown, "_is_watched", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -187,11 +187,11 @@ def test_a_terminal_gets_a_chart_and_colours(folder, monkeypatch):
     assert "\x1b[31m  >> a step" in found.stdout
 
 
-def test_a_chart_of_noise_is_flat(folder):
+def test_a_chart_of_noise_is_flat(folder: Path) -> None:
     assert len(set(history._sparkline([1e-3, 1.002e-3, 0.998e-3]).split()[0])) <= 2
 
 
-def test_what_is_no_terminal_gets_plain_text(folder):
+def test_what_is_no_terminal_gets_plain_text(folder: Path) -> None:
     save_all(folder, stepped())
     found = ran("net").stdout
     assert "\x1b" not in found
@@ -199,13 +199,13 @@ def test_what_is_no_terminal_gets_plain_text(folder):
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_a_terminal_that_wants_plain_text_gets_it(monkeypatch, name, value):
+def test_a_terminal_that_wants_plain_text_gets_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     import io
 
     class Terminal(io.StringIO):
         encoding = "utf-8"
 
-        def isatty(self):
+        def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr("sys.stdout", Terminal())

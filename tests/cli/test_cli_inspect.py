@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from fakes.tensorrt import install
 from onnx import helper
 
-from pytest_trt.backends.backend import choose
 from pytest_trt.backends.recipe import Recipe, sampled
+from pytest_trt.backends.tensorrt.backend import open_backend
 from pytest_trt.case.case import Case
 from pytest_trt.cli.main import main
 from pytest_trt.golden.diff import propose
@@ -138,7 +138,7 @@ def test_a_plan_is_loaded_for_its_layers_where_that_is_asked(folder: Path, monke
     model = at_opset(Model(networks.convolutional(), "net.onnx"), Precision.FP16)
     feeds = {"x": networks.images(8)}
     recipe = Recipe(model, Precision.FP16, sampled(model, lambda _: [feeds], "samples"), feeds=(feeds,))
-    (folder / "net.plan").write_bytes(choose("tensorrt").plan(recipe).data)
+    (folder / "net.plan").write_bytes(open_backend().plan(recipe).data)
 
     facts = told("net.plan", "--load")["loaded"]
 

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networks
 import numpy as np
@@ -38,8 +38,8 @@ def on_a_terminal(*words: str, stream: str = "stdout", **variables: str) -> str:
     """What a command writes to a terminal of 100 columns, which one of its streams is."""
     primary, secondary = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm", **variables}
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: secondary}
-    with subprocess.Popen([*CLI, *words], env=environment, **streams):  # type: ignore[call-overload]
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: secondary}
+    with subprocess.Popen([*CLI, *words], env=environment, **streams):
         os.close(secondary)
         chunks = []
         while True:

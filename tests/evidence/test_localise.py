@@ -211,7 +211,7 @@ def test_the_masks_of_attention_are_no_fault(mask: float) -> None:
 
 
 def test_nodes_of_a_subgraph_that_reads_outer_tensors_are_set_apart_with_them() -> None:
-    branches = {
+    branches: dict[str, Any] = {
         f"{name}_branch": helper.make_graph(
             [helper.make_node(op, ["h"], [f"{name}_out"])], name, [], [onnx.ValueInfoProto(name=f"{name}_out")]
         )

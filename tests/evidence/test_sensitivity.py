@@ -144,7 +144,7 @@ def folder(net: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """net.onnx, inputs.npz, and ranges of which conv1's are bad."""
     monkeypatch.chdir(tmp_path)
     networks.save(networks.convolutional(), tmp_path / "net.onnx")
-    np.savez(tmp_path / "inputs.npz", **RUNS[0])
+    np.savez(tmp_path / "inputs.npz", x=RUNS[0]["x"])
     write_ranges(spoiled(net, x=0.05), tmp_path / "bad.txt")
     return tmp_path
 

@@ -108,7 +108,7 @@ def warn(self: Any, release: str, instead: str) -> None:
         warnings.warn(f"Use {instead} instead.", DeprecationWarning, stacklevel=3)
 
 
-def absent(owner: type, name: str) -> Exception:
+def absent(owner: Any, name: str) -> Exception:
     world, listed = owner._world, owner._listed
     if name in listed:
         return NotImplementedError(f"{world.version}: the fake {owner.__name__} has no {name} yet, the real one has")
@@ -117,7 +117,8 @@ def absent(owner: type, name: str) -> Exception:
 
 def check(self: Any, value: Any, kind: str, where: str) -> None:
     """Raises TypeError, as pybind11 does for an argument of another type."""
-    wanted = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(kind) or getattr(self._world.trt, kind)
+    plain: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+    wanted = plain.get(kind) or getattr(self._world.trt, kind)
     if not isinstance(value, wanted) or (kind == "int" and isinstance(value, bool)):
         raise TypeError(f"{where}(): incompatible function arguments. Expected {kind}, invoked with: {value!r}")
 
@@ -245,8 +246,8 @@ class Severity(Enum):
         return self._value > int(other)
 
 
-def bind_enum(world: World, name: str, listed: list[str], values: Mapping[str, int], base: type = Enum) -> type:
-    bound = bind(world, base, listed, (), name)
+def bind_enum(world: World, name: str, listed: list[str], values: Mapping[str, int], base: type = Enum) -> Any:
+    bound: Any = bind(world, base, listed, (), name)
     bound._members = {member: bound(value) for member, value in values.items()}
     bound.__members__ = dict(bound._members)
     for member, instance in bound._members.items():
@@ -266,7 +267,7 @@ def values_of(release: str, name: str, listed: list[str]) -> Mapping[str, int]:
 
 def bind(world: World, behaviour: type, listed: Iterable[str], bases: tuple[type, ...], name: str = "") -> type:
     """The behaviour with only the names that the release lists."""
-    space = {}
+    space: dict[str, Any] = {}
     for owner in reversed(behaviour.__mro__):
         if issubclass(owner, Object):
             space.update(vars(owner))

@@ -75,7 +75,8 @@ class IOptimizationProfile(Object):
     extra_memory_target = Option("float", 1.0)
 
     def __init__(self, logger: Any) -> None:
-        self._logger, self._shapes = logger, {}
+        self._logger = logger
+        self._shapes: dict[str, list[list[int]]] = {}
 
     def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
         shapes = [list(Dims(shape)) for shape in (min, opt, max)]
@@ -138,7 +139,8 @@ class IBuilderConfig(Object):
     tiling_optimization_level = Option("TilingOptimizationLevel", "NONE")
 
     def __init__(self, logger: Any) -> None:
-        self._logger, self._profiles, self._cache = logger, [], None
+        self._logger, self._cache = logger, None
+        self._profiles: list[Any] = []
         self._bits = 1 << int(self._world.trt.BuilderFlag.TF32)
         self._pools: dict[Any, int] = {}
         self._previews: dict[Any, bool] = {}

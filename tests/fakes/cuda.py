@@ -196,14 +196,15 @@ def _copy(device: Device, dst: Any, src: Any, count: int, kind: Any) -> Callable
     def act() -> None:
         _count(device, found, count)
         data = held
-        if held is None:
+        if data is None:
             data = device.read(source, count) if from_device else ctypes.string_at(source, count)
         if to_device:
             device.demand(target, count)
         ctypes.memmove(target, data, count)
         del data
 
-    act.keeps = (dst, src)
+    kept: Any = act
+    kept.keeps = (dst, src)
     return act
 
 

@@ -330,8 +330,8 @@ class IExecutionContext(Object):
             stream.put(lambda: self._write(self._outputs(shapes, addresses), addresses), device.inference_s)
             return True
         assert stream.captured is None, "an output allocator needs the sizes at once, which a capture has not"
+        device.wait(stream)  # what was queued before is over before the inference takes its time
         device.time += device.inference_s
-        device.wait(stream)
         return self._allocate(self._outputs(shapes, addresses), addresses, stream_handle)
 
     def _outputs(self, shapes: dict[str, list[int]], addresses: dict[str, int]) -> dict[str, np.ndarray]:

@@ -46,7 +46,8 @@ class ITensor(Object):
     location = Option("TensorLocation", "DEVICE")
 
     def __init__(self, name: str, kind: str, shape: Any, role: str = "") -> None:
-        self._name, self._kind, self._shape, self._role, self._range = name, kind, shape, role, None
+        self._name, self._kind, self._shape, self._role = name, kind, shape, role
+        self._range: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> Dims:
@@ -92,8 +93,9 @@ class ITensor(Object):
     def set_dynamic_range(self, min: float, max: float) -> bool:
         check(self, min, "float", "set_dynamic_range")
         check(self, max, "float", "set_dynamic_range")
-        self._range = (float(min), float(max))
-        return bool(np.isfinite(self._range).all() and min <= max)
+        ends = float(min), float(max)
+        self._range = ends
+        return bool(np.isfinite(ends).all() and min <= max)
 
     @deprecated(*RANGES)
     def reset_dynamic_range(self) -> None:
@@ -256,7 +258,8 @@ class OnnxParser(Object):
     def __init__(self, network: Any, logger: Any) -> None:
         check(self, network, "INetworkDefinition", "__init__")
         check(self, logger, "ILogger", "__init__")
-        self._network, self._logger, self._errors = network, logger, []
+        self._network, self._logger = network, logger
+        self._errors: list[Any] = []
         self._flags = (
             0 if self._world.release == "8.6" else 1 << int(self._world.trt.OnnxParserFlag.NATIVE_INSTANCENORM)
         )

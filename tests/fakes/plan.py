@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAGIC = b"ftrt"
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
-TYPES = {
+TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FLOAT",
     TensorProto.FLOAT16: "HALF",
     TensorProto.BFLOAT16: "BF16",
@@ -133,7 +133,7 @@ def _layers(proto: onnx.ModelProto, header: dict[str, Any]) -> Iterator[dict[str
 
 def _layer(group: list[onnx.NodeProto], precision: str | None, types: Any, header: dict[str, Any]) -> dict[str, Any]:
     node, names = group[0], [node.name or f"{node.op_type}_{node.output[0]}" for node in group]
-    layer = {
+    layer: dict[str, Any] = {
         "Name": " + ".join([names[0], *(f"PWN({name})" for name in names[1:])]),
         "LayerType": {"Conv": "CaskConvolution", "Gemm": "gemm", "MatMul": "gemm"}.get(node.op_type, node.op_type),
         "Inputs": [_tensor(name, precision, types, header) for name in node.input[:1]],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 FIRST = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
-def table(case: str = "net", **words: Any) -> dict[str, Any]:
+def table(case: str | None = "net", **words: Any) -> dict[str, Any]:
     """What the plugin writes to a benchmark's extra_info."""
     metric = {"clock": "cuda_event", "graph": True, "spin": True, "transfers": False, "inferences": 1, "batch": 1}
     machine = {"key": "0123456789abcdef", "soft": {"TensorRT": "10.3"}}

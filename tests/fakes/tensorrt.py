@@ -41,10 +41,10 @@ _CLASSES = {
 } | {"IPluginRegistry": IPluginRegistry}
 
 
-def module(release: str, cuda: ModuleType | None = None, **faults: Any) -> ModuleType:
+def module(release: str, cuda: ModuleType | None = None, **faults: Any) -> Any:
     """The module ``tensorrt`` (``tensorrt_rtx``) of a release, one of RELEASES; ``faults`` are fields of Faults."""
     listed = read_list(release)
-    made = ModuleType("tensorrt_rtx" if release.startswith("rtx") else "tensorrt")
+    made: Any = ModuleType("tensorrt_rtx" if release.startswith("rtx") else "tensorrt")
     cuda = cuda or fake_cuda.runtime()
     world = World(release, listed["version"], listed["classes"], made, cuda, Faults(**faults))
     for name, names in listed["classes"].items():
@@ -61,7 +61,7 @@ def module(release: str, cuda: ModuleType | None = None, **faults: Any) -> Modul
     return made
 
 
-def _finish(made: ModuleType, world: World, functions: set[str]) -> None:
+def _finish(made: Any, world: World, functions: set[str]) -> None:
     made.Dims = fake_values.Dims
     severity = bind_enum(
         world,
@@ -118,14 +118,15 @@ def _missing(world: World, functions: set[str], name: str) -> Any:
 
 def install(
     monkeypatch: pytest.MonkeyPatch, release: str, cuda_faults: dict[str, Any] | None = None, **faults: Any
-) -> tuple[ModuleType, ModuleType]:
+) -> tuple[Any, Any]:
     """Makes ``import tensorrt`` (``tensorrt_rtx``) and ``cuda.bindings.runtime`` the fakes; ``(trt, cuda)``."""
     found = Faults(**faults)
     device = {"name": found.gpu, "compute_capability": found.compute_capability} | (cuda_faults or {})
     cuda = fake_cuda.runtime(**device)
     trt = module(release, cuda, **faults)
     other = "tensorrt" if trt.__name__ == "tensorrt_rtx" else "tensorrt_rtx"
-    package, bindings = ModuleType("cuda"), ModuleType("cuda.bindings")
+    package: Any = ModuleType("cuda")
+    bindings: Any = ModuleType("cuda.bindings")
     package.__path__, bindings.__path__ = [], []
     package.bindings, bindings.runtime = bindings, cuda
     fakes = {trt.__name__: trt, other: None, "cuda": package, "cuda.bindings": bindings, "cuda.bindings.runtime": cuda}

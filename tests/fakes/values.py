@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fakes.api import Object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NUMPY = {
     "FLOAT": np.float32,
@@ -24,7 +27,7 @@ class Dims:
     """A sequence that equals tuples and lists, slices to tuples and has no hash; no tuple itself."""
 
     MAX_DIMS = 8
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as the real one has none
 
     def __init__(self, sizes: Any = ()) -> None:
         self._sizes = tuple(int(size) for size in sizes)
@@ -35,6 +38,10 @@ class Dims:
     def __getitem__(self, index: Any) -> Any:
         return self._sizes[index]
 
+    if TYPE_CHECKING:  # __getitem__ alone makes it iterable, as the real one
+
+        def __iter__(self) -> Iterator[int]: ...
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, (tuple, list)):
             raise TypeError("__eq__(): incompatible function arguments.")
@@ -44,7 +51,7 @@ class Dims:
         return repr(self._sizes)
 
 
-class IHostMemory(array.array, Object):
+class IHostMemory(array.array, Object):  # type: ignore[type-arg]  # it has no arguments at run time
     """A buffer of bytes: bytes() and memoryview() work, len() and indices do not."""
 
     def __getattribute__(self, name: str) -> Any:

@@ -11,12 +11,15 @@ from fakes.tensorrt import install
 
 from pytest_trt import Case, Verdict, check
 from pytest_trt.backends.tensorrt import _plan as plan
+from pytest_trt.backends.tensorrt._network import graph_for
 from pytest_trt.errors import BackendError
 from pytest_trt.evidence.finding import Scrutiny
 from pytest_trt.model.model import Model
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from pytest_trt.backends.recipe import Recipe
 
 RELEASES = ["8.6", "10.16", "11.4"]
 
@@ -28,16 +31,15 @@ def on_engine(case: Case, precision: str = "fp16", **options: Any) -> Verdict:
 def installed(monkeypatch: pytest.MonkeyPatch, release: str, instead: str = "Relu") -> ModuleType:
     """TensorRT, whose builder takes the last Relu for another operator."""
     trt, _ = install(monkeypatch, release)
-    real = plan.graph_for
 
-    def graph_for(*told: Any) -> Model:
-        graph = real(*told)
+    def spoiled(recipe: Recipe, typing: str) -> Model:
+        graph = graph_for(recipe, typing)
         proto = type(graph.proto).FromString(graph.proto.SerializeToString())
         [node] = [node for node in proto.graph.node if node.name == "relu2"]
         node.op_type = instead
         return Model(proto, graph.source)
 
-    monkeypatch.setattr(plan, "graph_for", graph_for)
+    monkeypatch.setattr(plan, "graph_for", spoiled)
     return trt
 
 
@@ -82,14 +84,14 @@ def test_a_healthy_engine_is_built_once_and_with_localise_found_to_leave_nowhere
 
 def test_rebuilds_that_can_not_be_had_are_an_error_and_no_pass(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "8.6")
-    real, calls = plan.graph_for, iter([False, True, True])
+    calls = iter([False, True, True])
 
-    def graph_for(*told: Any) -> Model:
+    def refused(recipe: Recipe, typing: str) -> Model:
         if next(calls):
             raise BackendError("out of memory")
-        return real(*told)
+        return graph_for(recipe, typing)
 
-    monkeypatch.setattr(plan, "graph_for", graph_for)
+    monkeypatch.setattr(plan, "graph_for", refused)
     verdict = on_engine(case, scrutiny=Scrutiny(rebuilds=1))
 
     assert (verdict.verdict, verdict.message) == ("error", "out of memory")

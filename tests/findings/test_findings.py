@@ -203,7 +203,7 @@ def test_a_limit_that_caps_nothing_is_no_weight_beyond_fp16() -> None:
 
 def test_weights_that_no_node_reads_do_not_overflow() -> None:
     proto = networks.convolutional()
-    proto.graph.initializer.append(numpy_helper.from_array(np.float32([1e6]), "left over"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1e6], np.float32), "left over"))
 
     assert of(half=half_weights(checked(proto, "net"))) == []
 
@@ -363,7 +363,7 @@ def test_a_golden_that_stands_still_is_refused_with_its_code(case: Case) -> None
     path = case.base / "golden" / "net.safetensors"
     golden = read(path, "")
     run = golden.runs[0]
-    still = {
+    still: dict[str, Any] = {
         side: {name: np.repeat(array[:1], len(array), 0) for name, array in getattr(run, side).items()}
         for side in ("inputs", "outputs")
     }

@@ -1,7 +1,7 @@
-"""Findings that only a real engine can give: what is the same again, and where it leaves its simulation.
+"""Findings that only an engine can give: what is the same again, and where it leaves its simulation.
 
-Skipped, with the reason, where there is no GPU. Faults are planted in the graph that TensorRT is given to parse, behind
-the back of everything that looks at the engine.
+They run on the fake, and on a real GPU where there is one. Faults are planted in the graph that TensorRT is given to
+parse, behind the back of everything that looks at the engine.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from gpu import FAST, WHY_NOT, WORDS, backend, small
+from gpu import FAST, WORDS, backend, machine, on_both, on_gpu, small
 from places import DIGITS
 
 from pytest_trt.backends.build_options import merged, read_build_options
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.backends.tensorrt import _plan as plan
+from pytest_trt.backends.tensorrt._config import configure
+from pytest_trt.backends.tensorrt._network import graph_for
 from pytest_trt.case.build_settings import How
 from pytest_trt.case.case import Case
 from pytest_trt.evidence.finding import Scrutiny
@@ -32,9 +34,7 @@ if TYPE_CHECKING:
 
     from pytest_trt import Verdict
 
-__all__ = ["small"]
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY_NOT), reason=f"needs TensorRT and a GPU: {WHY_NOT}")]
+__all__ = ["machine", "small"]
 
 RELU, AFTER = "/3/Relu", "/3/Relu_output_0"
 
@@ -62,13 +62,13 @@ def codes(verdict: Verdict) -> list[str]:
 
 def planted(monkeypatch: pytest.MonkeyPatch, instead: str, where: Callable[[int], bool] = lambda _: True) -> None:
     """TensorRT parses another operator than the second Relu, in those builds that ``where`` takes by their number."""
-    real, calls = plan.graph_for, iter(range(1000))
+    calls = iter(range(1000))
 
-    def graph_for(recipe: Recipe, typing: str) -> Model:
-        graph = real(recipe, typing)
+    def fault_for(recipe: Recipe, typing: str) -> Model:
+        graph = graph_for(recipe, typing)
         return spoiled(graph, instead) if where(next(calls)) else graph
 
-    monkeypatch.setattr(plan, "graph_for", graph_for)
+    monkeypatch.setattr(plan, "graph_for", fault_for)
 
 
 def spoiled(graph: Model, instead: str) -> Model:
@@ -78,6 +78,7 @@ def spoiled(graph: Model, instead: str) -> Model:
     return Model(proto, graph.source)
 
 
+@on_both
 def test_rerun_and_reload_are_the_same_and_rebuilds_stay_inside(digits: tuple[Case, Path], tmp_path: Path) -> None:
     verdict = judged(digits, "fp16", tmp_path, rebuilds=2)
 
@@ -85,6 +86,7 @@ def test_rerun_and_reload_are_the_same_and_rebuilds_stay_inside(digits: tuple[Ca
     assert not {"TRT401", "TRT402", "TRT403"}.intersection(codes(verdict))
 
 
+@on_both
 def test_a_rebuild_outside_its_tolerance_is_told_with_its_tactics(
     digits: tuple[Case, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +99,7 @@ def test_a_rebuild_outside_its_tolerance_is_told_with_its_tactics(
     assert verdict.findings[0].evidence["builds"] == 1
 
 
+@on_both
 def test_a_plan_that_computes_otherwise_when_it_is_loaded_again_is_told(
     digits: tuple[Case, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +121,7 @@ def test_a_plan_that_computes_otherwise_when_it_is_loaded_again_is_told(
     assert codes(verdict)[0] == "TRT402"
 
 
+@on_both
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_failed_engine_is_told_by_the_tensor_where_it_leaves_its_simulation(
     digits: tuple[Case, Path], precision: str, monkeypatch: pytest.MonkeyPatch
@@ -134,6 +138,7 @@ def test_a_failed_engine_is_told_by_the_tensor_where_it_leaves_its_simulation(
     assert found["builds"] <= 6
 
 
+@on_both
 def test_the_first_nan_of_an_engine_is_traced_to_its_tensor(
     digits: tuple[Case, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +151,7 @@ def test_the_first_nan_of_an_engine_is_traced_to_its_tensor(
     assert verdict.findings[0].evidence["tensor"] == AFTER
 
 
+@on_both
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_healthy_engine_leaves_its_simulation_nowhere(digits: tuple[Case, Path], precision: str) -> None:
     verdict = judged(digits, precision, localise=True)
@@ -155,19 +161,19 @@ def test_a_healthy_engine_leaves_its_simulation_nowhere(digits: tuple[Case, Path
     assert not [warning for warning in verdict.warnings if "no evidence" in warning], verdict.warnings
 
 
+@on_gpu
 @pytest.mark.parametrize("honest", [True, False])
 def test_tf32_in_an_fp32_engine_is_told_by_the_size_of_its_error(
     digits: tuple[Case, Path], monkeypatch: pytest.MonkeyPatch, *, honest: bool
 ) -> None:
     if not honest:
-        real = plan.configure
 
-        def configure(trt: Any, builder: Any, *told: Any) -> Any:
-            config = real(trt, builder, *told)
+        def with_tf32(trt: Any, builder: Any, *told: Any) -> Any:
+            config = configure(trt, builder, *told)
             config.set_flag(trt.BuilderFlag.TF32)
             return config
 
-        monkeypatch.setattr(plan, "configure", configure)
+        monkeypatch.setattr(plan, "configure", with_tf32)
     monkeypatch.setattr("pytest_trt.findings._precision._layers", lambda _: [])
 
     verdict = judged(digits, "fp32")
@@ -178,6 +184,7 @@ def test_tf32_in_an_fp32_engine_is_told_by_the_size_of_its_error(
     assert ("TRT204" in codes(verdict)) is not honest
 
 
+@on_both
 def test_rebuilds_and_localise_are_asked_on_the_command_line(small: Path, pytester: pytest.Pytester) -> None:
     assert small.exists()
     found = pytester.runpytest(

@@ -38,7 +38,7 @@ def resizing(opset: int) -> onnx.ModelProto:
     weights = {
         "w1": draw.standard_normal((4, 2, 3, 3)).astype(np.float32),
         "w2": draw.standard_normal((3, 4, 3, 3)).astype(np.float32),
-        "scales": np.float32([1, 1, 2, 2]),
+        "scales": np.array([1, 1, 2, 2], np.float32),
     }
     op = "Resize" if opset >= 10 else "Upsample"
     nodes = [
@@ -180,7 +180,7 @@ def test_inputs_of_their_own_lengths_are_calibrated_whole(tmp_path: Path) -> Non
     w = DRAW.standard_normal((6, 6)).astype(np.float32)
     shapes: dict[str, tuple[int, list[Any]]] = {"q": (FLOAT, ["nq", 6]), "k": (FLOAT, ["nk", 6])}
     networks.save(networks.model(nodes, shapes, {"y": (FLOAT, ["nq", "nk"])}, {"w": w}), tmp_path / "net.onnx")
-    data = {name: DRAW.standard_normal((n, 6)).astype(np.float32) for name, n in (("q", 16), ("k", 20))}
+    data: dict[str, Any] = {name: DRAW.standard_normal((n, 6)).astype(np.float32) for name, n in (("q", 16), ("k", 20))}
     np.savez(tmp_path / "in.npz", **data)
     case = Case(onnx="net.onnx", inputs="in.npz", calibration="golden", base=tmp_path)
     update(case, tmp_path / "golden")
@@ -292,7 +292,7 @@ def test_a_file_of_onnxruntimes_fp16_tool_is_judged_as_it_is(tmp_path: Path, kee
     assert (verdict.verdict, verdict.held) == ("passed", "fp16")
 
 
-class Samples(CalibrationDataReader):  # type: ignore[misc]
+class Samples(CalibrationDataReader):
     def __init__(self, scale: float) -> None:
         self.batches = iter([{"x": np.float32(scale) * networks.images(64, seed=2)}])
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import networks
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,7 +24,7 @@ def product(length: int, *, stored: bool = True) -> Model:
     return Model(networks.model(nodes, inputs, {"y": (FLOAT, [64, 32])}, {"w": w} if stored else {}), "net")
 
 
-def outputs(model: Model, proto: object, feeds: dict[str, np.ndarray]) -> np.ndarray:
+def outputs(model: Model, proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return run(open_session(proto, "net"), model, feeds)["y"]
 
 

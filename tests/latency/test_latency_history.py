@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes.saved_runs import FIRST, benchmark, save, save_all, table
@@ -118,7 +118,9 @@ def test_a_file_that_is_no_text_is_told_and_skipped(tmp_path: Path) -> None:
         ({"extra_info": {"trt": "net"}, "fullname": "x"}, "its table has schema None"),
     ],
 )
-def test_a_benchmark_that_is_not_understood_is_told_and_the_others_are_read(tmp_path, broken, said):
+def test_a_benchmark_that_is_not_understood_is_told_and_the_others_are_read(
+    tmp_path: Path, broken: Any, said: str
+) -> None:
     save(tmp_path, 1, broken, benchmark(1e-3, table("other")))
 
     history = read_history(tmp_path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import networks
 import numpy as np
 import pytest
 
-from pytest_trt.backends.backend import choose
+from pytest_trt.backends.backend import Layer, choose
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.backends.stopwatch import HostStopwatch, Lap, Timed, Timing, stopwatch_of
 from pytest_trt.errors import BackendError, DataError
@@ -18,6 +19,9 @@ from pytest_trt.latency._timing import measure, stable
 from pytest_trt.latency.result import least_samples, percentile
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Clock:
@@ -43,7 +47,7 @@ class Simulated:
     cold: float = 0.0
     h2d: float | None = None
     host: float | None = None
-    clock: str = "cuda_event"
+    clock: Literal["cuda_event", "perf_counter"] = "cuda_event"
     graph: bool = True
     spin: bool = True
     transfers: bool = False
@@ -266,9 +270,10 @@ def test_both_engines_are_warm_and_have_the_same_sample() -> None:
 
 def test_a_slow_engine_gets_fewer_samples_and_five_at_the_least() -> None:
     time = Clock()
+    slow, slower = Simulated(time, 0.1), Simulated(time, 1.0)
 
-    assert interleave(*[Simulated(time, 0.1)] * 2, Design(), clock=time).per_block == 10
-    assert interleave(*[Simulated(time, 1.0)] * 2, Design(), clock=time).per_block == 5
+    assert interleave(slow, slow, Design(), clock=time).per_block == 10
+    assert interleave(slower, slower, Design(), clock=time).per_block == 5
 
 
 def test_a_coarse_clock_is_averaged_out() -> None:
@@ -284,8 +289,9 @@ def test_a_coarse_clock_is_averaged_out() -> None:
 
 def test_a_fine_clock_has_its_medians() -> None:
     time = Clock()
+    engine = Simulated(time, 0.001, sigma=0.02)
 
-    assert interleave(*[Simulated(time, 0.001, sigma=0.02)] * 2, Design(), clock=time).centre == "median"
+    assert interleave(engine, engine, Design(), clock=time).centre == "median"
 
 
 def test_the_trimmed_mean_leaves_a_tenth_out_at_either_end() -> None:
@@ -326,11 +332,18 @@ class Plain:
     """An engine that knows nothing of time."""
 
     backend = "plain"
+    precision = Precision.FP32
+    simulated = False
+    facts: Mapping[str, Any] = MappingProxyType({})
+    warnings = ()
 
     def __init__(self, time: Clock) -> None:
         self.time = time
 
-    def run(self, inputs: Any) -> Any:
+    def layers(self) -> tuple[Layer, ...]:
+        return ()
+
+    def run(self, inputs: Any, *, on_device: bool = False) -> Any:  # noqa: ARG002 - as in Engine
         self.time.now += 0.25
         return inputs
 

@@ -8,8 +8,8 @@ import networks
 import numpy as np
 import onnx
 import pytest
+from networks import evaluated
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from pytest_trt import compare, lower
 from pytest_trt.errors import LoweringError
@@ -87,8 +87,8 @@ def test_fp16_overflow_inside_is_infinite_though_the_output_would_be_small() -> 
     weights = {"big": np.float32(1000), "small": np.float32(0.001)}
     proto = networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])}, weights)
 
-    assert np.isinf(run(fp16_sandwich(proto), x=np.float32([640.0]))).all()
-    assert np.isfinite(run(bf16_sandwich(proto), x=np.float32([640.0]))).all()
+    assert np.isinf(run(fp16_sandwich(proto), x=np.array([640.0], np.float32))).all()
+    assert np.isfinite(run(bf16_sandwich(proto), x=np.array([640.0], np.float32))).all()
 
 
 def test_a_constant_node_is_rounded_like_an_initializer() -> None:
@@ -96,7 +96,7 @@ def test_a_constant_node_is_rounded_like_an_initializer() -> None:
     nodes = [helper.make_node("Constant", [], ["c"], value=tensor), helper.make_node("Mul", ["x", "c"], ["y"])]
     proto = networks.model(nodes, {"x": (FLOAT, ["N"])}, {"y": (FLOAT, ["N"])})
 
-    assert run(fp16_sandwich(proto), x=np.float32([1.0]))[0] == np.float32(np.float16(1 / 3))
+    assert run(fp16_sandwich(proto), x=np.array([1.0], np.float32))[0] == np.float32(np.float16(1 / 3))
 
 
 def test_what_tells_a_size_is_not_rounded() -> None:
@@ -178,13 +178,13 @@ def test_subgraphs_are_lowered_too(lowering: Any) -> None:
 
 def test_tf32_keeps_ten_bits_rounded_to_nearest_even() -> None:
     one = 1.0
-    values = np.float32([one + 2**-10, one + 2**-11, one + 3 * 2**-11, one + 2**-11 + 2**-23, -one - 2**-12])
+    values = np.array([one + 2**-10, one + 2**-11, one + 3 * 2**-11, one + 2**-11 + 2**-23, -one - 2**-12], np.float32)
 
     assert round_to_tf32(values).tolist() == [one + 2**-10, one, one + 2**-9, one + 2**-10, -one]
 
 
 def test_tf32_leaves_nan_infinity_and_the_largest_values() -> None:
-    values = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0])
+    values = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
 
     np.testing.assert_array_equal(round_to_tf32(values), values)
 
@@ -252,10 +252,10 @@ def test_no_fp16_is_left_in_the_typed_bf16_graph_or_its_subgraphs() -> None:
 def test_the_branches_of_a_typed_bf16_graph_compute_what_they_did() -> None:
     proto, x = branching(), np.full((2, 4), 1 / 7, np.float32)
 
-    lowered = ReferenceEvaluator(bf16_typed(proto))
+    lowered = bf16_typed(proto)
 
     for sign in (1, -1):
-        assert 1e-5 < compare(lowered.run(None, {"x": sign * x})[0], run(proto, x=sign * x)).rel_rms < 2e-2
+        assert 1e-5 < compare(evaluated(lowered, sign * x), run(proto, x=sign * x)).rel_rms < 2e-2
 
 
 @pytest.mark.parametrize(("opset", "raised"), [(9, 22), (17, 22), (23, 23)])
@@ -284,7 +284,7 @@ def test_a_size_is_told_in_fp32_in_a_typed_graph_too(typed: Any, where: str) -> 
     [factor] = [node.attribute[0].t for node in lowered.graph.node if node.op_type == "Constant"]
     assert factor.data_type == FLOAT
     x = np.zeros((1, 1, 301), np.float32)
-    assert ReferenceEvaluator(lowered).run(None, {"x": x})[0].shape == (1, 1, 412)
+    assert evaluated(lowered, x).shape == (1, 1, 412)
 
 
 @pytest.mark.parametrize("sandwich", [fp16_sandwich, bf16_sandwich])
@@ -313,7 +313,7 @@ def test_a_mask_that_is_filled_in_becomes_the_largest_value_and_not_infinity(typ
 def test_the_typed_bf16_graphs_error_is_of_bf16s_size_and_not_zero() -> None:
     proto, x = networks.convolutional(), networks.images()
 
-    error = compare(ReferenceEvaluator(bf16_typed(proto)).run(None, {"x": x})[0], run(proto, x=x)).rel_rms
+    error = compare(evaluated(bf16_typed(proto), x), run(proto, x=x)).rel_rms
 
     assert 5e-4 < error < 2e-2
 
@@ -406,7 +406,7 @@ def test_a_resize_in_bf16_has_no_region_that_onnx_has_no_bf16_for() -> None:
         ],
         {"x": (FLOAT, ["N", 2, 6, 6])},
         {"y": (FLOAT, None)},
-        {"scales": np.float32([1, 1, 2, 2])},
+        {"scales": np.array([1, 1, 2, 2], np.float32)},
     )
 
     onnx.checker.check_model(bf16_typed(proto), full_check=True)

@@ -67,7 +67,7 @@ def test_higher_levels_of_our_session_would_leave_the_activation_too(
 ) -> None:
     nodes, function = ACTIVATIONS[kind]
     w = np.eye(4, dtype=np.float32)
-    x = np.float32([[-3.0, -1.0, 0.5, 2.0]])
+    x = np.array([[-3.0, -1.0, 0.5, 2.0]], np.float32)
     written = sessions._as_written
 
     def raised(onnxruntime: Any) -> Any:
@@ -106,7 +106,7 @@ def test_a_whole_network_errs_as_three_bits_do() -> None:
 def test_fp8_saturates_where_it_can_hold_no_more() -> None:
     proto = product(ACTIVATIONS["Identity"][0], np.eye(2, dtype=np.float32))
 
-    found = run(lower(proto, "fp8", Ranges({"a": 2.0})), x=np.float32([[9.0, -np.inf]]))
+    found = run(lower(proto, "fp8", Ranges({"a": 2.0})), x=np.array([[9.0, -np.inf]], np.float32))
 
     np.testing.assert_allclose(found, [[2.0, -2.0]], rtol=1e-6)
 

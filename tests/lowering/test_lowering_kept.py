@@ -7,6 +7,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
+from networks import evaluated
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -108,7 +109,7 @@ def test_the_typed_graph_computes_what_the_sandwich_does(precision: str, keep: l
 
     typed = lowered(precision, typed=True, keep=keep)
     onnx.checker.check_model(typed)
-    found = ReferenceEvaluator(typed).run(None, {"x": x})[0]
+    found = evaluated(typed, x)
 
     exact = compare(run(lowered(precision), x), run(networks.convolutional(), x)).rel_rms
     assert (
@@ -193,7 +194,8 @@ def test_only_the_activations_that_are_quantised_need_ranges() -> None:
 
 
 def test_a_file_that_holds_a_precision_has_nothing_to_choose() -> None:
-    for held, told in (("int8", {"ops": ["Conv"]}), ("fp16", {"keep": ["conv1"]})):
+    refused: list[tuple[str, dict[str, Any]]] = [("int8", {"ops": ["Conv"]}), ("fp16", {"keep": ["conv1"]})]
+    for held, told in refused:
         with pytest.raises(LoweringError, match=f"already holds {held}, and keep and ops say what is lowered"):
             lower(lowered(held, typed=held == "fp16"), held, **told)
 

@@ -89,7 +89,7 @@ def test_the_result_is_valid_and_its_error_is_int8s() -> None:
 def test_an_activation_is_rounded_to_127_steps_of_its_range_and_saturates() -> None:
     node = helper.make_node("MatMul", ["x", "eye"], ["y"])
     proto = networks.model([node], {"x": (FLOAT, [1, 4])}, {"y": (FLOAT, [1, 4])}, {"eye": np.eye(4, dtype=np.float32)})
-    x = np.float32([[1.0, 0.3, -9.0, 9.0]])
+    x = np.array([[1.0, 0.3, -9.0, 9.0]], np.float32)
 
     got = run(int8_qdq(proto, {"x": 2.0}), x=x)
 
@@ -113,7 +113,7 @@ def test_weights_have_one_step_an_output_channel(
     w = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     x_shape = [1, 2, 8, 8] if len(shape) == 4 else [1, 2]
     node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
-    proto = networks.model([node], {"x": (FLOAT, x_shape)}, {"y": (FLOAT, None)}, {"w": w})  # type: ignore[dict-item]
+    proto = networks.model([node], {"x": (FLOAT, x_shape)}, {"y": (FLOAT, None)}, {"w": w})
 
     lowered = int8_qdq(proto, {"x": 1.0})
 
@@ -129,9 +129,9 @@ def test_weights_have_one_step_an_output_channel(
 def test_where_channels_are_no_single_axis_weights_have_one_step(op: str) -> None:
     grouped = op == "ConvTranspose"
     w = np.ones((2, 2, 3, 3) if grouped else (2, 3, 4), np.float32)
-    node = helper.make_node(op, ["x", "w"], ["y"], **({"group": 2} if grouped else {}))
+    node = helper.make_node(op, ["x", "w"], ["y"], group=2 if grouped else None)
     shape = [1, 2, 8, 8] if grouped else [2, 5, 3]
-    proto = networks.model([node], {"x": (FLOAT, shape)}, {"y": (FLOAT, None)}, {"w": w})  # type: ignore[dict-item]
+    proto = networks.model([node], {"x": (FLOAT, shape)}, {"y": (FLOAT, None)}, {"w": w})
 
     assert stored(int8_qdq(proto, {"x": 1.0}), "w/int8/scale").shape == ()
 

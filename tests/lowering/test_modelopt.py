@@ -20,6 +20,7 @@ from onnx import helper
 
 from pytest_trt import Case, check
 from pytest_trt.backends.backend import choose
+from pytest_trt.backends.tensorrt.backend import open_backend
 from pytest_trt.case.build_settings import How, recipe_of
 from pytest_trt.case.reference import Subject
 from pytest_trt.comparison.comparison import compare
@@ -359,7 +360,7 @@ def test_a_plan_of_ours_is_not_taken_for_one_of_modelopts(
 ) -> None:
     install(monkeypatch, "11.4")
     for lowering in ("own", "modelopt", "modelopt"):
-        last = choose("tensorrt").plan(modelopt_recipe(tmp_path, "int8", tmp_path / "store", lowering))
+        last = open_backend().plan(modelopt_recipe(tmp_path, "int8", tmp_path / "store", lowering))
     assert len(list((tmp_path / "store").glob("*.plan"))) == 2
     assert last.facts["from_store"]
     assert last.facts["lowering"] == "modelopt 0.47.0"

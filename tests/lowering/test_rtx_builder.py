@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from pytest_trt.backends.backend import choose
 from pytest_trt.backends.build_options import merged
 from pytest_trt.backends.recipe import Recipe, sampled
-from pytest_trt.case.reference import model_of
+from pytest_trt.backends.tensorrt.backend import open_backend
 from pytest_trt.cli._summary import kind_of, plan_facts
 from pytest_trt.errors import BackendError, ModelError, PytestTrtError
 from pytest_trt.lowering.lowering import at_opset, lower
@@ -56,7 +56,9 @@ def test_a_real_plan_tells_its_release_in_its_header(tmp_path: Path) -> None:
 
 
 def plan(proto: onnx.ModelProto, precision: str = "fp32", target: str = "8.9") -> Any:
-    return choose("tensorrt-rtx").plan(recipe(Model(proto, "net.onnx"), precision, {"x": networks.images(4)}, target))
+    return open_backend("tensorrt-rtx").plan(
+        recipe(Model(proto, "net.onnx"), precision, {"x": networks.images(4)}, target)
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -64,7 +66,7 @@ def test_digits_build_at_every_precision(precision: str) -> None:
     model = load(EXAMPLES / "digits" / "digits.onnx")
     feeds = dict(np.load(EXAMPLES / "digits" / "test.npz"))
 
-    found = choose("tensorrt-rtx").plan(recipe(model, precision, feeds))
+    found = open_backend("tensorrt-rtx").plan(recipe(model, precision, feeds))
 
     assert len(found.data) > 100_000
     assert found.facts["typing"] == "strong"
@@ -76,6 +78,7 @@ def resnet18() -> tuple[Model, dict[str, np.ndarray]]:
     """The example's network and four inputs."""
     pytest.importorskip("torch")
     from pytest_trt.case.case import Case
+    from pytest_trt.case.reference import model_of
 
     shape = {"input": {"shape": [1, 3, 224, 224]}}
     case = Case.from_table({"torch": "model:factory", **shape}, EXAMPLES / "resnet18", "trt.toml")
@@ -91,7 +94,7 @@ def test_resnet18_builds_at_every_precision_in_its_size(
 ) -> None:
     model, feeds = resnet18
 
-    found = choose("tensorrt-rtx").plan(recipe(model, precision, feeds))
+    found = open_backend("tensorrt-rtx").plan(recipe(model, precision, feeds))
 
     assert len(found.data) == pytest.approx(megabytes * 1e6, rel=0.1)
 
@@ -101,11 +104,11 @@ def test_resnet18_builds_at_every_precision_in_its_size(
 def test_small_networks_build_at_every_precision(name: str, precision: str) -> None:
     proto = getattr(networks, name)()
     specs = Model(proto, "m").inputs
-    shapes = {spec.name: [4 if not isinstance(a, int) else a for a in spec.shape] for spec in specs}
+    shapes = {spec.name: [4 if not isinstance(a, int) else a for a in spec.shape or ()] for spec in specs}
     draw = np.random.default_rng(0)
     feeds = {spec.name: draw.integers(0, 5, shapes[spec.name]).astype(spec.dtype) for spec in specs}
 
-    assert choose("tensorrt-rtx").plan(recipe(Model(proto, name), precision, feeds)).data
+    assert open_backend("tensorrt-rtx").plan(recipe(Model(proto, name), precision, feeds)).data
 
 
 def quantised(element: int, opset: int = 19) -> onnx.ModelProto:
@@ -131,9 +134,9 @@ def test_fp8_builds_for_ada_and_is_refused_for_ampere_in_the_builders_own_words(
         calibration=None,
     )
 
-    assert choose("tensorrt-rtx").plan(fp8).data
+    assert open_backend("tensorrt-rtx").plan(fp8).data
     with pytest.raises(BackendError, match=r"fp8\.onnx at model: TensorRT-RTX .* builds no engine\. .*\n.*fp8_e4m3"):
-        choose("tensorrt-rtx").plan(replace(fp8, options=merged({"compute_capabilities": ("8.6",)})))
+        open_backend("tensorrt-rtx").plan(replace(fp8, options=merged({"compute_capabilities": ("8.6",)})))
 
 
 def test_an_fp32_model_at_fp8_is_refused_for_ampere_in_the_builders_own_words() -> None:
@@ -144,7 +147,7 @@ def test_an_fp32_model_at_fp8_is_refused_for_ampere_in_the_builders_own_words() 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
 def test_kept_nodes_build(precision: str) -> None:
     asked = recipe(Model(networks.convolutional(), "net.onnx"), precision, {"x": networks.images(4)})
-    plans = [choose("tensorrt-rtx").plan(replace(asked, keep=keep)).data for keep in ((), ("conv1", "add"))]
+    plans = [open_backend("tensorrt-rtx").plan(replace(asked, keep=keep)).data for keep in ((), ("conv1", "add"))]
 
     assert plans[0] != plans[1]
 
@@ -155,7 +158,7 @@ def test_a_zero_point_that_is_not_zero_is_refused_with_its_node_and_operator() -
     zero.int32_data[0] = 10
 
     with pytest.raises(ModelError) as told:
-        choose("tensorrt-rtx").plan(
+        open_backend("tensorrt-rtx").plan(
             replace(recipe(Model(proto, "q.onnx"), "model", {"x": np.ones((16, 32), np.float32)}), calibration=None)
         )
 
@@ -182,7 +185,7 @@ def test_two_operators_that_it_has_not_are_both_told() -> None:
 
 def test_a_file_that_parses_to_nothing_is_no_success() -> None:
     with pytest.raises(ModelError, match="makes no network of it"):
-        choose("tensorrt-rtx").plan(replace(recipe(Model(onnx.ModelProto(), "empty.onnx"), "fp32", {}), feeds=()))
+        open_backend("tensorrt-rtx").plan(replace(recipe(Model(onnx.ModelProto(), "empty.onnx"), "fp32", {}), feeds=()))
 
 
 def test_an_operator_that_parses_and_does_not_build_says_so() -> None:
@@ -196,7 +199,7 @@ def test_an_operator_that_parses_and_does_not_build_says_so() -> None:
     feeds = {"boxes": np.ones((1, 8, 4), np.float32), "scores": np.ones((1, 2, 8), np.float32)}
 
     with pytest.raises(BackendError, match=r"builds no engine. TensorRT says:\n.*nms"):
-        choose("tensorrt-rtx").plan(recipe(Model(proto, "nms.onnx"), "fp32", feeds))
+        open_backend("tensorrt-rtx").plan(recipe(Model(proto, "nms.onnx"), "fp32", feeds))
 
 
 def test_a_precision_that_turing_lacks_is_refused_in_the_builders_own_words() -> None:
@@ -210,18 +213,19 @@ def test_one_plan_serves_several_gpus() -> None:
         options=merged({"compute_capabilities": ("8.6", "8.9")}),
     )
 
-    assert choose("tensorrt-rtx").plan(several).facts["compute_capability"] == "8.6,8.9"
+    assert open_backend("tensorrt-rtx").plan(several).facts["compute_capability"] == "8.6,8.9"
 
 
 def test_the_same_int8_graph_that_is_simulated_is_built() -> None:
     model = Model(networks.convolutional(), "net.onnx")
     feeds = {"x": networks.images(4)}
     wanted = recipe(model, "int8", feeds)
+    assert wanted.calibration is not None
     held = lower(wanted.model, "int8", wanted.calibration.ranges(float_activations(wanted.model.proto)))
 
-    by_file = choose("tensorrt-rtx").plan(replace(recipe(held, "model", feeds), calibration=None))
+    by_file = open_backend("tensorrt-rtx").plan(replace(recipe(held, "model", feeds), calibration=None))
 
-    assert by_file.facts["plan_sha256"] == choose("tensorrt-rtx").plan(wanted).facts["plan_sha256"]
+    assert by_file.facts["plan_sha256"] == open_backend("tensorrt-rtx").plan(wanted).facts["plan_sha256"]
 
 
 def test_a_model_is_built_only_from_the_command_line(pytester: pytest.Pytester) -> None:

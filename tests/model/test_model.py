@@ -126,7 +126,8 @@ def test_missing_external_data_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "a/../../weights.bin", ""])
 def test_external_data_outside_the_models_folder_is_refused(tmp_path: Path, location: str) -> None:
-    path = external(tmp_path / "models" / "net.onnx") if (tmp_path / "models").mkdir() is None else tmp_path
+    (tmp_path / "models").mkdir()
+    path = external(tmp_path / "models" / "net.onnx")
     (tmp_path / "weights.bin").write_bytes((tmp_path / "models" / "weights.bin").read_bytes())
     relocate(path, location)
 

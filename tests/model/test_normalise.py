@@ -102,7 +102,7 @@ def test_constants_of_every_form_are_rounded() -> None:
 
     for lowered in (fp16_sandwich(model.proto), fp16_typed(model.proto)):
         found = open_session(lowered, "net").run(None, {"x": np.zeros(2, np.float32)})[0]
-        np.testing.assert_array_equal(found, np.float16([1 / 3, 1 / 7]).astype(np.float32))
+        np.testing.assert_array_equal(found, np.array([1 / 3, 1 / 7], np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize("lowering", [fp16_sandwich, tf32_emulated])
@@ -166,7 +166,7 @@ def test_sizes_put_together_in_the_graph_are_not_rounded() -> None:
         helper.make_node("Identity", ["joined"], ["scales"]),
         helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest"),
     ]
-    weights = {"ones": np.float32([1, 1]), "more": np.float32([1.1, 1.1])}
+    weights = {"ones": np.array([1, 1], np.float32), "more": np.array([1.1, 1.1], np.float32)}
     shapes = ({"x": (FLOAT, [1, 1, 100, 100])}, {"y": (FLOAT, [1, 1, "H", "W"])})
     model = checked(networks.model(nodes, *shapes, weights), "net")
     x = np.zeros((1, 1, 100, 100), np.float32)

@@ -138,7 +138,7 @@ def test_a_member_that_is_no_array_is_named(tmp_path: Path) -> None:
 
 
 def test_a_nan_in_an_input_of_one_value_a_sample_has_no_index_within_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.float32([0, 1, np.nan]))
+    np.save(tmp_path / "a.npy", np.array([0, 1, np.nan], np.float32))
 
     with pytest.raises(DataError, match=r"the first in sample 2\. Repair"):
         read("a.npy", tmp_path, 8, (TensorSpec("x", F32, ("N",)),))

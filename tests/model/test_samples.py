@@ -125,7 +125,7 @@ def test_a_function_that_is_not_read_to_its_end_is_closed_without_a_word(tmp_pat
         "    finally: closed.append(1)\n"
         "def told(): return numpy.ones((len(closed), 2), 'f')\n"
     )
-    found = read("data:get", tmp_path, X, "calibration")
+    found: Any = read("data:get", tmp_path, X, "calibration")
     next(found)
 
     found.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networks
 import numpy as np
@@ -43,7 +43,7 @@ def only_integers(proto: onnx.ModelProto) -> None:
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("best", onnx.TensorProto.INT64, ["N", 1]))
 
 
-def calibration_of(**arrays: np.ndarray) -> Callable[[Path], object]:
+def calibration_of(**arrays: Any) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         networks.save(networks.convolutional(), folder / "bad.onnx")
         np.savez(folder / "bad.npz", **arrays)

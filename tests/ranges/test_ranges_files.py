@@ -28,7 +28,7 @@ def scales() -> np.ndarray:
     """2000 float32 of all sizes, with the ends of the range."""
     least, most = np.finfo(np.float32).tiny.view(np.uint32), np.finfo(np.float32).max.view(np.uint32)
     drawn = np.random.default_rng(0).integers(least, most, 1990, np.uint32).view(np.float32)
-    ends = np.float32([1, 1 / 127, 127, 2 - 2**-23, 1 + 2**-23, 2**-126, 0.1, 1e-30, 1e30])
+    ends = np.array([1, 1 / 127, 127, 2 - 2**-23, 1 + 2**-23, 2**-126, 0.1, 1e-30, 1e30], np.float32)
     return np.array([*drawn, *ends, np.finfo(np.float32).max], np.float32)
 
 
@@ -47,7 +47,7 @@ def test_every_int8_scale_survives_every_way_from_format_to_format(tmp_path: Pat
     found = through(tmp_path, ranges, *way)
 
     assert found.amax == ranges.amax
-    np.testing.assert_array_equal(np.float32([found.amax[f"t{n}"] / 127 for n in range(len(given))]), given)
+    np.testing.assert_array_equal(np.array([found.amax[f"t{n}"] / 127 for n in range(len(given))], np.float32), given)
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".json", ".flatbuffers"])
@@ -201,7 +201,7 @@ def test_a_range_written_by_hand_counts_more_than_a_constant_of_that_name(tmp_pa
 
 
 def test_numpys_floats_are_written_as_floats(tmp_path: Path) -> None:
-    write_ranges(Ranges({"x": np.float32(0.1)}), tmp_path / "a.txt")  # type: ignore[dict-item]
+    write_ranges(Ranges({"x": np.float32(0.1)}), tmp_path / "a.txt")
 
     assert (tmp_path / "a.txt").read_text() == "x: 0.10000000149011612\n"
 

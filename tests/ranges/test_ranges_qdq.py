@@ -34,7 +34,7 @@ def graph(weights: dict[str, Any], inputs: list[str], **attributes: Any) -> onnx
         helper.make_node("Relu", ["d"], ["y"]),
     ]
     inputs_of_graph = {"x": (FLOAT, [1, 4]), "t": (FLOAT, [])}
-    return networks.model(nodes, inputs_of_graph, {"y": (FLOAT, [1, 4])}, weights, opset=21)  # type: ignore[arg-type]
+    return networks.model(nodes, inputs_of_graph, {"y": (FLOAT, [1, 4])}, weights, opset=21)
 
 
 def test_the_ranges_of_our_own_int8_model_are_those_it_was_made_with() -> None:
@@ -48,7 +48,7 @@ def test_the_ranges_of_our_own_int8_model_are_those_it_was_made_with() -> None:
 def test_a_model_that_onnxruntime_quantised_gives_its_scales_under_the_models_own_names(tmp_path: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = [{"x": networks.images()}]
 
@@ -108,7 +108,7 @@ def test_every_fp8_scale_survives_text(tmp_path: Path) -> None:
 
     found = read_ranges(tmp_path / "a.txt", "x").amax
 
-    np.testing.assert_array_equal(np.float32([found[f"t{n}"] / 448 for n in range(len(drawn))]), drawn)
+    np.testing.assert_array_equal(np.array([found[f"t{n}"] / 448 for n in range(len(drawn))], np.float32), drawn)
 
 
 def test_a_type_may_be_told_by_the_attribute_alone() -> None:

@@ -243,10 +243,11 @@ def test_a_message_is_coloured_where_the_writer_colours() -> None:
 
     told = {}
     for colours in (True, False):
-        writer = TerminalWriter(io.StringIO())
+        written = io.StringIO()
+        writer = TerminalWriter(written)
         writer.hasmarkup = colours
         Message("net: FAILED, outside\n  TRT105 error: x\n  plain", "trt.toml", 3).toterminal(writer)
-        told[colours] = writer._file.getvalue()
+        told[colours] = written.getvalue()
 
     assert told[True].count(RED) == 2
     assert told[False] == "net: FAILED, outside\n  TRT105 error: x\n  plain\n"

@@ -200,7 +200,11 @@ def test_credentials_in_an_address_are_left_out(tmp_path: Path) -> None:
 
 def test_the_gpus_are_those_of_the_engines_each_once() -> None:
     engine = {"gpu": "NVIDIA H200", "compute_capability": "9.0", "cuda_driver": "13.0", "tensorrt": "TensorRT 10.9"}
-    results = [{"provenance": {"engine": engine}}, {"provenance": {"engine": engine}}, {"provenance": {}}]
+    results: list[dict[str, Any]] = [
+        {"provenance": {"engine": engine}},
+        {"provenance": {"engine": engine}},
+        {"provenance": {}},
+    ]
 
     assert gpus_of(results) == [
         {"gpu": "NVIDIA H200", "compute_capability": "9.0", "cuda_driver": "13.0", "cuda_runtime": None,
@@ -234,8 +238,14 @@ def test_gitlab_and_jenkins_tell_theirs(tmp_path: Path) -> None:
 def test_elsewhere_git_tells_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (["init", "-q", "-b", "topic"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b@c", *command], cwd=tmp_path, check=True)
-    runs, run = [], subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *args, **words: runs.append(args) or run(*args, **words))
+    runs: list[Any] = []
+    run = subprocess.run
+
+    def counted(*args: Any, **words: Any) -> Any:
+        runs.append(args)
+        return run(*args, **words)
+
+    monkeypatch.setattr(subprocess, "run", counted)
 
     told = source_of(tmp_path, {})
 

@@ -255,10 +255,9 @@ def test_a_plan_without_its_description_is_an_unfinished_one_and_is_not_there(fo
 
 def test_the_plan_is_whole_before_its_description_tells_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    write = pytest_trt.storage.engine_store.write_whole
 
     def seen(path: Path, data: bytes, *, private: bool) -> None:
-        write(path, data, private=private)
+        write_whole(path, data, private=private)
         order.append(path.suffix)
 
     monkeypatch.setattr(pytest_trt.storage.engine_store, "write_whole", seen)
