@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.records import document
-from pytest_trt.report._html import render
+from pytest_trt.report.html import render
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext

@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_trt.backends.tensorrt._weak_typing import ranges_of_network as read_dynamic_ranges
-    from pytest_trt.backends.tensorrt._weak_typing import set_ranges as write_dynamic_ranges
+    from pytest_trt.backends.tensorrt.weak_typing import ranges_of_network as read_dynamic_ranges
+    from pytest_trt.backends.tensorrt.weak_typing import set_ranges as write_dynamic_ranges
     from pytest_trt.calibration.calibration import calibrate
     from pytest_trt.case.case import Case
     from pytest_trt.comparison.comparison import Comparison, compare
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.ranges.amax import Ranges
     from pytest_trt.ranges.files import read_ranges, write_ranges
-    from pytest_trt.report._html import render as render_html
+    from pytest_trt.report.html import render as render_html
     from pytest_trt.report.record_file import read_record
     from pytest_trt.report.record_file import render as render_record
 
@@ -84,13 +84,13 @@ _HOMES = {
     "localise": "evidence.localise",
     "lower": "lowering.lowering",
     "quantised_activations": "lowering.qdq",
-    "read_dynamic_ranges": "backends.tensorrt._weak_typing:ranges_of_network",
+    "read_dynamic_ranges": "backends.tensorrt.weak_typing:ranges_of_network",
     "read_ranges": "ranges.files",
     "read_record": "report.record_file",
-    "render_html": "report._html:render",
+    "render_html": "report.html:render",
     "render_record": "report.record_file:render",
     "update_golden": "golden.create:update",
-    "write_dynamic_ranges": "backends.tensorrt._weak_typing:set_ranges",
+    "write_dynamic_ranges": "backends.tensorrt.weak_typing:set_ranges",
     "write_ranges": "ranges.files",
 }
 """Where each is: a module, and after a colon the name that it has in there, where that is another."""

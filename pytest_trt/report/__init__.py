@@ -1,3 +1,3 @@
 """Report: renders records, decides nothing."""
 
-__all__ = ["compare", "layout", "markdown", "record", "record_file", "terminal"]
+__all__ = ["compare", "html", "layout", "markdown", "record", "record_file", "terminal"]

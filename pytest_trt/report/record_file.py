@@ -118,7 +118,7 @@ def read_whole(path: Path, *, partial: bool = False, newer: bool = False) -> dic
 
 SUFFIXES = (".json", ".md", ".html")
 
-_MODULES = {".md": "pytest_trt.report.markdown", ".html": "pytest_trt.report._html"}
+_MODULES = {".md": "pytest_trt.report.markdown", ".html": "pytest_trt.report.html"}
 
 
 def known(name: str) -> str:

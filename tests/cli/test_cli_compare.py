@@ -547,7 +547,7 @@ def test_a_report_that_can_not_be_written_is_refused(folder: Path, words: tuple[
 
 
 def test_a_renderer_that_can_not_be_imported_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytest_trt.report._html", None)
+    monkeypatch.setitem(sys.modules, "pytest_trt.report.html", None)
 
     found = reported(folder, record(result()), "-o", "run.html")
 

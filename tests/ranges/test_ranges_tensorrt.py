@@ -9,7 +9,7 @@ import networks
 import pytest
 from fakes.tensorrt import install
 
-from pytest_trt.backends.tensorrt._weak_typing import ranges_of_network, set_ranges
+from pytest_trt.backends.tensorrt.weak_typing import ranges_of_network, set_ranges
 from pytest_trt.errors import BackendError, DataError
 from pytest_trt.ranges.amax import select
 

@@ -15,7 +15,7 @@ from places import ROOT
 
 from benchmarks import records
 from benchmarks.report import FLAGS, opened
-from pytest_trt.report._html import render
+from pytest_trt.report.html import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

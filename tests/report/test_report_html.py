@@ -22,10 +22,10 @@ from places import ROOT
 from benchmarks import records
 from pytest_trt.errors import SpecError
 from pytest_trt.evidence.finding import CODES
-from pytest_trt.report import _html as links
 from pytest_trt.report import _numbers as told
+from pytest_trt.report import html as links
 from pytest_trt.report._charts.drawing import Scale, decades, span
-from pytest_trt.report._html import render
+from pytest_trt.report.html import render
 
 SCHEMA = ROOT / "pytest_trt" / "report" / "record.schema.json"
 HOSTILE = (

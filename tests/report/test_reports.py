@@ -223,7 +223,7 @@ def test_an_unknown_suffix_in_the_ini_file_is_refused(pytester: pytest.Pytester,
 def test_a_renderer_that_is_not_there_is_refused_before_the_run(
     pytester: pytest.Pytester, golden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pytest_trt.report._html", None)
+    monkeypatch.setitem(sys.modules, "pytest_trt.report.html", None)
 
     result = pytester.runpytest("--trt-report=run.html")
 

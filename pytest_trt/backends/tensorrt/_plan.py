@@ -19,7 +19,7 @@ from pytest_trt.backends.tensorrt._inspector import mark
 from pytest_trt.backends.tensorrt._log import heard, interruptible, logger_of, monitor, raise_caught
 from pytest_trt.backends.tensorrt._network import flags_for, graph_for, parse, require_fp8_told, require_possible
 from pytest_trt.backends.tensorrt._release import label, typing_of
-from pytest_trt.backends.tensorrt._weak_typing import keep_layers, require_keepable, set_ranges
+from pytest_trt.backends.tensorrt.weak_typing import keep_layers, require_keepable, set_ranges
 from pytest_trt.errors import BackendError
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.graph import float_activations

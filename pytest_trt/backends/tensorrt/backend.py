@@ -26,8 +26,8 @@ from pytest_trt.backends.tensorrt._execution import as_dtype, execute, grown_out
 from pytest_trt.backends.tensorrt._inspector import can_show, layers_of, showing
 from pytest_trt.backends.tensorrt._plan import plan_for
 from pytest_trt.backends.tensorrt._release import label, open_release
-from pytest_trt.backends.tensorrt._weak_typing import kept_nodes
 from pytest_trt.backends.tensorrt.runtime import load_engine, plan_of_file, read_plan, require_ends
+from pytest_trt.backends.tensorrt.weak_typing import kept_nodes
 from pytest_trt.errors import BackendError, DataError
 from pytest_trt.model.feeds import conform, join, split
 from pytest_trt.model.graph import matrix_nodes
