@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sysconfig
 from functools import cache
+from importlib import metadata
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +69,26 @@ def _the_processor_is_asked_once() -> Iterator[None]:
     """pytest-benchmark asks at the end of each inner run that timed something, by a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpuinfo, "get_cpu_info", cache(cpuinfo.get_cpu_info))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_is_installed_is_read_once() -> Iterator[None]:
+    """Each inner run looks through all that is installed for plugins; none of it changes meanwhile."""
+    read = metadata.PathDistribution.read_text
+    installed = sysconfig.get_path("purelib")
+
+    def read_text(self: metadata.PathDistribution, filename: str) -> str | None:
+        path = str(self._path)  # a distribution is made anew each time, so it is known by where it lies
+        if not path.startswith(installed):
+            return read(self, filename)
+        if (path, filename) not in kept:
+            kept[path, filename] = read(self, filename)
+        return kept[path, filename]
+
+    kept: dict[tuple[str, str], str | None] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata.PathDistribution, "read_text", read_text)
         yield
 
 

@@ -45,5 +45,5 @@ class Clockwork:
 
     def lap(self, samples: int, inferences: int) -> Lap:
         assert inferences >= 1
-        self.host.seconds += samples * inferences * (self.seconds if self.seconds > 0 else 1e-3)
+        self.host.seconds += samples * inferences * (self.seconds if 0 < self.seconds < np.inf else 1e-3)
         return Lap(self.seconds * np.exp(self.noise * self._draw.standard_normal(samples)))
