@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # the workers are as many as the cores: threads of numpy and torch beside them would only wait for each other
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 pytest_plugins = ["pytester"]
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import sysconfig
+from functools import cache
+from importlib import metadata
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import cpuinfo
 import networks
 import numpy as np
 import pytest
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 SCHEMA = files("pytest_trt.report").joinpath("record.schema.json")
 CI = ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITLAB_CI", "JENKINS_URL")
+# what a worker of xdist has in its environment: pytest-benchmark, reading it, would switch itself off in inner runs too
+OF_A_WORKER = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +64,42 @@ def _records_follow_their_schema(
     assert not wrong, wrong[:5]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _the_processor_is_asked_once() -> Iterator[None]:
+    """pytest-benchmark asks at the end of each inner run that timed something, by a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpuinfo, "get_cpu_info", cache(cpuinfo.get_cpu_info))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_is_installed_is_read_once() -> Iterator[None]:
+    """Each inner run looks through all that is installed for plugins; none of it changes meanwhile."""
+    read = metadata.PathDistribution.read_text
+    installed = sysconfig.get_path("purelib")
+
+    def read_text(self: metadata.PathDistribution, filename: str) -> str | None:
+        path = str(self._path)  # a distribution is made anew each time, so it is known by where it lies
+        if not path.startswith(installed):
+            return read(self, filename)
+        if (path, filename) not in kept:
+            kept[path, filename] = read(self, filename)
+        return kept[path, filename]
+
+    kept: dict[tuple[str, str], str | None] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata.PathDistribution, "read_text", read_text)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goldens are written by the tests' own runs, in their own folders."""
     for name in CI:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in OF_A_WORKER:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -75,18 +111,36 @@ def project(pytester: pytest.Pytester) -> Path:
     return pytester.path
 
 
+@pytest.fixture(scope="session")
+def made_once() -> dict[str, bytes]:
+    """Goldens that many tests begin with, by the fixture that made them first: the same inputs give the same bytes."""
+    return {}
+
+
 @pytest.fixture
-def golden(project: Path, pytester: pytest.Pytester) -> Path:
+def golden(project: Path, pytester: pytest.Pytester, made_once: dict[str, bytes]) -> Path:
     """The same project with its golden made; the golden's path."""
-    assert pytester.runpytest("--trt-update-golden").ret == 0
-    return project / "golden" / "net.safetensors"
+    path = project / "golden" / "net.safetensors"
+    if "golden" in made_once:
+        path.parent.mkdir()
+        path.write_bytes(made_once["golden"])
+    else:
+        assert pytester.runpytest("--trt-update-golden").ret == 0
+        made_once["golden"] = path.read_bytes()
+    return path
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
+def case(tmp_path: Path, made_once: dict[str, bytes]) -> Case:
     """A case of net.onnx in its own folder, its golden made."""
     networks.save(networks.convolutional(), tmp_path / "net.onnx")
     np.savez(tmp_path / "calibration.npz", x=networks.images(64, seed=2))
     made = Case(onnx="net.onnx", calibration="calibration.npz", base=tmp_path, where="trt.toml")
-    update(made, tmp_path / "golden")
+    path = tmp_path / "golden" / "net.safetensors"
+    if "case" in made_once:
+        path.parent.mkdir()
+        path.write_bytes(made_once["case"])
+    else:
+        update(made, path.parent)
+        made_once["case"] = path.read_bytes()
     return made

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Host:
+    """A clock of the host that moves on by what its stopwatches tell, and by nothing else."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass
 class Clockwork:
     """Samples around so many seconds, with 1 % noise drawn from a seed."""
 
@@ -28,10 +38,12 @@ class Clockwork:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"x": (1, 2, 6, 6)})
     memory: int | None = 2**20
     notes: tuple[str, ...] = ()
+    host: Host = field(default_factory=Host)
 
     def __post_init__(self) -> None:
         self._draw = np.random.default_rng(self.seed)
 
     def lap(self, samples: int, inferences: int) -> Lap:
         assert inferences >= 1
+        self.host.seconds += samples * inferences * (self.seconds if 0 < self.seconds < np.inf else 1e-3)
         return Lap(self.seconds * np.exp(self.noise * self._draw.standard_normal(samples)))
