@@ -79,11 +79,11 @@ class _OfCase(pytest.Item):
             raise NotPassed(f"{type(self.case).__name__}: {self.case}")
         judge_case(self, self.case, Precision.parse(str(self.precision)))
 
-    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> Any:
+    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ARG002 - pytest.Item's signature
         """The message alone for a verdict; a traceback for what we did not foresee."""
         if isinstance(excinfo.value, (NotPassed, PytestTrtError)):
             return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+        return super().repr_failure(excinfo)  # pytest.Function's takes no style
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Where the case was written."""

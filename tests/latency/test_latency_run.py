@@ -188,3 +188,15 @@ def test_under_xdist_a_mode_of_the_ini_file_can_be_taken_back(pytester: pytest.P
 
     refused.stderr.fnmatch_lines(["*refused under xdist*drop -n, or add -o trt_latency=*"])
     assert done.ret == 0
+
+
+@pytest.mark.parametrize("words", [[], RECORD], ids=["untimed", "timed"])
+def test_what_nobody_foresaw_is_a_traceback_of_its_own_test(
+    pytester: pytest.Pytester, golden: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr("pytest_trt.plugin._collection.judge_case", lambda *_: 1 / 0)
+
+    result = pytester.runpytest("--trt-precision=fp16", *words)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*ZeroDivisionError*"])

@@ -207,7 +207,7 @@ def test_an_unknown_word_of_an_option_is_a_usage_error(
         ('backend = "tensorr"', "unknown backend 'tensorr'"),
     ],
 )
-@pytest.mark.parametrize("workers", [[], ["-n2"]])
+@pytest.mark.parametrize("workers", [[], ["-n1"]])
 def test_an_unknown_word_of_a_trt_toml_is_a_usage_error(
     pytester: pytest.Pytester, golden: Path, line: str, message: str, workers: list[str]
 ) -> None:
