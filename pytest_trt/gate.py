@@ -162,6 +162,7 @@ def verdict_of(
 ) -> Verdict:
     """Judge and diagnose outputs, one set a run of the golden, that ``ran`` (``built``, if we did) computed."""
     case, model = subject.case, subject.model
+    calibrated = needs_ranges(model, subject.precision)
     judged = partial(judge, subject, golden)
     judgements = judged(outputs)
     outside = [judgement for judgement in judgements if judgement.reasons]
@@ -183,8 +184,8 @@ def verdict_of(
             "golden": golden.source,
             "golden_model_sha256": golden.model_sha256,
             "golden_made_by": dict(golden.provenance),
-            "calibration": case.calibration if needs_ranges(model, subject.precision) else None,
-            "calibration_method": _method_of(case) if needs_ranges(model, subject.precision) else None,
+            "calibration": case.calibration if calibrated else None,
+            "calibration_method": _method_of(case) if calibrated else None,
             "lowering": ran.facts.get("lowering"),
             **_kept(subject),
             "engine": dict(ran.facts),

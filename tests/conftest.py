@@ -31,7 +31,7 @@ from pytest_trt.case.case import Case
 from pytest_trt.golden.create import update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SCHEMA = files("pytest_trt.report").joinpath("record.schema.json")
@@ -121,12 +121,11 @@ def made_once() -> dict[str, bytes]:
 def golden(project: Path, pytester: pytest.Pytester, made_once: dict[str, bytes]) -> Path:
     """The same project with its golden made; the golden's path."""
     path = project / "golden" / "net.safetensors"
-    if "golden" in made_once:
-        path.parent.mkdir()
-        path.write_bytes(made_once["golden"])
-    else:
+
+    def make() -> None:
         assert pytester.runpytest("--trt-update-golden").ret == 0
-        made_once["golden"] = path.read_bytes()
+
+    _place(path, made_once, "golden", make)
     return path
 
 
@@ -137,10 +136,15 @@ def case(tmp_path: Path, made_once: dict[str, bytes]) -> Case:
     np.savez(tmp_path / "calibration.npz", x=networks.images(64, seed=2))
     made = Case(onnx="net.onnx", calibration="calibration.npz", base=tmp_path, where="trt.toml")
     path = tmp_path / "golden" / "net.safetensors"
-    if "case" in made_once:
-        path.parent.mkdir()
-        path.write_bytes(made_once["case"])
-    else:
-        update(made, path.parent)
-        made_once["case"] = path.read_bytes()
+    _place(path, made_once, "case", lambda: update(made, path.parent))
     return made
+
+
+def _place(path: Path, made_once: dict[str, bytes], fixture: str, make: Callable[[], object]) -> None:
+    """Have a golden at its path: a copy of the one that the fixture made first, else made now."""
+    if fixture in made_once:
+        path.parent.mkdir()
+        path.write_bytes(made_once[fixture])
+    else:
+        make()
+        made_once[fixture] = path.read_bytes()

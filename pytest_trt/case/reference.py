@@ -69,7 +69,7 @@ class Subject:
         """The precision that the file under test holds: fp32 where it is lowered from it."""
         return held_precision(self.model.proto)
 
-    @property
+    @cached_property
     def asked(self) -> str:
         """The precision that layers should run in and whose error counts: of a file as it is, the one that it holds."""
         return asked_of(self.precision, self.model)

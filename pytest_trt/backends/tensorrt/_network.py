@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.backends.achieved_precision import asked_of
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.backends.tensorrt._log import heard, logger_of
 from pytest_trt.backends.tensorrt._release import label, member, require
@@ -80,12 +81,10 @@ def require_fp8_told(trt: ModuleType, recipe: Recipe, typing: str) -> None:
     Raises:
         BackendError: says what would do.
     """
-    held = held_precision(recipe.model.proto)
-    asked = held if recipe.precision is Precision.MODEL else recipe.precision.label
-    if asked != "fp8":
+    if asked_of(recipe.precision, recipe.model) != "fp8":
         return
     require(member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"), "fp8", trt, _INSTEAD["fp8"])
-    if typing == "weak" and held == "fp32":
+    if typing == "weak" and held_precision(recipe.model.proto) == "fp32":
         raise BackendError(
             "fp8 is told by Q/DQ in a strongly typed network, and no builder flag or dynamic range stands for them:"
             " take --trt-typing=strong or auto."

@@ -131,7 +131,7 @@ class TensorrtEngine:
         )
 
     def inner(self, inputs: Mapping[str, Any], names: Collection[str]) -> Arrays:
-        """See :meth:`pytest_trt.backends.backend.Shower.inner`."""
+        """See :meth:`pytest_trt.backends.backend.Showing.inner`."""
         with using(self.device):
             fitting = conform(dict(inputs), self.model.inputs, self.model.source)
             found = []
