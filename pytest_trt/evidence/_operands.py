@@ -41,7 +41,11 @@ _PLACES: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 _LAYOUT = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
 _SAME = ("QuantizeLinear", "DequantizeLinear", "Identity", "Cast")
-_CASTS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+_CASTS: Mapping[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.BFLOAT16: ml_dtypes.bfloat16,
+}
 _FLOATS = {"float64": "fp32", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _FP8 = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8-e5m2"}
 
@@ -120,7 +124,8 @@ class _Layout:
     shape: tuple[int, int]
 
     def rows(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array.reshape(self.parts).transpose(self.order).reshape(self.shape)
+        rows: NDArray[Any] = array.reshape(self.parts).transpose(self.order).reshape(self.shape)
+        return rows
 
     def undone(self, rows: NDArray[Any]) -> NDArray[Any]:
         split = rows.reshape([self.parts[axis] for axis in self.order])
@@ -155,9 +160,7 @@ def operands(model: ModelProto) -> Iterator[Operand]:
     yield from _of_graph(model.graph, ChainMap(), ChainMap())
 
 
-def _of_graph(
-    graph: GraphProto, held: ChainMap[str, TensorProto], made: ChainMap[str, NodeProto]
-) -> Iterator[Operand]:
+def _of_graph(graph: GraphProto, held: ChainMap[str, TensorProto], made: ChainMap[str, NodeProto]) -> Iterator[Operand]:
     held, made = held.new_child({t.name: t for t in graph.initializer}), made.new_child()
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
@@ -208,7 +211,9 @@ def _chain(
 ) -> _Chain | None:
     if index >= len(node.input):
         return None
-    name, after, before, coding = node.input[index], [], [], None
+    name, coding = node.input[index], None
+    after: list[NodeProto] = []
+    before: list[NodeProto] = []
     if node.op_type.startswith("QLinear"):
         coding = _coding(node, (index + 1, index + 2), 0 if node.op_type == "QLinearConv" else -1, held)
     while name not in held:

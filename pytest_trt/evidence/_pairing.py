@@ -41,6 +41,7 @@ class Tensor:
         lowered: its name in the lowered half.
         rounded: what the lowered graph's own rounding (Q/DQ, or a cast down and up) makes of the fp32 tensor; None
             where the lowered graph does not round it.
+        masking: whether it is added to the scores of a softmax, where a value far below zero means "never", however far.
         signal, error, noise: the pair's outputs: sums of squares of the fp32 tensor, of what the lowered one differs
             by (None where it has another shape), and of what ``rounded`` differs by (None where that is).
     """
@@ -52,6 +53,7 @@ class Tensor:
     readers: tuple[str, ...]
     lowered: str
     rounded: str | None
+    masking: bool
     signal: str
     error: str | None
     noise: str | None
@@ -143,7 +145,7 @@ def _tensors(
     reference: ModelProto, lowered: ModelProto, roundings: Mapping[str, object], prefix: str, measured: str
 ) -> tuple[Tensor, ...]:
     types, held = element_types(lowered), _defined(lowered)
-    shapes = tensor_shapes(reference), tensor_shapes(lowered)
+    shapes, masks = (tensor_shapes(reference), tensor_shapes(lowered)), masks_of(reference.graph)
     makers = {name: node for node in reference.graph.node for name in node.output}
     readers: dict[str, list[str]] = {}
     for node in reference.graph.node:
@@ -163,6 +165,7 @@ def _tensors(
                 readers=tuple(readers.get(name, ())),
                 lowered=f"{prefix}{name}",
                 rounded=f"{measured}{name}/rounded" if own else None,
+                masking=name in masks,
                 signal=f"{measured}{name}/signal",
                 error=None if _differ(*(told.get(name) for told in shapes)) else f"{measured}{name}/error",
                 noise=f"{measured}{name}/noise" if own else None,

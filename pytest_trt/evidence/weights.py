@@ -34,11 +34,16 @@ most, rounding up and down by chance as much."""
 FLOAT_DB = 40.0
 """SQNR under which a channel in floating point is at fault: bf16's eight bits leave 52 dB and more."""
 
+CLIPPED_DB = 3.0
+"""The same of a channel that lost most of it by clipping: who chooses a range that clips chooses one that gains."""
+
 _HELD_DB = 6.0  # what even the best rounding keeps no better does not count
 _HELD_FLOAT_DB = 45.0
-_ALIKE = 0.75  # share of the power that differs, from which on two weights are no copies of one
+_ALIKE = 0.4  # cosine, under which two weights are no copies of one
 _FITTED = 0.1
 _FEWEST_TO_FIT = 4
+_SAME = 0.05
+_MOSTLY = 0.5
 _MOST_STRANGE = 32
 _LARGEST = {"fp8": 448.0, "fp8-e5m2": 57344.0}
 _EXPECTED_DB = {"fp32": 150.0, "fp16": 72.0, "bf16": 54.0, "fp8": 31.0, "fp8-e5m2": 25.0}
@@ -89,7 +94,7 @@ class StoredWeight:
         worst_db: the SQNR of the worst channel that counts.
         beyond: share of the reference's |w| beyond what the channel can hold, or of floating point holds.
         span: levels x scale / amax, of the channel or block where it is the farthest from 1; 1 of floating point.
-        gain: what the file's weight is of the reference's, channel by channel, as the median; 1 where nobody scaled.
+        gain: what all of the file's channels are of the reference's; 1 where these differ, as a fold makes them.
         alike: whether the two are one weight at all, but for gains and faults.
     """
 
@@ -177,7 +182,7 @@ class _Pair:
         """The reference's weight, in the shape in which it is read, as the file's grain has it at best."""
         (stored, exact), gain = self.read(), self._folded()
         rows = _nearest(exact, stored, _steps(exact, stored))
-        return self.wanted.as_read(rows if gain is None else rows / np.where(gain, gain, 1)[:, None])
+        return self.wanted.as_read(rows if gain is None else rows / np.where(gain, gain, np.float32(1))[:, None])
 
     def _folded(self) -> Rows | None:
         """The factors of a BatchNormalization of the reference that is part of the weight in the file."""
@@ -187,7 +192,8 @@ class _Pair:
 def _paired(model: Model, reference: Model) -> tuple[list[_Pair], tuple[str, ...]]:
     """Every operand with the reference's at the same place, and the nodes of those that have none.
 
-    By the node's name, what it computes, or the weight's name; else in the order of their like, where there are as many.
+    By the node's name, what it computes, or the weight's name; else in the order of their like, of which both have as
+    many.
     """
     own, left = _each_once(operands(model.proto)), _each_once(operands(reference.proto))
     found: dict[int, Operand] = {}
@@ -248,7 +254,6 @@ def _compared(pair: _Pair) -> StoredWeight:
     steps = _steps(exact, stored)
     seen = _channels(stored, exact, steps)
     faults, beyond = _faults(stored, exact, seen)
-    left = seen.given > 0 if seen.given.any() else np.ones(len(exact), bool)
     return StoredWeight(
         tensor=pair.own.tensor,
         node=pair.own.node,
@@ -264,7 +269,7 @@ def _compared(pair: _Pair) -> StoredWeight:
         beyond=beyond,
         span=_span(exact, stored),
         gain=gain,
-        alike=not seen.given.any() or bool(seen.noise[left].sum() <= _ALIKE * seen.power[left].sum()),
+        alike=_are_alike(seen),
     )
 
 
@@ -289,23 +294,31 @@ class _Channels:
 
 
 def _scaled(rows: Rows, exact: Rows) -> tuple[Rows, float]:
-    """The reference's weight with the factors that the file's has, by output or input channel, where these explain the
-    most of what it differs by: a tool folded something into it. And the median of them."""
+    """The reference's weight with the factors that the file's has, by output or input channel, where these explain most
+    of what it differs by: a tool folded something into it. And the factor, where all channels have the same."""
     power, noise = _squares(exact), _squares(rows - exact)
     if noise.sum() < _FITTED * power.sum() or not power.sum() or not rows.any():
         return exact, 1.0
     for axis in (1, 0):
-        if exact.shape[axis] < _FEWEST_TO_FIT:
-            continue
-        across, along = (rows * exact).sum(axis, keepdims=True), (exact * exact).sum(axis, keepdims=True)
-        given = np.abs(rows).max(axis, keepdims=True) > 0
-        factors = np.where(given & (along > 0), across / np.where(along > 0, along, 1), 0)
-        middle = float(np.median(factors[given & (along > 0)]))
+        factors, given = _factors(rows, exact, axis)
+        if exact.shape[axis] < _FEWEST_TO_FIT or np.mean(np.abs(factors[given] - 1) < _SAME) > _MOSTLY:
+            continue  # a few channels that alone have a factor are at fault: tools fold into all of them
+        middle = float(np.median(factors[given]))
         fitted = exact * np.where(given, factors, middle)
         lives = given[:, 0] if axis == 1 else slice(None)
         if _squares((rows - fitted)[lives]).sum() < _FITTED * noise[lives].sum():
-            return fitted.astype(np.float32), middle
+            uniform = bool((np.abs(factors[given] / middle - 1) < _SAME).all())
+            return fitted.astype(np.float32), middle if uniform else 1.0
     return exact, 1.0
+
+
+def _factors(rows: Rows, exact: Rows, axis: int) -> tuple[Rows, Rows]:
+    """What the file's weight is of the reference's, summed along an axis, and where neither of them is zero."""
+    across = np.einsum("ij,ij->i" if axis == 1 else "ij,ij->j", rows, exact)
+    along = np.einsum("ij,ij->i" if axis == 1 else "ij,ij->j", exact, exact)
+    given = (np.abs(rows).max(axis) > 0) & (along > 0)
+    factors = np.where(given, across / np.where(along > 0, along, 1), 0)
+    return np.expand_dims(factors, axis), np.expand_dims(given, axis)
 
 
 def _channels(stored: Stored, exact: Rows, steps: Rows) -> _Channels:
@@ -331,7 +344,7 @@ def _steps(exact: Rows, stored: Stored) -> Rows:
         return np.ones((1, 1), np.float32)
     steps = _tops(exact, stored) / _levels(stored)
     steps = np.where(steps > 0, steps, 1).astype(np.float32)
-    return steps.reshape(1, 1) if stored.groups is None else steps[stored.groups]
+    return np.asarray(steps.reshape(1, 1) if stored.groups is None else steps[stored.groups])
 
 
 def _tops(exact: Rows, stored: Stored) -> Rows:
@@ -371,11 +384,18 @@ def _by_channel(exact: Rows, stored: Stored, seen: _Channels) -> float:
     return float(np.square(steps).sum() * exact.shape[1] / 12)
 
 
+def _are_alike(seen: _Channels) -> bool:
+    """By the cosine of all channels that are not zero throughout; of a weight of zeros it can't be told."""
+    left = (seen.given > 0) & (seen.power > 0)
+    given, power, noise = (float(sums[left].sum()) for sums in (seen.given, seen.power, seen.noise))
+    return not left.any() or given + power - noise >= 2 * _ALIKE * math.sqrt(given * power)
+
+
 def _faults(stored: Stored, exact: Rows, seen: _Channels) -> tuple[WeightFaults, float]:
     """Channels at fault, and the share of all |w| that is cut off."""
     plain = not stored.grain
     live = (seen.power > 0) & (seen.held >= (_HELD_FLOAT_DB if plain else _HELD_DB))
-    bad = _ratios(seen.power, seen.noise) < FLOAT_DB if plain else seen.lost > ROW_DB
+    bad = _ratios(seen.power, seen.noise) < FLOAT_DB if plain else seen.lost > CLIPPED_DB
     zeroed = live & (seen.given == 0)
     odd = np.flatnonzero(live & bad & ~zeroed)
     if not odd.size:
@@ -383,8 +403,8 @@ def _faults(stored: Stored, exact: Rows, seen: _Channels) -> tuple[WeightFaults,
     rows, wanted = stored.rows[odd], exact[odd]
     beyond = np.abs(wanted) > 1.02 * np.abs(rows).max(1, keepdims=True)
     cut = _squares(np.where(beyond, rows - wanted, 0)) > 0.5 * seen.noise[odd]
-    clipped = int(cut.sum())
-    faults = WeightFaults(int(zeroed.sum()), clipped, int(odd.size) - clipped)
+    coarse = ~cut & (plain | (seen.lost[odd] > ROW_DB))
+    faults = WeightFaults(int(zeroed.sum()), int(cut.sum()), int(coarse.sum()))
     return faults, float(beyond[cut].sum() / exact.size)
 
 
@@ -403,7 +423,7 @@ def _span(exact: Rows, stored: Stored) -> float:
 
 
 def _squares(rows: Rows) -> Rows:
-    return np.einsum("ij,ij->i", rows, rows).astype(np.float64)
+    return np.asarray(np.einsum("ij,ij->i", rows, rows), np.float64)
 
 
 def _ratios(first: Rows, second: Rows) -> Rows:
