@@ -105,7 +105,7 @@ class Operand:
         """Its values, read now and kept nowhere."""
         return _stored(self._chain, self._layout)
 
-    def as_read(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows in the shape in which the node reads them."""
         return self._layout.undone(rows)
 

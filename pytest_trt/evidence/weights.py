@@ -37,6 +37,10 @@ FLOAT_DB = 40.0
 CLIPPED_DB = 3.0
 """The same of a channel that lost most of it by clipping: who chooses a range that clips chooses one that gains."""
 
+FAR = 3.0
+"""levels x scale / amax, beyond which :data:`CLIPPED_DB` is enough too: powers of two for scales, or seven bits, double
+it."""
+
 _HELD_DB = 6.0  # what even the best rounding keeps no better does not count
 _HELD_FLOAT_DB = 45.0
 _ALIKE = 0.4  # cosine, under which two weights are no copies of one
@@ -254,6 +258,7 @@ def _compared(pair: _Pair) -> StoredWeight:
     steps = _steps(exact, stored)
     seen = _channels(stored, exact, steps)
     faults, beyond = _faults(stored, exact, seen)
+    span = _span(exact, stored)
     return StoredWeight(
         tensor=pair.own.tensor,
         node=pair.own.node,
@@ -267,9 +272,9 @@ def _compared(pair: _Pair) -> StoredWeight:
         channel_lost_db=max(0.0, _decibels(seen.noise.sum(), _by_channel(exact, stored, seen))),
         worst_db=_worst(seen, stored),
         beyond=beyond,
-        span=_span(exact, stored),
+        span=span,
         gain=gain,
-        alike=_are_alike(seen),
+        alike=_are_alike(seen) or span > FAR,
     )
 
 
@@ -335,7 +340,7 @@ def _expected(stored: Stored, exact: Rows, steps: Rows, power: Rows) -> Rows:
     """What rounding at this grain costs on average, as sums of squares by channel."""
     if stored.kind in _EXPECTED_DB:
         return power * 10 ** (-_EXPECTED_DB[stored.kind] / 10)
-    return np.broadcast_to(np.square(steps), exact.shape).sum(1, dtype=np.float64) / 12
+    return np.asarray(np.broadcast_to(np.square(steps), exact.shape).sum(1, dtype=np.float64) / 12)
 
 
 def _steps(exact: Rows, stored: Stored) -> Rows:
@@ -403,7 +408,7 @@ def _faults(stored: Stored, exact: Rows, seen: _Channels) -> tuple[WeightFaults,
     rows, wanted = stored.rows[odd], exact[odd]
     beyond = np.abs(wanted) > 1.02 * np.abs(rows).max(1, keepdims=True)
     cut = _squares(np.where(beyond, rows - wanted, 0)) > 0.5 * seen.noise[odd]
-    coarse = ~cut & (plain | (seen.lost[odd] > ROW_DB))
+    coarse = ~cut & (plain | (seen.lost[odd] > ROW_DB) | (_spans(exact, stored)[odd] > FAR))
     faults = WeightFaults(int(zeroed.sum()), int(cut.sum()), int(coarse.sum()))
     return faults, float(beyond[cut].sum() / exact.size)
 
@@ -411,6 +416,15 @@ def _faults(stored: Stored, exact: Rows, seen: _Channels) -> tuple[WeightFaults,
 def _worst(seen: _Channels, stored: Stored) -> float:
     live = (seen.power > 0) & (seen.held >= (_HELD_DB if stored.grain else _HELD_FLOAT_DB))
     return float(_ratios(seen.power, seen.noise)[live].min(initial=math.inf))
+
+
+def _spans(exact: Rows, stored: Stored) -> Rows:
+    """levels x scale / amax by channel: where one has several scales, the mean of theirs."""
+    if stored.scales is None:
+        return np.ones(len(exact))
+    tops = _tops(exact, stored)
+    spans = np.abs(stored.scales[: tops.size]) * _levels(stored) / np.where(tops > 0, tops, np.inf)
+    return np.full(len(exact), spans[0]) if stored.groups is None else np.asarray(spans[stored.groups].mean(1))
 
 
 def _span(exact: Rows, stored: Stored) -> float:

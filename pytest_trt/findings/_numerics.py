@@ -184,8 +184,8 @@ def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
-                f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_fault(hop, evidence)}: run in"
-                f" fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
+                f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_fault(hop, evidence)}: run"
+                f" in fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
                 f"{_remedy(hop, evidence)} A difference in fp32 that you accept is"
                 f" tolerance.fp32 = {{ rel_rms = {1.2 * hop.rel_rms:.1g} }} of the case.",
                 {"output": hop.output, "error": hop.rel_rms, "bound": hop.limit, "hop": str(hop)},
@@ -215,7 +215,7 @@ def _blame(hop: Hop | None, evidence: Evidence) -> str:
 
 
 def _fault(hop: Hop, evidence: Evidence) -> str:
-    """What is to blame: of a file whose weights are not the reference's, these; of no other is the precision acquitted."""
+    """What is to blame: first of all weights that are not the reference's."""
     weight = at_fault(evidence)
     if str(hop) == "golden -> fp32" and weight is not None:
         return f"the file's weights are to blame, {weight.tensor!r} first"

@@ -38,12 +38,13 @@ def differing(evidence: Evidence) -> Iterator[Finding]:
     first = min(found, key=lambda weight: (not is_at_fault(weight), weight.sqnr_db))
     certain = any(is_at_fault(weight) or _kind(weight, evidence) in ("scaled", "other") for weight in found)
     more = f"; {len(found) - 1} more like it" if len(found) > 1 else ""
+    best = f", where {first.kind} can keep {first.sqnr_db + first.lost_db:.1f} dB" if first.kind != "fp32" else ""
     kind, faults = _kind(first, evidence), first.faults
     yield Finding(
         "TRT110",
         Severity.ERROR if certain else Severity.WARNING,
         f"weight {first.tensor!r}, read by {first.node}, is not the reference's: {_told(first, kind)}; it is kept at"
-        f" {first.sqnr_db:.1f} dB, where {first.kind} can keep {first.sqnr_db + first.lost_db:.1f} dB{more}.",
+        f" {first.sqnr_db:.1f} dB{best}{more}.",
         _MEND[kind],
         {
             "tensor": first.tensor,
