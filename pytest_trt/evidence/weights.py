@@ -35,7 +35,11 @@ FLOAT_DB = 40.0
 """SQNR under which a channel in floating point is at fault: bf16's eight bits leave 52 dB and more."""
 
 CLIPPED_DB = 3.0
-"""The same of a channel that lost most of it by clipping: who chooses a range that clips chooses one that gains."""
+"""The same of a channel that lost most of it by clipping, and has less than :data:`BAD_DB` left: a range that clips is
+chosen where it gains."""
+
+BAD_DB = 24.0
+"""SQNR under which clipping is a fault, as it is of an activation."""
 
 FAR = 3.0
 """levels x scale / amax, beyond which :data:`CLIPPED_DB` is enough too: powers of two for scales, or seven bits, double
@@ -44,6 +48,7 @@ it."""
 _HELD_DB = 6.0  # what even the best rounding keeps no better does not count
 _HELD_FLOAT_DB = 45.0
 _ALIKE = 0.4  # cosine, under which two weights are no copies of one
+_SEEN = 1e-3  # share of the power; less is not looked at for factors
 _FITTED = 0.1
 _FEWEST_TO_FIT = 4
 _SAME = 0.05
@@ -302,7 +307,7 @@ def _scaled(rows: Rows, exact: Rows) -> tuple[Rows, float]:
     """The reference's weight with the factors that the file's has, by output or input channel, where these explain most
     of what it differs by: a tool folded something into it. And the factor, where all channels have the same."""
     power, noise = _squares(exact), _squares(rows - exact)
-    if noise.sum() < _FITTED * power.sum() or not power.sum() or not rows.any():
+    if noise.sum() < _SEEN * power.sum() or not power.sum() or not rows.any():
         return exact, 1.0
     for axis in (1, 0):
         factors, given = _factors(rows, exact, axis)
@@ -408,9 +413,10 @@ def _faults(stored: Stored, exact: Rows, seen: _Channels) -> tuple[WeightFaults,
     rows, wanted = stored.rows[odd], exact[odd]
     beyond = np.abs(wanted) > 1.02 * np.abs(rows).max(1, keepdims=True)
     cut = _squares(np.where(beyond, rows - wanted, 0)) > 0.5 * seen.noise[odd]
+    clipped = cut & (plain | (_ratios(seen.power, seen.noise)[odd] < BAD_DB))
     coarse = ~cut & (plain | (seen.lost[odd] > ROW_DB) | (_spans(exact, stored)[odd] > FAR))
-    faults = WeightFaults(int(zeroed.sum()), int(cut.sum()), int(coarse.sum()))
-    return faults, float(beyond[cut].sum() / exact.size)
+    faults = WeightFaults(int(zeroed.sum()), int(clipped.sum()), int(coarse.sum()))
+    return faults, float(beyond[clipped].sum() / exact.size)
 
 
 def _worst(seen: _Channels, stored: Stored) -> float:

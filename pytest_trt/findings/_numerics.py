@@ -215,12 +215,14 @@ def _blame(hop: Hop | None, evidence: Evidence) -> str:
 
 
 def _fault(hop: Hop, evidence: Evidence) -> str:
-    """What is to blame: first of all weights that are not the reference's."""
+    """What is to blame; of a file that holds rounded weights they are, and never only what is beside the precision."""
     weight = at_fault(evidence)
-    if str(hop) == "golden -> fp32" and weight is not None:
-        return f"the file's weights are to blame, {weight.tensor!r} first"
     if str(hop) == "golden -> fp32" and evidence.held != "fp32":
-        return "the file differs by more than the rounding of its weights explains"
+        return (
+            f"the file's weights are to blame, {weight.tensor!r} first"
+            if weight
+            else "the file differs by more than the rounding of its weights explains"
+        )
     return _FAULTS.get(str(hop), str(hop))
 
 
