@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
-from pytest_trt.case.reference import reference_of
+from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_trt.backends.backend import Built, Layer
+    from pytest_trt.case.case import Case
     from pytest_trt.case.reference import Subject
     from pytest_trt.evidence.bisection import Departure
     from pytest_trt.evidence.hops import Hop
@@ -57,6 +59,7 @@ __all__ = [
     "quantised_of",
     "repeated_of",
     "stored_weights",
+    "weights_unrun",
 ]
 
 
@@ -173,6 +176,17 @@ def half_of(trial: Trial) -> HalfWeights | None:
 def stored_weights(trial: Trial) -> Weights | None:
     """The stored weights against those of the case's reference; None where it names none."""
     return None if trial.reference is None else weights_of(trial.subject.model, trial.reference)
+
+
+def weights_unrun(case: Case, precision: Precision) -> Weights | None:
+    """The stored weights of a case that could not be run, which need no run; None where these can't be had either."""
+    if case.reference is None:
+        return None
+    try:
+        subject = subject_of(case, precision)
+        return weights_of(subject.model, reference_of(case).model) if subject.held != "fp32" else None
+    except PytestTrtError:
+        return None
 
 
 def explained_by_rounding(trial: Trial) -> dict[str, float] | None:

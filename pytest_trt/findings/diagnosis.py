@@ -21,6 +21,7 @@ from pytest_trt.evidence.evidence import (
     quantised_of,
     repeated_of,
     stored_weights,
+    weights_unrun,
 )
 from pytest_trt.evidence.finding import Choice, Finding, Severity
 from pytest_trt.evidence.hops import export_hops
@@ -42,6 +43,7 @@ from pytest_trt.precision import Precision
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_trt.case.case import Case
     from pytest_trt.evidence.bisection import Departure
     from pytest_trt.evidence.evidence import Trial
     from pytest_trt.evidence.finding import Scrutiny
@@ -178,17 +180,18 @@ def with_found(verdict: Verdict, found: Latency, choice: Choice | None = None) -
     )
 
 
-def refusal(case: str, precision: Precision, backend: str, error: Exception, choice: Choice) -> dict[str, Any]:
+def refusal(case: Case, precision: Precision, backend: str, error: Exception, choice: Choice) -> dict[str, Any]:
     """What the rules find in an error that kept a case from being judged: a verdict's ``findings`` and ``ignored``."""
     facts = getattr(error, "facts", {})
     evidence = Evidence(
-        case=case,
+        case=case.name,
         precision=precision,
         held="fp32",
         backend=backend,
         simulated=False,
         refused=Refusal(type(error).__name__, str(error), facts),
         quantised=_quantised(facts, str(error)),
+        weights=weights_unrun(case, precision),
     )
     findings, ignored = choice.split(diagnose(evidence))
     return {"findings": findings, "ignored": ignored}
