@@ -275,9 +275,7 @@ def _layout(node: NodeProto, family: str, index: int, shape: tuple[int, ...]) ->
 def _stored(chain: _Chain, layout: _Layout) -> Stored:
     array = array_of(chain.tensor)
     kind = _FLOATS.get(str(array.dtype), "")
-    casts = [
-        _FLOATS[str(np.dtype(_CASTS[_attribute(step, "to", 0)]))] for step in chain.after if step.op_type == "Cast"
-    ]
+    casts = [step for step in chain.after if step.op_type == "Cast"]
     for step in chain.before:
         array = _laid(array, step, chain.held)
     groups = _groups(chain.coding, array.shape) if chain.coding else None
@@ -285,12 +283,14 @@ def _stored(chain: _Chain, layout: _Layout) -> Stored:
         array = _laid(array, step, chain.held)
         groups = None if groups is None else _laid(groups, step, chain.held)
     if not kind or chain.coding is None:
-        narrow = next(
-            (label for label in (kind, *(_FLOATS[str(np.dtype(cast))] for cast in casts)) if label != "fp32"), kind
-        )
+        narrow = next((label for label in (kind, *map(_cast_to, casts)) if label != "fp32"), kind)
         rows = layout.rows(array).astype(np.float32, copy=False)
         return Stored(rows, narrow) if chain.coding is None else _decoded(rows, str(array.dtype), chain, layout, groups)
     return _decoded(layout.rows(array).astype(np.float32, copy=False), "", chain, layout, groups)
+
+
+def _cast_to(node: NodeProto) -> str:
+    return _FLOATS[str(np.dtype(_CASTS[_attribute(node, "to", 0)]))]
 
 
 def _decoded(
