@@ -68,7 +68,8 @@ def clipped(share: float, levels: NDArray[Any], scale: NDArray[Any]) -> tuple[ND
 def powers_of_two(levels: NDArray[Any], scale: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scales that are powers of two, as tools for shifts write them."""
     wanted = np.exp2(np.ceil(np.log2(scale)))
-    return np.rint(levels * (scale / wanted)), wanted
+    share = (scale / wanted).reshape(-1, *[1] * (levels.ndim - 1))
+    return np.rint(levels * share), wanted
 
 
 def pruned_with_reference(network: Network, folder: Path) -> Case:
