@@ -32,7 +32,7 @@ ROW_DB = 9.0
 most, rounding up and down by chance as much."""
 
 FLOAT_DB = 40.0
-"""SQNR under which a channel in floating point is at fault: bf16's eight bits leave 52 dB and more."""
+"""SQNR under which a channel in floating point is at fault: bf16's eight bits leave 50 dB and more."""
 
 CLIPPED_DB = 3.0
 """The same of a channel that lost most of it by clipping, and has less than :data:`BAD_DB` left: a range that clips is
