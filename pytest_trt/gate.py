@@ -219,7 +219,7 @@ def could_not(
         message=str(error) if ours else f"a fault of pytest-trt, please report it: {blame(error)}",
         kind=type(error).__name__,
         where=case.where,
-        **refusal(case.name, precision, backend, error, (scrutiny or Scrutiny()).choice),
+        **refusal(case, precision, backend, error, (scrutiny or Scrutiny()).choice),
     )
 
 

@@ -19,6 +19,7 @@ from benchmarks.zoo.given import by_onnxruntime, by_ranges, by_samples, ranges_o
 from benchmarks.zoo.network import MEAN, SPREAD
 from benchmarks.zoo.specimen import Plant, Specimen
 from benchmarks.zoo.surgery import matrix_nodes
+from benchmarks.zoo.weights import clipped, coarse, rounded_file, zeroed
 from pytest_trt.ranges.amax import Ranges
 from pytest_trt.ranges.files import write_ranges
 
@@ -40,6 +41,9 @@ RESIDUAL = ("digits", "resnet18", "mobilenet_v2", "encoder")
 
 WRONG = {"TRT302", "TRT303", "TRT304", "TRT306"}
 """Signs of outputs that are wrong in fp32 already: the network itself was changed."""
+
+WEIGHTS = {"TRT110", *WRONG}
+"""The same where a weight was: that it is no longer the reference's says more."""
 
 
 def _all(value: float, amax: dict[str, float]) -> dict[str, float]:
@@ -273,6 +277,24 @@ _FILES = (
     ),
 )
 
+_WEIGHTS = tuple(
+    specimen
+    for precision in ("int8", "fp16")
+    for name, change in (
+        ("a quarter of a weight's channels zeroed", zeroed),
+        ("a weight 8 times too coarse", partial(coarse, 8)),
+        ("a weight 16 times too coarse", partial(coarse, 16)),
+        ("a weight clipped at half", partial(clipped, 0.5)),
+    )
+    for specimen in _planted(
+        f"{name}, {precision} file",
+        CONVOLUTIONAL if precision == "fp16" else ALL,
+        "model",
+        partial(rounded_file, change, precision=precision),
+        "TRT110",
+    )
+)
+
 _STRUCTURE = (
     *_planted(
         "BatchNorm in training mode",
@@ -295,57 +317,61 @@ _STRUCTURE = (
         ("digits", "resnet18", "encoder"),
         "fp16",
         _edit(partial(plants.truncated, 2)),
-        *WRONG,
+        *WEIGHTS,
     ),
     *_planted(
         "weights of half their bits",
         ("mobilenet_v2", "segmentation"),
         "fp32",
         _edit(partial(plants.truncated, None)),
-        *WRONG,
+        *WEIGHTS,
     ),
     *_planted(
-        "pruned channel", ("resnet18", "encoder", "segmentation"), "fp16", _edit(plants.one_channel_pruned), *WRONG
+        "pruned channel", ("resnet18", "encoder", "segmentation"), "fp16", _edit(plants.one_channel_pruned), *WEIGHTS
     ),
     *_planted(
         "flipped kernel",
         ("segmentation", "mobilenet_v2"),
         "fp16",
         _edit(partial(plants.kernel_changed, _flipped_kernel)),
-        *WRONG,
+        *WEIGHTS,
     ),
     *_planted(
         "zeroed class",
         ("digits", "mobilenet_v2", "encoder", "detection"),
         "int8",
         _edit(partial(plants.head_weights, _zero_class)),
-        *WRONG,
+        *WEIGHTS,
     ),
     *_planted(
         "classes off by one",
         ("resnet18", "detection"),
         "fp16",
         _edit(partial(plants.head_weights, _next_class)),
-        *WRONG,
+        *WEIGHTS,
     ),
     *_planted(
-        "exchanged output channels", ("segmentation",), "int8", _edit(partial(plants.head_weights, _next_class)), *WRONG
+        "exchanged output channels",
+        ("segmentation",),
+        "int8",
+        _edit(partial(plants.head_weights, _next_class)),
+        *WEIGHTS,
     ),
     *_planted(
         "shuffled classes",
         ("encoder", "detection"),
         "int8",
         _edit(partial(plants.head_weights, _shuffled_classes)),
-        *WRONG,
+        *WEIGHTS,
     ),
     *_planted(
         "transposed kernel",
         ("digits", "resnet18"),
         "fp16",
         _edit(partial(plants.kernel_changed, _transposed_kernel)),
-        *WRONG,
+        *WEIGHTS,
     ),
-    *_planted("one flipped bit", ("segmentation", "encoder"), "fp32", _edit(plants.flipped_bit), *WRONG, "TRT301"),
+    *_planted("one flipped bit", ("segmentation", "encoder"), "fp32", _edit(plants.flipped_bit), *WEIGHTS, "TRT301"),
     *_planted("lost last activation", ("detection",), "fp16", _edit(plants.no_last_activation), *WRONG),
     *_planted("input normalised twice", ("resnet18", "detection"), "fp16", _edit(plants.normalised_twice), *WRONG),
     *_planted("exchanged coordinates", ("detection",), "int8", _edit(plants.exchanged_coordinates), *WRONG),
@@ -400,5 +426,5 @@ _GOLDEN = (
     *_planted("golden that stands still", ("mobilenet_v2", "digits"), "fp16", _still_golden, "TRT505"),
 )
 
-DEFECTS = (*_RANGES, *_FILES, *_STRUCTURE, *_PRECISION, *_GOLDEN)
+DEFECTS = (*_RANGES, *_FILES, *_WEIGHTS, *_STRUCTURE, *_PRECISION, *_GOLDEN)
 """Every planted defect."""

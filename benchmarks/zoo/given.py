@@ -67,7 +67,12 @@ def with_pairs(
 
 
 def by_onnxruntime(
-    network: Network, folder: Path, *, samples: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray, **told: Any
+    network: Network,
+    folder: Path,
+    *,
+    samples: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
+    per_channel: bool = True,
+    **told: Any,
 ) -> Case:
     """The Q/DQ file that onnxruntime's quantize_static writes; symmetric and with float biases if nothing is told."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -80,7 +85,7 @@ def by_onnxruntime(
             return next(self.left, None)
 
     symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
-    quantise = partial(quantize_static, quant_format=QuantFormat.QDQ, per_channel=True)
+    quantise = partial(quantize_static, quant_format=QuantFormat.QDQ, per_channel=per_channel)
     kinds = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8, **told.pop("kinds", {})}
     places = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
     path = folder / "deployed.onnx"

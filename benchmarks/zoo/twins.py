@@ -12,6 +12,7 @@ from benchmarks.zoo.defects import ALL, CONVOLUTIONAL, every_second
 from benchmarks.zoo.given import by_onnxruntime, by_ranges, with_pairs
 from benchmarks.zoo.specimen import Plant, Specimen
 from benchmarks.zoo.surgery import matrix_nodes
+from benchmarks.zoo.weights import clipped, powers_of_two, pruned_with_reference, rounded_file
 from pytest_trt.golden.create import update
 from pytest_trt.lowering.lowering import lower
 from pytest_trt.model.model import load
@@ -121,5 +122,24 @@ TWINS = (
     ),
     *_twins("int8 file, depthwise in float", ("mobilenet_v2",), "model", partial(with_pairs, dict, keep=_depthwise)),
     *_twins("onnxruntime's Q/DQ file", ALL, "model", by_onnxruntime),
+    *_twins(
+        "onnxruntime's Q/DQ file, one scale a weight",
+        ("digits", "encoder", "segmentation"),
+        "model",
+        partial(by_onnxruntime, per_channel=False),
+    ),
+    *_twins("pruned as its reference is", ("digits", "segmentation"), "model", pruned_with_reference),
+    *_twins(
+        "int8 file, a weight of scales of powers of two",
+        ("digits", "resnet18", "encoder"),
+        "model",
+        partial(rounded_file, powers_of_two),
+    ),
+    *_twins(
+        "int8 file, a weight clipped at 0.97",
+        ("digits", "resnet18", "segmentation"),
+        "model",
+        partial(rounded_file, partial(clipped, 0.97)),
+    ),
 )
 """Every healthy twin."""

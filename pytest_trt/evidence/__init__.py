@@ -12,4 +12,5 @@ __all__ = [
     "reproducibility",
     "rounding",
     "sensitivity",
+    "weights",
 ]

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
 from pytest_trt.errors import LoweringError
+from pytest_trt.lowering.weights import masks_of
 from pytest_trt.model.graph import copy_at_opset, element_types, float_activations, graphs, opset, tensor_shapes
 from pytest_trt.model.model import Model, tensor_names
 
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-__all__ = ["Pair", "Tensor", "paired"]
+__all__ = ["NEVER", "Pair", "Tensor", "paired"]
 
 Shape = tuple[int | str | None, ...]
+
+NEVER = -1e4
+"""What is added to a score and lies below it leaves nothing of the softmax: converters clamp such values to fp16, this
+one or lower."""
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -41,6 +46,7 @@ class Tensor:
         lowered: its name in the lowered half.
         rounded: what the lowered graph's own rounding (Q/DQ, or a cast down and up) makes of the fp32 tensor; None
             where the lowered graph does not round it.
+        masking: whether it is added to the scores of a softmax, where a value far below zero means "never".
         signal, error, noise: the pair's outputs: sums of squares of the fp32 tensor, of what the lowered one differs
             by (None where it has another shape), and of what ``rounded`` differs by (None where that is).
     """
@@ -52,6 +58,7 @@ class Tensor:
     readers: tuple[str, ...]
     lowered: str
     rounded: str | None
+    masking: bool
     signal: str
     error: str | None
     noise: str | None
@@ -143,7 +150,7 @@ def _tensors(
     reference: ModelProto, lowered: ModelProto, roundings: Mapping[str, object], prefix: str, measured: str
 ) -> tuple[Tensor, ...]:
     types, held = element_types(lowered), _defined(lowered)
-    shapes = tensor_shapes(reference), tensor_shapes(lowered)
+    shapes, masks = (tensor_shapes(reference), tensor_shapes(lowered)), masks_of(reference.graph)
     makers = {name: node for node in reference.graph.node for name in node.output}
     readers: dict[str, list[str]] = {}
     for node in reference.graph.node:
@@ -163,6 +170,7 @@ def _tensors(
                 readers=tuple(readers.get(name, ())),
                 lowered=f"{prefix}{name}",
                 rounded=f"{measured}{name}/rounded" if own else None,
+                masking=name in masks,
                 signal=f"{measured}{name}/signal",
                 error=None if _differ(*(told.get(name) for told in shapes)) else f"{measured}{name}/error",
                 noise=f"{measured}{name}/noise" if own else None,
@@ -250,10 +258,13 @@ def _interleaved(
 
 
 def _measures(tensor: Tensor, roundings: Mapping[str, tuple[NodeProto, NodeProto]]) -> Iterator[NodeProto]:
-    yield _squares(tensor.name, tensor.signal)
+    exact = tensor.name
+    if tensor.masking:
+        exact = f"{tensor.signal}/limited"
+        yield from _limited(tensor.name, exact)
+    yield _squares(exact, tensor.signal)
     if tensor.error is not None:
-        yield helper.make_node("Sub", [tensor.name, tensor.lowered], [f"{tensor.error}/each"])
-        yield _squares(f"{tensor.error}/each", tensor.error)
+        yield from _differences(tensor, exact, tensor.lowered, tensor.error)
     if tensor.rounded is None or tensor.noise is None:
         return
     down, up = (onnx.NodeProto.FromString(node.SerializeToString()) for node in roundings[tensor.name])
@@ -261,8 +272,27 @@ def _measures(tensor: Tensor, roundings: Mapping[str, tuple[NodeProto, NodeProto
     for node, source, target in ((down, tensor.name, narrow), (up, narrow, tensor.rounded)):
         node.name, node.input[0], node.output[0] = target, source, target
         yield node
-    yield helper.make_node("Sub", [tensor.name, tensor.rounded], [f"{tensor.noise}/each"])
-    yield _squares(f"{tensor.noise}/each", tensor.noise)
+    yield from _differences(tensor, exact, tensor.rounded, tensor.noise, finite=True)
+
+
+def _differences(tensor: Tensor, exact: str, other: str, target: str, *, finite: bool = False) -> Iterator[NodeProto]:
+    if tensor.masking:
+        yield from _limited(other, f"{target}/limited", finite=finite)
+        other = f"{target}/limited"
+    yield helper.make_node("Sub", [exact, other], [f"{target}/each"])
+    yield _squares(f"{target}/each", target)
+
+
+def _limited(source: str, target: str, *, finite: bool = False) -> Iterator[NodeProto]:
+    """A mask's values that mean "never" as one value, so that clamping them is no error; infinities stay, or go too."""
+    never = helper.make_tensor("", TensorProto.FLOAT, [], [NEVER])
+    yield helper.make_node("Constant", [], [f"{target}/never"], value=never)
+    if finite:
+        yield helper.make_node("Max", [source, f"{target}/never"], [target])
+        return
+    yield helper.make_node("Max", [source, f"{target}/never"], [f"{target}/finite"])
+    yield helper.make_node("IsInf", [source], [f"{target}/infinite"])
+    yield helper.make_node("Where", [f"{target}/infinite", source, f"{target}/finite"], [target])
 
 
 def _squares(source: str, target: str) -> NodeProto:

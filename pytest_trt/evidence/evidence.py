@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
-from pytest_trt.case.reference import reference_of
+from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
@@ -17,6 +19,7 @@ from pytest_trt.evidence.localise import first_nonfinite, localise
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
+from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.model import Model
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_trt.backends.backend import Built, Layer
+    from pytest_trt.case.case import Case
     from pytest_trt.case.reference import Subject
     from pytest_trt.evidence.bisection import Departure
     from pytest_trt.evidence.hops import Hop
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.quant_ranges import Quantised
     from pytest_trt.evidence.reproducibility import Again
     from pytest_trt.evidence.rounding import HalfWeights
+    from pytest_trt.evidence.weights import Weights
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
 
@@ -43,6 +48,7 @@ __all__ = [
     "Refusal",
     "Trial",
     "departed",
+    "explained_by_rounding",
     "fp32_hop",
     "fp32_outputs",
     "half_of",
@@ -52,7 +58,12 @@ __all__ = [
     "origin_of",
     "quantised_of",
     "repeated_of",
+    "stored_weights",
+    "weights_unrun",
 ]
+
+
+_QUANTISED = ("int8", "fp8", "int4")
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,11 @@ class Trial:
     def feeds(self) -> list[Arrays]:
         """Inputs, one set a run."""
         return [run.inputs for run in self.golden.runs]
+
+    @cached_property
+    def reference(self) -> Model | None:
+        """The fp32 model that the case names, where it names one."""
+        return reference_of(self.subject.case).model if self.subject.case.reference else None
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,8 @@ class Evidence:
         refused: why it could not be judged; None where it was.
         layers: of the engine, as its inspector tells them.
         half: what fp16 does to the weights, where the precision is fp16.
+        weights: what the file under test stores against the reference's; None where there is no reference, or nobody
+            looked.
         warnings: what the builder warned of.
         overflow: what the golden says of this precision, where it overflows.
         origin: the first tensor that is not finite, where that was looked for.
@@ -139,6 +157,7 @@ class Evidence:
     refused: Refusal | None = None
     layers: tuple[Layer, ...] = ()
     half: HalfWeights | None = None
+    weights: Weights | None = None
     warnings: tuple[str, ...] = ()
     overflow: str = ""
     origin: Origin | None = None
@@ -154,6 +173,37 @@ def half_of(trial: Trial) -> HalfWeights | None:
     return half_weights(trial.subject.model, trial.subject.case.keep) if lowered else None
 
 
+def stored_weights(trial: Trial) -> Weights | None:
+    """The stored weights against those of the case's reference; None where it names none."""
+    return None if trial.reference is None else weights_of(trial.subject.model, trial.reference)
+
+
+def weights_unrun(case: Case, precision: Precision) -> Weights | None:
+    """The stored weights of a case that could not be run, which need no run; None where these can't be had either."""
+    if case.reference is None:
+        return None
+    try:
+        subject = subject_of(case, precision)
+        return weights_of(subject.model, reference_of(case).model) if subject.held != "fp32" else None
+    except PytestTrtError:
+        return None
+
+
+def explained_by_rounding(trial: Trial) -> dict[str, float] | None:
+    """What the rounding of its weights alone, as a quantised file stores them, moves each output by.
+
+    None where nobody knows: there is no reference, or a weight that has no counterpart in it.
+    """
+    if trial.reference is None or trial.subject.held not in _QUANTISED:
+        return None
+    rounded = rounded_reference(trial.subject.model, trial.reference)
+    if rounded is None:
+        return None
+    found = simulate(rounded, Precision.FP32, trial.golden.inputs, trial.subject.case.batch)
+    steps = hop("golden", "rounded", trial.golden.onnx_outputs or trial.golden.outputs, found, {})
+    return {step.output: step.rel_rms for step in steps}
+
+
 def quantised_of(trial: Trial) -> Quantised | None:
     """What int8 or fp8 stands on; None where nobody knows, as of a plan, or of ranges that TensorRT took itself."""
     built, model = trial.built, trial.subject.model
@@ -167,7 +217,7 @@ def quantised_of(trial: Trial) -> Quantised | None:
     samples = recipe.calibration.samples if recipe and recipe.calibration and lowered else None
     return quantised_evidence(
         model,
-        reference_of(trial.subject.case).model if trial.subject.case.reference and not lowered else None,
+        None if lowered else trial.reference,
         trial.subject.precision,
         held,
         ranges_of(recipe) if recipe and lowered else None,
@@ -250,27 +300,35 @@ def fp32_outputs(trial: Trial) -> Arrays | None:
     model, inputs = trial.subject.model, trial.golden.inputs
     if trial.subject.held == "fp32":
         return simulate(model, Precision.FP32, inputs, trial.subject.case.batch)
-    if trial.subject.held in ("int8", "fp8"):
+    if trial.subject.held in _QUANTISED:
         return simulate(Model(bypassed(model.proto), model.source), Precision.MODEL, inputs, trial.subject.case.batch)
     return None
 
 
-def fp32_hop(trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None) -> tuple[Hop, ...]:
+def fp32_hop(
+    trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None, rounding: Mapping[str, float] | None = None
+) -> tuple[Hop, ...]:
     """Golden -> the model under test in fp32.
 
     Args:
         trial: the case.
-        judgements: whose bounds hold where the weights are stored rounded.
+        judgements: whose bounds hold where the weights are stored rounded, and nobody knows what that explains.
         exact: what :func:`fp32_outputs` gave.
+        rounding: what :func:`explained_by_rounding` gave.
     """
     if exact is None:
         return ()
     reference = trial.golden.onnx_outputs or trial.golden.outputs
-    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements))
+    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements, rounding))
 
 
 def later_hops(
-    trial: Trial, judgements: Sequence[Judgement], exact: Arrays | None, *, simulated: bool
+    trial: Trial,
+    judgements: Sequence[Judgement],
+    exact: Arrays | None,
+    rounding: Mapping[str, float] | None = None,
+    *,
+    simulated: bool,
 ) -> tuple[Hop, ...]:
     """Golden -> today's fp32 -> simulated -> engine, as far as they can be run, on the golden's first run.
 
@@ -278,6 +336,7 @@ def later_hops(
         trial: the case.
         judgements: whose bounds limit the hops.
         exact: what :func:`fp32_outputs` gave.
+        rounding: what :func:`explained_by_rounding` gave.
         simulated: whether no engine ran.
     """
     limits = limits_of(judgements)
@@ -290,14 +349,17 @@ def later_hops(
         for (before, first), (after, second) in pairwise(ends)
         for step in hop(before, after, first, second, limits)
     )
-    return (*fp32_hop(trial, judgements, exact), *steps)
+    return (*fp32_hop(trial, judgements, exact, rounding), *steps)
 
 
-def _fp32_limits(trial: Trial, judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """What the model under test may differ by in fp32; one whose weights are stored rounded, by its outputs' bounds."""
-    if trial.subject.held != "fp32":
+def _fp32_limits(
+    trial: Trial, judgements: Sequence[Judgement], rounding: Mapping[str, float] | None
+) -> dict[str, float | None]:
+    """What the model under test may differ by in fp32; one whose weights are stored rounded, by what that explains."""
+    if trial.subject.held != "fp32" and rounding is None:
         return limits_of(judgements)
-    return fp32_limits(judgements, trial.subject.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {}))
+    told, exact = trial.subject.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {})
+    return fp32_limits(judgements, told, exact, rounding or {})
 
 
 def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
@@ -313,8 +375,8 @@ def _simulated_end(trial: Trial, simulated: bool) -> list[tuple[str, Arrays]]:
 def _fp32_form(trial: Trial) -> Model:
     """The fp32 model to compare with: the case's own reference, else the model that was lowered."""
     model = trial.built.recipe.model if trial.built else trial.subject.model
-    if trial.subject.case.reference is not None:
-        return reference_of(trial.subject.case).model
+    if trial.reference is not None:
+        return trial.reference
     return model if held_precision(model.proto) == "fp32" else Model(bypassed(model.proto), model.source)
 
 

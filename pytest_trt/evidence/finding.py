@@ -25,6 +25,7 @@ CODES: Mapping[str, str] = {
     "TRT107": "local SQNR",
     "TRT108": "calibration data unlike the golden inputs",
     "TRT109": "quantised as TensorRT refuses",
+    "TRT110": "weights differ",
     "TRT201": "precision not honoured",
     "TRT202": "fp16 overflow",
     "TRT203": "fp16 subnormal weights",

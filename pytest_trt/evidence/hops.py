@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.comparison.comparison import compare
@@ -24,6 +25,10 @@ __all__ = ["Hop", "blamed", "export_hops", "fp32_limits", "hop", "limits_of"]
 FP32_LIMIT = 1e-4
 """Largest relative RMS between the golden and today's fp32 model: onnxruntime's optimisation levels and threads
 differ by up to 5e-6, other releases and CPUs by little more; a changed network by far more."""
+
+ROUNDING_SPREAD = 3.0
+"""How many times what rounding to nearest does to its weights a quantised file may differ by: scales of powers of two,
+or of seven bits, double it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,10 @@ def limits_of(judgements: Sequence[Judgement]) -> dict[str, float | None]:
 
 
 def fp32_limits(
-    judgements: Sequence[Judgement], told: Tolerance | None, envelope: Mapping[str, Mapping[str, float]]
+    judgements: Sequence[Judgement],
+    told: Tolerance | None,
+    envelope: Mapping[str, Mapping[str, float]],
+    rounding: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float | None]:
     """What a model in fp32 may differ by from a golden that another file made, by output.
 
@@ -92,9 +100,17 @@ def fp32_limits(
             limits at the precision are the user's own, who says what is right.
         told: the user's own tolerance at fp32, whose ``rel_rms`` counts where it is given.
         envelope: of fp32, by output: a network that is chaotic in fp32 has a wide one.
+        rounding: what the rounding of stored weights alone moves each output by.
     """
     own = {j.output: told.of(j.output, whole=j.whole).rel_rms if told else None for j in judgements}
-    bounds = {j.output: max(FP32_LIMIT, envelope.get(j.output, {}).get("bound", 0.0)) for j in judgements}
+    bounds = {
+        j.output: max(
+            FP32_LIMIT,
+            envelope.get(j.output, {}).get("bound", 0.0),
+            ROUNDING_SPREAD * rounding.get(j.output, 0.0),
+        )
+        for j in judgements
+    }
     return {
         j.output: own[j.output] or (j.bound if j.whole or j.origin == "tolerance" else bounds[j.output])
         for j in judgements

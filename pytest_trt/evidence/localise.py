@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import blocks, dot
-from pytest_trt.evidence._pairing import paired
+from pytest_trt.evidence._pairing import NEVER, paired
 from pytest_trt.model.feeds import conform
 from pytest_trt.model.onnx_session import open_session, run
 
@@ -178,12 +178,22 @@ def _unclear(figures: _Figures) -> bool:
 
 
 def _exact(tensor: Tensor, found: list[Arrays]) -> _Figures:
-    pairs = [(arrays[tensor.lowered], arrays[tensor.name]) for arrays in found]
     rounded = tensor.rounded
+    if tensor.masking:
+        found = [{**arrays, **_limited(tensor, arrays)} for arrays in found]
+    pairs = [(arrays[tensor.lowered], arrays[tensor.name]) for arrays in found]
     signal, error, went_bad = _sums(pairs)
     noise = None if rounded is None else _sums([(arrays[rounded], arrays[tensor.name]) for arrays in found])[1]
     nonfinite, in_fp32 = (any(not np.isfinite(pair[side]).all() for pair in pairs) for side in (0, 1))
     return _Figures(signal, error, noise, nonfinite, in_fp32, went_bad)
+
+
+def _limited(tensor: Tensor, arrays: Arrays) -> Arrays:
+    """A mask's values that mean "never" as one value; infinities stay, but for those that its rounding alone makes."""
+    names = [name for name in (tensor.name, tensor.lowered, tensor.rounded) if name]
+    finite = {name: np.maximum(arrays[name], np.float32(NEVER)) for name in names}
+    odd = {name: np.isinf(arrays[name]) & (name != tensor.rounded) for name in names}
+    return {name: np.where(odd[name], arrays[name], finite[name]) for name in names}
 
 
 def _sums(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float, float, bool]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_trt.evidence.finding import Finding, Severity
 from pytest_trt.evidence.hops import blamed
+from pytest_trt.findings._weights import at_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def concentrated(evidence: Evidence) -> Iterator[Finding]:
                 "TRT306",
                 Severity.ERROR,
                 f"{100 * place.share:.3g} % of the squared error of output {seen.output!r} is {_where(place)}, where"
-                f" {100 * place.fair:.2g} % would be its share{_blame(hop)}{_like(seen)}.",
+                f" {100 * place.fair:.2g} % would be its share{_blame(hop, evidence)}{_like(seen)}.",
                 _mend_place(place),
                 {
                     "output": seen.output,
@@ -115,7 +116,7 @@ def bias(evidence: Evidence) -> Iterator[Finding]:
             "TRT304",
             Severity.ERROR,
             f"output {seen.output!r} {told}, which explains {100 * max(lean.share, lean.by_position):.3g} % of the"
-            f" squared error: a systematic shift, and no rounding{_blame(hop)}{_like(seen)}.",
+            f" squared error: a systematic shift, and no rounding{_blame(hop, evidence)}{_like(seen)}.",
             "Look for a bias, an offset or statistics (BatchNorm, normalisation) that are lost or of another model.",
             {
                 "output": seen.output,
@@ -160,9 +161,9 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
-                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop)}{_like(seen)}"
+                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop, evidence)}{_like(seen)}"
                 f"{_left(evidence)}.",
-                _REMEDIES.get(str(hop), _look(evidence)),
+                _remedy(hop, evidence) or _look(evidence),
                 {
                     "output": seen.output,
                     "error": seen.error,
@@ -183,9 +184,9 @@ def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
-                f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_FAULTS[str(hop)]}: run in"
-                f" fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
-                f"{_REMEDIES[str(hop)]} A difference in fp32 that you accept is"
+                f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_fault(hop, evidence)}: run"
+                f" in fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
+                f"{_remedy(hop, evidence)} A difference in fp32 that you accept is"
                 f" tolerance.fp32 = {{ rel_rms = {1.2 * hop.rel_rms:.1g} }} of the case.",
                 {"output": hop.output, "error": hop.rel_rms, "bound": hop.limit, "hop": str(hop)},
             )
@@ -209,8 +210,29 @@ def _size(seen: Observed) -> str:
     )
 
 
-def _blame(hop: Hop | None) -> str:
-    return f"; {_FAULTS.get(str(hop), str(hop))} ({hop}: {hop.rel_rms:.2g})" if hop else ""
+def _blame(hop: Hop | None, evidence: Evidence) -> str:
+    return f"; {_fault(hop, evidence)} ({hop}: {hop.rel_rms:.2g})" if hop else ""
+
+
+def _fault(hop: Hop, evidence: Evidence) -> str:
+    """What is to blame; of a file that holds rounded weights they are, and never only what is beside the precision."""
+    weight = at_fault(evidence)
+    if str(hop) == "golden -> fp32" and evidence.held != "fp32":
+        return (
+            f"the file's weights are to blame, {weight.tensor!r} first"
+            if weight
+            else "the file differs by more than the rounding of its weights explains"
+        )
+    return _FAULTS.get(str(hop), str(hop))
+
+
+def _remedy(hop: Hop | None, evidence: Evidence) -> str:
+    weight = at_fault(evidence)
+    if str(hop) == "golden -> fp32" and weight is not None:
+        return f"Mend weight {weight.tensor!r} of {weight.node} first (TRT110)."
+    if str(hop) == "golden -> fp32" and evidence.held != "fp32":
+        return "Look at what was changed beside the weights when the file was quantised: nodes, biases, preprocessing."
+    return _REMEDIES.get(str(hop), "")
 
 
 def _left(evidence: Evidence) -> str:

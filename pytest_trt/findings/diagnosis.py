@@ -10,6 +10,7 @@ from pytest_trt.evidence.evidence import (
     Evidence,
     Refusal,
     departed,
+    explained_by_rounding,
     fp32_hop,
     fp32_outputs,
     half_of,
@@ -19,6 +20,8 @@ from pytest_trt.evidence.evidence import (
     origin_of,
     quantised_of,
     repeated_of,
+    stored_weights,
+    weights_unrun,
 )
 from pytest_trt.evidence.finding import Choice, Finding, Severity
 from pytest_trt.evidence.hops import export_hops
@@ -33,12 +36,14 @@ from pytest_trt.findings import _reproducibility as reproducibility
 from pytest_trt.findings._calibration import partial, placeholders, refused, uncalibrated
 from pytest_trt.findings._calibration_data import stale, unlike
 from pytest_trt.findings._latency import of_latency
+from pytest_trt.findings._weights import differing, one_scale
 from pytest_trt.findings.verdict import figures_of
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_trt.case.case import Case
     from pytest_trt.evidence.bisection import Departure
     from pytest_trt.evidence.evidence import Trial
     from pytest_trt.evidence.finding import Scrutiny
@@ -51,11 +56,13 @@ __all__ = ["CALIBRATION_RULES", "diagnose", "diagnosed", "refusal", "with_found"
 CALIBRATION_RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     uncalibrated,
     refused,
+    differing,
     placeholders,
     unlike,
     stale,
     *calibration.RULES,
     partial,
+    one_scale,
 )
 """Those of TRT1xx; what is missing is told before what does not fit."""
 
@@ -106,6 +113,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     exported = export_hops(trial.golden)
     another = is_of_another(trial)
     exact = tried("fp32", lambda: fp32_outputs(trial)) if another else None
+    rounding = tried("rounded weights", lambda: explained_by_rounding(trial)) if exact is not None else None
+    rounded = trial.subject.held != "fp32"
     evidence = Evidence(
         case=verdict.case,
         precision=trial.subject.precision,
@@ -114,9 +123,10 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         simulated=verdict.simulated,
         observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.subject.case.constant_outputs),
         envelope=trial.golden.envelope,
-        hops=(*exported, *fp32_hop(trial, verdict.judgements, exact)),
+        hops=(*exported, *fp32_hop(trial, verdict.judgements, exact, rounding)),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),
+        weights=tried("weights", lambda: stored_weights(trial)) if rounded and another else None,
         overflow=_overflow(trial),
         warnings=verdict.warnings,
         repeated=repeated_of(trial, scrutiny.rebuilds) if scrutiny.rebuilds else tried("a rerun", rerun),
@@ -126,11 +136,15 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
         exact = exact if another else tried("fp32", lambda: fp32_outputs(trial))
-        steps = tried("hops", lambda: later_hops(trial, verdict.judgements, exact, simulated=verdict.simulated))
+        steps = tried(
+            "hops", lambda: later_hops(trial, verdict.judgements, exact, rounding, simulated=verdict.simulated)
+        )
         located = tried("single tensors", lambda: located_of(trial))
         hops = (*exported, *(steps or ()))
         left = tried("the engine's tensors", lambda: departed(trial, located, hops, asked=scrutiny.localise))
         evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))
+        if not rounded and any(step.end == "fp32" and step.over for step in hops):
+            evidence = replace(evidence, weights=tried("weights", lambda: stored_weights(trial)))
         failures += _told_of(left, verdict)
     findings, ignored = scrutiny.choice.split(diagnose(evidence))
     return replace(
@@ -166,17 +180,18 @@ def with_found(verdict: Verdict, found: Latency, choice: Choice | None = None) -
     )
 
 
-def refusal(case: str, precision: Precision, backend: str, error: Exception, choice: Choice) -> dict[str, Any]:
+def refusal(case: Case, precision: Precision, backend: str, error: Exception, choice: Choice) -> dict[str, Any]:
     """What the rules find in an error that kept a case from being judged: a verdict's ``findings`` and ``ignored``."""
     facts = getattr(error, "facts", {})
     evidence = Evidence(
-        case=case,
+        case=case.name,
         precision=precision,
         held="fp32",
         backend=backend,
         simulated=False,
         refused=Refusal(type(error).__name__, str(error), facts),
         quantised=_quantised(facts, str(error)),
+        weights=weights_unrun(case, precision),
     )
     findings, ignored = choice.split(diagnose(evidence))
     return {"findings": findings, "ignored": ignored}

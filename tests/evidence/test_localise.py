@@ -303,3 +303,21 @@ def test_lines_name_tensor_node_readers_and_figures(net: Model) -> None:
 
     assert len(lines) == 2
     assert lines[0].startswith("'r1' of Relu 'relu1', read by 'conv2', 'add': rounding it leaves ")
+
+
+@pytest.mark.parametrize("never", [float(np.finfo(np.float32).min), -1e9])
+def test_what_a_mask_forbids_is_no_error_however_far_down_it_is_clamped(never: float) -> None:
+    nodes = [
+        helper.make_node("Mul", ["m", "never"], ["bias"], "mask"),
+        helper.make_node("Add", ["x", "bias"], ["scores"], "masked"),
+        helper.make_node("Softmax", ["scores"], ["p"], "softmax"),
+    ]
+    inputs = {"x": (FLOAT, ["N", 4]), "m": (FLOAT, ["N", 4])}
+    net = networks.model(nodes, inputs, {"p": (FLOAT, ["N", 4])}, {"never": np.float32(never)})
+    draw = np.random.default_rng(0)
+    run = {"x": draw.standard_normal((6, 4)).astype(np.float32), "m": np.tile(np.float32([0, 0, 1, 1]), (6, 1))}
+
+    found = by_name(localise(checked(net, "net"), checked(lower(net, "fp16"), "fp16"), [run]))
+
+    assert min(found["bias"].cumulative_db, found["scores"].cumulative_db) > 40
+    assert found["bias"].local_db is None or found["bias"].local_db > 40

@@ -56,7 +56,9 @@ def test_a_changed_model_is_blamed_in_fp32_and_not_on_its_precision(case: Case) 
 
     assert verdict.verdict == "failed"
     assert record_of(verdict)["blame"] == "golden -> fp32"
-    assert "so no precision is to blame" in verdict.findings[0].message
+    assert verdict.findings[0].code == "TRT110"
+    assert "'w1', read by conv1, is not the reference's: all of it is 1.1 times as large" in verdict.findings[0].message
+    assert "so no precision is to blame" in verdict.findings[1].message
     assert [str(hop) for hop in verdict.hops] == ["golden -> fp32", "fp32 -> simulated"]
 
 
