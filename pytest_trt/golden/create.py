@@ -12,7 +12,8 @@ import numpy as np
 
 from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused, PytestTrtError
+from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused
+from pytest_trt.golden._probe import probed
 from pytest_trt.golden._question import inputs_of, labels_of, question_of
 from pytest_trt.golden.envelope import envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
@@ -137,20 +138,23 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
 
 
 def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:
-    """How much each float output moves: over the samples, or for a single one against inputs of zero."""
+    """How much each float output moves: over the samples, or for a single one against other inputs.
+
+    An output without elements, which nothing can be told of, counts only where there is no other.
+
+    Raises:
+        PytestTrtError: other inputs are needed, and the reference can't even be run on its own.
+    """
     first = golden.runs[0]
-    found = {
-        name: _movement(name, golden, reference) for name, output in first.outputs.items() if is_float(output.dtype)
-    }
-    if None not in found.values():
+    floats = {name: output for name, output in first.outputs.items() if is_float(output.dtype)}
+    full = [name for name, output in floats.items() if output.size]
+    found = {name: _movement(name, golden, reference) for name in full or floats}
+    unknown = [name for name, value in found.items() if value is None]
+    if not unknown:
         return found
     if golden.evidence or reference is None:
         return {name: golden.evidence.get(name) if value is None else value for name, value in found.items()}
-    probe = _probe(reference, first.inputs, batch)
-    return {
-        name: _distance(probe[name], first.outputs[name]) if value is None and name in probe else value
-        for name, value in found.items()
-    }
+    return {**found, **probed(reference.model, first, unknown, batch)}
 
 
 def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
@@ -167,26 +171,6 @@ def _parts(inputs: Arrays, reference: Reference | None) -> int:
     if any(spec.shape and isinstance(spec.shape[0], int) for spec in specs):
         return len(list(split(inputs, specs)))
     return max((array.shape[0] for array in inputs.values() if array.ndim), default=1)
-
-
-def _probe(reference: Reference, inputs: Arrays, batch: int | None) -> Arrays:
-    """Outputs for other inputs: floats at zero, or where there are none, whole numbers in reverse order."""
-    floats = any(is_float(array.dtype) for array in inputs.values())
-    others = {
-        name: np.zeros_like(array) if is_float(array.dtype) else array if floats else np.flip(array)
-        for name, array in inputs.items()
-    }
-    try:
-        return simulate(reference.model, Precision.MODEL, others, batch)
-    except PytestTrtError:
-        return {}  # then nothing is seen to move
-
-
-def _distance(probe: NDArray[Any], output: NDArray[Any]) -> float:
-    if probe.shape != output.shape:
-        return 1.0  # even its shape moves
-    rel_rms = compare(probe, output).rel_rms
-    return rel_rms if np.isfinite(rel_rms) else 1.0
 
 
 def _require_labels(case: Case, model: Model, labels: NDArray[Any], outputs: Arrays) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_trt.case.case_file import quoted
 from pytest_trt.case.reference import Reference, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.errors import GoldenRefused, PytestTrtError, StaleGolden
+from pytest_trt.errors import (
+    DataError,
+    GoldenMismatch,
+    GoldenRefused,
+    LoweringError,
+    PytestTrtError,
+    StaleGolden,
+)
 from pytest_trt.golden._question import require_asked
 from pytest_trt.golden.create import HOP_LIMIT, movements
 from pytest_trt.golden.envelope import envelope_of, provable, simulate
@@ -48,7 +56,12 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
             f" (pytest-trt golden diff {quoted(case.name)}), and adopt it with a reason"
             f" (pytest-trt golden adopt {quoted(case.name)} --reason TEXT)."
         )
-    require_fit(golden, model, mend(case, place), exact=case.reference is None)
+    try:
+        require_fit(golden, model, mend(case, place), exact=case.reference is None)
+    except GoldenMismatch:
+        if place.is_dir():
+            _require_runs(golden, reference, case.batch)
+        raise
     _require_fresh(case, golden, reference)
     require_asked(case, golden, reference)
     moved = movements(golden, reference, case.batch)
@@ -67,6 +80,16 @@ def ages(golden: Golden, case: Case) -> tuple[str, ...]:
         f"the golden {golden.source} is older than this release and does not know its question: nobody can say whether"
         f" the inputs and labels of the case are those that it was made from. Make it anew: {mend(case)}",
     )
+
+
+def _require_runs(golden: Golden, reference: Reference, batch: int | None) -> None:
+    """Test data of a model that can't be run at all are not to blame.
+
+    Raises:
+        ModelError, BackendError: onnxruntime's reason.
+    """
+    with suppress(DataError, LoweringError):
+        simulate(reference.model, Precision.MODEL, golden.inputs, batch)
 
 
 def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
