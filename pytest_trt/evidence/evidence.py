@@ -115,7 +115,8 @@ class Evidence:
         observed: what each output shows.
         envelope: the golden's, by precision and output: the error of a correct simulation, and its bound.
         hops: error of each step that is known, the first one first.
-        refused: why it could not be judged; None where it was.
+        refused: why it could not be judged, or of an engine that was that it runs in another precision; None where
+            neither is.
         layers: of the engine, as its inspector tells them.
         half: what fp16 does to the weights, where the precision is fp16.
         warnings: what the builder warned of.

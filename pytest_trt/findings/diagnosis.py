@@ -60,6 +60,7 @@ CALIBRATION_RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
 """Those of TRT1xx; what is missing is told before what does not fit."""
 
 RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
+    precision.not_honoured,
     *CALIBRATION_RULES,
     *precision.RULES,
     *golden.RULES,
@@ -115,6 +116,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.subject.case.constant_outputs),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact)),
+        refused=_of_another_precision(trial),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),
         overflow=_overflow(trial),
@@ -133,6 +135,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))
         failures += _told_of(left, verdict)
     findings, ignored = scrutiny.choice.split(diagnose(evidence))
+    if evidence.refused and not any(finding.code == "TRT201" for finding in findings):
+        failures.append(evidence.refused.message)
     return replace(
         _failed(verdict, findings),
         hops=evidence.hops,
@@ -199,6 +203,12 @@ def _failed(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
         return replace(verdict, accept=told) if verdict.accept and besides else verdict
     hint = f"The outputs are inside their bounds. If you know better, leave it out: --trt-ignore={','.join(errors)}"
     return replace(verdict, verdict="failed", accept=hint)
+
+
+def _of_another_precision(trial: Trial) -> Refusal | None:
+    """An engine that runs in another precision was judged all the same."""
+    other = trial.built.unhonoured if trial.built else None
+    return Refusal(type(other).__name__, str(other), other.facts) if other else None
 
 
 def _overflow(trial: Trial) -> str:
