@@ -12,6 +12,7 @@ from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
+from pytest_trt.evidence.coverage import coverage_at
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
 from pytest_trt.evidence.localise import first_nonfinite, localise
 from pytest_trt.evidence.quant_ranges import quantised_evidence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends.backend import Built, Layer
     from pytest_trt.case.reference import Subject
     from pytest_trt.evidence.bisection import Departure
+    from pytest_trt.evidence.coverage import Coverage
     from pytest_trt.evidence.hops import Hop
     from pytest_trt.evidence.judgement import Judgement
     from pytest_trt.evidence.localise import Located
@@ -42,6 +44,7 @@ __all__ = [
     "Evidence",
     "Refusal",
     "Trial",
+    "covered",
     "departed",
     "fp32_hop",
     "fp32_outputs",
@@ -127,6 +130,8 @@ class Evidence:
         located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
             compared.
         departure: where an engine leaves its simulation; None where it does not, or nobody looked.
+        coverage: what of the network runs at the precision; None where nobody knows.
+        honoured: the least share of it that must.
     """
 
     case: str
@@ -147,6 +152,8 @@ class Evidence:
     quantised: Quantised | None = None
     located: tuple[Located, ...] | None = None
     departure: Departure | None = None
+    coverage: Coverage | None = None
+    honoured: float = 0.0
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -179,6 +186,14 @@ def quantised_of(trial: Trial) -> Quantised | None:
         samples=samples(trial.subject.case.batch or PIECE) if samples else None,
         release=built.backend.version.split()[-1] if built and built.backend.builds_engines else None,
     )
+
+
+def covered(trial: Trial) -> Coverage | None:
+    """What of the network runs at the precision; None of a plan, or where nothing was built here."""
+    built, case = trial.built, trial.subject.case
+    if built is None or built.recipe.plan is not None:
+        return None
+    return coverage_at(built.recipe.model, trial.subject.precision, trial.feeds[0], case.keep, case.ops, case.batch)
 
 
 def located_of(trial: Trial) -> tuple[Located, ...] | None:

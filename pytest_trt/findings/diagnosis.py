@@ -9,6 +9,7 @@ from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence.evidence import (
     Evidence,
     Refusal,
+    covered,
     departed,
     fp32_hop,
     fp32_outputs,
@@ -26,6 +27,7 @@ from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 from pytest_trt.evidence.rounding import Grid
 from pytest_trt.findings import _calibration as calibration
+from pytest_trt.findings import _coverage as coverage
 from pytest_trt.findings import _golden as golden
 from pytest_trt.findings import _numerics as numerics
 from pytest_trt.findings import _precision as precision
@@ -63,6 +65,7 @@ RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     precision.not_honoured,
     *CALIBRATION_RULES,
     *precision.RULES,
+    *coverage.RULES,
     *golden.RULES,
     *reproducibility.RULES,
     *numerics.RULES,
@@ -123,6 +126,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         warnings=verdict.warnings,
         repeated=repeated_of(trial, scrutiny.rebuilds) if scrutiny.rebuilds else tried("a rerun", rerun),
         quantised=tried("ranges", lambda: quantised_of(trial)),
+        coverage=tried("coverage", lambda: covered(trial)),
+        honoured=trial.built.recipe.options.honoured if trial.built else 0.0,
     )
     if scrutiny.rebuilds and evidence.repeated is None:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
@@ -143,6 +148,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         findings=findings,
         ignored=ignored,
         located=evidence.located or (),
+        coverage=evidence.coverage,
         figures=figures_of(
             verdict.judgements, trial.golden.runs, trial.outputs, evidence.located or (), evidence.quantised
         ),
