@@ -149,11 +149,14 @@ def _at_own(proto: ModelProto, precision: Precision, kept: frozenset[str]) -> Ca
 
 
 def _at_held(proto: ModelProto, held: str) -> Callable[[NodeProto], bool] | None:
-    """In a file: operands that come out of a DQ, or are of the type; of weights alone, where nothing else has Q/DQ."""
+    """In a file: operands out of a DQ (of weights alone, where nothing else has Q/DQ), of the type, or cast from it."""
+    nodes = list(nodes_of(proto.graph))
     if held in _NARROW:
         types = element_types(proto)
-        return lambda node: types.get(node.input[0]) == _NARROW[held]
-    nodes = list(nodes_of(proto.graph))
+        rounded = {
+            node.output[0] for node in nodes if node.op_type == "Cast" and types.get(node.input[0]) == _NARROW[held]
+        }
+        return lambda node: types.get(node.input[0]) == _NARROW[held] or node.input[0] in rounded
     if not any(is_operator(node, "DequantizeLinear") for node in nodes):
         return None
     made = {name: node for node in nodes for name in node.output if name}

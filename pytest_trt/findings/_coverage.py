@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,12 @@ _LISTED = 20
 def hardly(evidence: Evidence) -> Iterator[Finding]:
     """TRT206: most multiply-adds, or where nobody knows them most weights, run in another precision."""
     found = evidence.coverage
-    if found is None or found.share_of_asked is None or found.share_of_asked >= evidence.honoured:
+    if (
+        found is None
+        or found.precision not in Precision.labels()
+        or found.share_of_asked is None
+        or found.share_of_asked >= evidence.honoured
+    ):
         return
     shares = {"multiply-adds": (found.reached_macs, found.macs), "weights": (found.reached_weights, found.weights)}
     told = [f"{at or 0:,} of {all_:,} {what} ({(at or 0) / all_:.1%})" for what, (at, all_) in shares.items() if all_]

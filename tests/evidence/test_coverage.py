@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networks
 import numpy as np
@@ -15,8 +15,13 @@ from pytest_trt import Case, check, lower
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.evidence.coverage import coverage_at
 from pytest_trt.golden.create import update
+from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import Model, checked
 from pytest_trt.precision import Precision
+from pytest_trt.report import _html as html
+from pytest_trt.report import markdown
+from pytest_trt.report.record import document, record_of
+from pytest_trt.report.terminal import table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +116,12 @@ def test_fp32_has_none() -> None:
 
 def quantised(keep: tuple[str, ...] = ()) -> Model:
     model = checked(networks.convolutional(), "net")
-    return lower(model, "int8", calibrate(model, INT8, lambda _: [{"x": networks.images()}], "images"), keep=keep)
+    return lower(
+        model,
+        "int8",
+        calibrate(model, quantised_activations(model.proto), [{"x": networks.images()}], "images"),
+        keep=keep,
+    )
 
 
 def test_a_file_is_counted_by_the_qdq_that_it_holds() -> None:
@@ -174,3 +184,18 @@ def test_more_may_be_asked(tmp_path: Path) -> None:
 
     assert judged(plain) == ("passed", [])
     assert judged(replace(plain, build={"honoured": 1.0})) == ("passed", [])
+
+
+def test_the_record_and_every_report_tell_it(case: Case, record_schema: Any) -> None:
+    verdict = check(case, "int8", golden_dir=case.base / "golden")
+    record = {"nodeid": "t", "file": "trt.toml", "line": 1, **record_of(verdict)}
+    told = document([record], {"python": "3", "packages": {}, "options": []}, partial=False, exit_status=1)
+
+    assert record["coverage"]["share_of_weights"] == pytest.approx(0.04)
+    part = {"$defs": record_schema.schema["$defs"], "$ref": "#/$defs/coverage"}
+    record_schema.evolve(schema=part).validate(record["coverage"])
+    assert "1% MACs, 4% weights int8" in table([record], 1)[1][0]
+    assert "weights" not in table([record])[1][0]
+    assert "| weights | 16 | 400 | 4.0% |" in markdown.render(told)
+    assert "weights in int8" in html.render(told)
+    assert "16 of 400" in html.render(told)
