@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_trt.backends.achieved_precision import achieved, require_honoured
+from pytest_trt.backends.achieved_precision import achieved, unhonoured
 from pytest_trt.backends.backend import DEFAULT, Built, Planner, choose, known_backend
 from pytest_trt.case.build_settings import how_of, recipe_of, require_heeded
 from pytest_trt.case.reference import subject_of
@@ -21,7 +21,7 @@ from pytest_trt.evidence.finding import Scrutiny
 from pytest_trt.evidence.judgement import accept_hint, judge
 from pytest_trt.findings.diagnosis import diagnosed, refusal, with_found
 from pytest_trt.findings.verdict import Verdict
-from pytest_trt.golden.load import open_golden
+from pytest_trt.golden.load import ages, open_golden
 from pytest_trt.latency.check import find_latency
 from pytest_trt.lowering.lowering import needs_ranges
 from pytest_trt.model.samples import read
@@ -107,17 +107,17 @@ def timed(
 
 
 def build(subject: Subject, golden: Golden, backend: Backend, how: How | None = None) -> Built:
-    """The engine of a case's model at a precision, calibrated with the case's own data, and found to honour it.
+    """The engine of a case's model at a precision, calibrated with the case's own data, and whether it honours it.
 
     Raises:
-        PrecisionNotHonoured: it runs in another precision.
+        PrecisionNotHonoured: it does not tell what it runs in.
     """
     how = how or how_of(subject.case)
     feeds = tuple(run.inputs for run in golden.runs)
     recipe = recipe_of(subject, feeds, how)
     engine = backend.build(recipe)
-    require_honoured(engine, subject.asked, how.options.honoured, builds_engines=backend.builds_engines)
-    return Built(engine, recipe, backend)
+    other = unhonoured(engine, subject.asked, how.options.honoured, builds_engines=backend.builds_engines)
+    return Built(engine, recipe, backend, other)
 
 
 def built_only(subject: Subject, backend: Backend, how: How, golden_dir: Path) -> Verdict:
@@ -166,18 +166,19 @@ def verdict_of(
     judged = partial(judge, subject, golden)
     judgements = judged(outputs)
     outside = [judgement for judgement in judgements if judgement.reasons]
+    other = built is not None and built.unhonoured is not None
     verdict = Verdict(
         case=case.name,
         precision=subject.precision.label,
         backend=ran.backend,
         simulated=ran.simulated,
-        verdict="failed" if outside else "passed",
+        verdict="failed" if outside or other else "passed",
         judgements=judgements,
         held=subject.held if subject.precision is Precision.MODEL or subject.held != "fp32" else None,
         where=case.where,
         accept=accept_hint(subject, judgements),
         layers=_layers(ran, subject.asked),
-        warnings=ran.warnings,
+        warnings=(*ran.warnings, *ages(golden, case)),
         provenance={
             "model": model.source,
             "model_sha256": model.sha256,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends.backend import Engine, Layer
     from pytest_trt.model.model import Model
 
-__all__ = ["achieved", "asked_of", "require_honoured"]
+__all__ = ["achieved", "asked_of", "require_honoured", "unhonoured"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,21 @@ def asked_of(precision: Precision, model: Model) -> str:
     return held_precision(model.proto) if precision is Precision.MODEL else precision.label
 
 
+def unhonoured(engine: Engine, asked: str, least: float, *, builds_engines: bool) -> PrecisionNotHonoured | None:
+    """What :func:`require_honoured` refuses of an engine whose layers tell, so that it can be judged all the same.
+
+    Raises:
+        PrecisionNotHonoured: the engine does not tell.
+    """
+    try:
+        require_honoured(engine, asked, least, builds_engines=builds_engines)
+    except PrecisionNotHonoured as error:
+        if error.facts["told"]:
+            return error
+        raise
+    return None
+
+
 def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines: bool) -> None:
     """Refuse an engine that runs in another precision than was asked.
 
@@ -77,14 +92,14 @@ def require_honoured(engine: Engine, asked: str, least: float, *, builds_engines
         raise PrecisionNotHonoured(
             "the engine does not tell the precision of its compute layers (convolutions, matrix products, RNNs), so"
             f" nobody can say that it runs in {asked}. {_how_it_tells(engine)}, {_ACCEPT}",
-            _facts(asked, layers),
+            {**_facts(asked, layers), "told": False},
         )
     if not _enough(found, least):
         share = f"at least {100 * least:g} %{' in tf32 or fp32, and one in tf32,' if asked == 'tf32' else ''} are"
         raise PrecisionNotHonoured(
             f"{asked} was asked, and the engine has {found}; {share} required. Ask with --trt-typing=strong where the"
             f" release has it, or for the precision that it runs in, {_ACCEPT}",
-            _facts(asked, layers),
+            {**_facts(asked, layers), "told": True},
         )
 
 

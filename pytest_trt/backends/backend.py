@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pytest_trt.backends.recipe import Recipe
+    from pytest_trt.errors import PrecisionNotHonoured
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.precision import Precision
 
@@ -240,11 +241,19 @@ def on_host_only(backend: str, *, on_device: bool) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """An engine, with what it was built from and by."""
+    """An engine, with what it was built from and by.
+
+    Attributes:
+        engine: ready to run.
+        recipe: what it was built from.
+        backend: what built it.
+        unhonoured: that its layers run in another precision than was asked; None where they run in it.
+    """
 
     engine: Engine
     recipe: Recipe
     backend: Backend
+    unhonoured: PrecisionNotHonoured | None = None
 
 
 def known_backend(name: str) -> str:

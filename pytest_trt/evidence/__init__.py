@@ -2,6 +2,7 @@
 
 __all__ = [
     "bisection",
+    "coverage",
     "evidence",
     "finding",
     "hops",

@@ -14,6 +14,7 @@ from pytest_trt.case.reference import reference_of, subject_of
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
+from pytest_trt.evidence.coverage import coverage_at
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
 from pytest_trt.evidence.localise import first_nonfinite, localise
 from pytest_trt.evidence.quant_ranges import quantised_evidence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_trt.case.case import Case
     from pytest_trt.case.reference import Subject
     from pytest_trt.evidence.bisection import Departure
+    from pytest_trt.evidence.coverage import Coverage
     from pytest_trt.evidence.hops import Hop
     from pytest_trt.evidence.judgement import Judgement
     from pytest_trt.evidence.localise import Located
@@ -47,6 +49,7 @@ __all__ = [
     "Evidence",
     "Refusal",
     "Trial",
+    "covered",
     "departed",
     "explained_by_rounding",
     "fp32_hop",
@@ -131,7 +134,8 @@ class Evidence:
         observed: what each output shows.
         envelope: the golden's, by precision and output: the error of a correct simulation, and its bound.
         hops: error of each step that is known, the first one first.
-        refused: why it could not be judged; None where it was.
+        refused: why it could not be judged, or of an engine that was that it runs in another precision; None where
+            neither is.
         layers: of the engine, as its inspector tells them.
         half: what fp16 does to the weights, where the precision is fp16.
         weights: what the file under test stores against the reference's; None where there is no reference, or nobody
@@ -144,6 +148,8 @@ class Evidence:
         located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
             compared.
         departure: where an engine leaves its simulation; None where it does not, or nobody looked.
+        coverage: what of the network runs at the precision; None where nobody knows.
+        honoured: the least share of it that must.
     """
 
     case: str
@@ -165,6 +171,8 @@ class Evidence:
     quantised: Quantised | None = None
     located: tuple[Located, ...] | None = None
     departure: Departure | None = None
+    coverage: Coverage | None = None
+    honoured: float = 0.0
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -228,6 +236,14 @@ def quantised_of(trial: Trial) -> Quantised | None:
         samples=samples(trial.subject.case.batch or PIECE) if samples else None,
         release=built.backend.version.split()[-1] if built and built.backend.builds_engines else None,
     )
+
+
+def covered(trial: Trial) -> Coverage | None:
+    """What of the network runs at the precision; None of a plan, or where nothing was built here."""
+    built, case = trial.built, trial.subject.case
+    if built is None or built.recipe.plan is not None:
+        return None
+    return coverage_at(built.recipe.model, trial.subject.precision, trial.feeds[0], case.keep, case.ops, case.batch)
 
 
 def located_of(trial: Trial) -> tuple[Located, ...] | None:

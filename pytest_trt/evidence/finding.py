@@ -31,6 +31,7 @@ CODES: Mapping[str, str] = {
     "TRT203": "fp16 subnormal weights",
     "TRT204": "TF32 in an fp32 engine",
     "TRT205": "simulated, not measured",
+    "TRT206": "little at the precision",
     "TRT301": "NaN or infinity",
     "TRT302": "outside tolerance",
     "TRT303": "top-1 flips",

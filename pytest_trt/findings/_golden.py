@@ -15,7 +15,10 @@ __all__ = ["RULES"]
 
 _CODES = {
     "MissingGolden": ("TRT501", "Make it with --trt-update-golden, look at what it prints, and commit it."),
-    "StaleGolden": ("TRT502", "Make it anew if the model was changed on purpose; else go back to the model it was of."),
+    "StaleGolden": (
+        "TRT502",
+        "Make it anew if model, inputs or labels were changed on purpose; else go back to them.",
+    ),
     "DamagedGolden": ("TRT503", "Fetch the file again (git lfs pull), or make it anew."),
     "GoldenMismatch": ("TRT504", "Make it anew for this model, or give the model the golden's inputs and outputs."),
     "EmptyGolden": ("TRT505", "Give inputs that move the output; list outputs that are constant in constant_outputs."),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.evidence import Evidence
     from pytest_trt.evidence.rounding import Rounded
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "not_honoured"]
 
 _LARGEST = 65504
 _TOLD = 5
@@ -121,7 +121,7 @@ def simulated(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-RULES = (overflow, tf32, not_honoured, subnormal, simulated)
+RULES = (overflow, tf32, subnormal, simulated)
 
 
 def _measured(evidence: Evidence, small: list[Rounded], warned: str) -> Finding:

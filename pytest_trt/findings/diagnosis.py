@@ -9,6 +9,7 @@ from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence.evidence import (
     Evidence,
     Refusal,
+    covered,
     departed,
     explained_by_rounding,
     fp32_hop,
@@ -29,6 +30,7 @@ from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 from pytest_trt.evidence.rounding import Grid
 from pytest_trt.findings import _calibration as calibration
+from pytest_trt.findings import _coverage as coverage
 from pytest_trt.findings import _golden as golden
 from pytest_trt.findings import _numerics as numerics
 from pytest_trt.findings import _precision as precision
@@ -67,8 +69,10 @@ CALIBRATION_RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
 """Those of TRT1xx; what is missing is told before what does not fit."""
 
 RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
+    precision.not_honoured,
     *CALIBRATION_RULES,
     *precision.RULES,
+    *coverage.RULES,
     *golden.RULES,
     *reproducibility.RULES,
     *numerics.RULES,
@@ -124,6 +128,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.subject.case.constant_outputs),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact, rounding)),
+        refused=_of_another_precision(trial),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),
         weights=tried("weights", lambda: stored_weights(trial)) if rounded and another else None,
@@ -131,6 +136,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         warnings=verdict.warnings,
         repeated=repeated_of(trial, scrutiny.rebuilds) if scrutiny.rebuilds else tried("a rerun", rerun),
         quantised=tried("ranges", lambda: quantised_of(trial)),
+        coverage=tried("coverage", lambda: covered(trial)),
+        honoured=trial.built.recipe.options.honoured if trial.built else 0.0,
     )
     if scrutiny.rebuilds and evidence.repeated is None:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
@@ -147,12 +154,15 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
             evidence = replace(evidence, weights=tried("weights", lambda: stored_weights(trial)))
         failures += _told_of(left, verdict)
     findings, ignored = scrutiny.choice.split(diagnose(evidence))
+    if evidence.refused and not any(finding.code == "TRT201" for finding in findings):
+        failures.append(evidence.refused.message)
     return replace(
         _failed(verdict, findings),
         hops=evidence.hops,
         findings=findings,
         ignored=ignored,
         located=evidence.located or (),
+        coverage=evidence.coverage,
         figures=figures_of(
             verdict.judgements, trial.golden.runs, trial.outputs, evidence.located or (), evidence.quantised
         ),
@@ -214,6 +224,12 @@ def _failed(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
         return replace(verdict, accept=told) if verdict.accept and besides else verdict
     hint = f"The outputs are inside their bounds. If you know better, leave it out: --trt-ignore={','.join(errors)}"
     return replace(verdict, verdict="failed", accept=hint)
+
+
+def _of_another_precision(trial: Trial) -> Refusal | None:
+    """An engine that runs in another precision was judged all the same."""
+    other = trial.built.unhonoured if trial.built else None
+    return Refusal(type(other).__name__, str(other), other.facts) if other else None
 
 
 def _overflow(trial: Trial) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_trt.comparison.comparison import Comparison
+    from pytest_trt.evidence.coverage import Coverage
     from pytest_trt.evidence.finding import Finding
     from pytest_trt.evidence.hops import Hop
     from pytest_trt.evidence.judgement import Judgement
@@ -55,6 +56,7 @@ class Verdict:
         located: the tensors that the error comes from, where that was looked for, the worst first.
         figures: what reports draw of it; None where nothing ran.
         latency: what was found of it, where the engine was timed.
+        coverage: what of the network runs at the precision; None where nobody knows.
     """
 
     case: str
@@ -77,6 +79,7 @@ class Verdict:
     located: tuple[Any, ...] = ()
     figures: Figures | None = None
     latency: Latency | None = None
+    coverage: Coverage | None = None
 
     @property
     def passed(self) -> bool:

@@ -12,14 +12,14 @@ import numpy as np
 
 from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused, PytestTrtError
+from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused
+from pytest_trt.golden._probe import probed
+from pytest_trt.golden._question import inputs_of, labels_of, question_of
 from pytest_trt.golden.envelope import envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
 from pytest_trt.lowering.lowering import held_precision
-from pytest_trt.model.feeds import finite, is_float, join, split
+from pytest_trt.model.feeds import is_float, split
 from pytest_trt.model.onnx_session import require_onnxruntime
-from pytest_trt.model.samples import generate, read_array
-from pytest_trt.model.samples import read as read_samples
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_trt.calibration.calibration import Progress
     from pytest_trt.case.case import Case
     from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.model import Model
 
 __all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "movements", "refuse_in_ci", "update"]
 
@@ -102,10 +103,12 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
             f"{case.where}: {model.source} holds {held}, and a golden is made from fp32: name the fp32 file or torch"
             " module that it was made from as `reference`."
         )
-    inputs = _inputs(case, reference)
+    inputs, labels = inputs_of(case, reference), labels_of(case)
     exact = simulate(model, Precision.FP32, inputs, case.batch)
     outputs = reference.run(inputs) if reference.run else exact
     _require_numbers(outputs, model.source)
+    if labels is not None:
+        _require_labels(case, model, labels, outputs)
     envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch, progress)
     golden = Golden(
         runs=(Run(inputs, outputs),),
@@ -115,12 +118,13 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
         envelope=envelope,
         refused=refused,
         onnx_outputs=exact if reference.run else {},
-        labels=_labels(case, reference, outputs),
+        labels=labels,
         provenance={
             **_versions(reference),
             "seed": case.seed,
             "reason": reason,
             "inputs": case.inputs or "drawn",
+            "question": question_of(case, reference, inputs, labels),
         },
     )
     _require_same(golden, model.source)
@@ -134,20 +138,23 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
 
 
 def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:
-    """How much each float output moves: over the samples, or for a single one against inputs of zero."""
+    """How much each float output moves: over the samples, or for a single one against other inputs.
+
+    An output without elements, which nothing can be told of, counts only where there is no other.
+
+    Raises:
+        PytestTrtError: other inputs are needed, and the reference can't even be run on its own.
+    """
     first = golden.runs[0]
-    found = {
-        name: _movement(name, golden, reference) for name, output in first.outputs.items() if is_float(output.dtype)
-    }
-    if None not in found.values():
+    floats = {name: output for name, output in first.outputs.items() if is_float(output.dtype)}
+    full = [name for name, output in floats.items() if output.size]
+    found = {name: _movement(name, golden, reference) for name in full or floats}
+    unknown = [name for name, value in found.items() if value is None]
+    if not unknown:
         return found
     if golden.evidence or reference is None:
         return {name: golden.evidence.get(name) if value is None else value for name, value in found.items()}
-    probe = _probe(reference, first.inputs, batch)
-    return {
-        name: _distance(probe[name], first.outputs[name]) if value is None and name in probe else value
-        for name, value in found.items()
-    }
+    return {**found, **probed(reference.model, first, unknown, batch)}
 
 
 def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
@@ -166,53 +173,13 @@ def _parts(inputs: Arrays, reference: Reference | None) -> int:
     return max((array.shape[0] for array in inputs.values() if array.ndim), default=1)
 
 
-def _probe(reference: Reference, inputs: Arrays, batch: int | None) -> Arrays:
-    """Outputs for other inputs: floats at zero, or where there are none, whole numbers in reverse order."""
-    floats = any(is_float(array.dtype) for array in inputs.values())
-    others = {
-        name: np.zeros_like(array) if is_float(array.dtype) else array if floats else np.flip(array)
-        for name, array in inputs.items()
-    }
-    try:
-        return simulate(reference.model, Precision.MODEL, others, batch)
-    except PytestTrtError:
-        return {}  # then nothing is seen to move
-
-
-def _distance(probe: NDArray[Any], output: NDArray[Any]) -> float:
-    if probe.shape != output.shape:
-        return 1.0  # even its shape moves
-    rel_rms = compare(probe, output).rel_rms
-    return rel_rms if np.isfinite(rel_rms) else 1.0
-
-
-def _inputs(case: Case, reference: Reference) -> Arrays:
-    specs = reference.model.inputs
-    if case.inputs:
-        arrays = join(list(read_samples(case.inputs, case.base, specs, f"{case.where}: inputs")))
-        finite(arrays, f"{case.where}: inputs {case.inputs!r}", allow_infinite=True)
-        return arrays
-    told = {name or specs[0].name: spec for name, spec in case.input.items()}
-    stray = [name for name in told if name not in {spec.name for spec in specs}]
-    if stray:
-        raise CaseError(
-            f"{case.where}: input.{stray[0]} is no input of {reference.model.source}, which has"
-            f" {', '.join(str(spec) for spec in specs)}."
-        )
-    return generate(specs, told, case.samples, case.seed, case.where)
-
-
-def _labels(case: Case, reference: Reference, outputs: Arrays) -> NDArray[Any] | None:
-    if case.labels is None:
-        return None
-    labels = read_array(case.labels, case.base, f"{case.where}: labels")
-    scores = outputs[class_output(case, reference.model)]
+def _require_labels(case: Case, model: Model, labels: NDArray[Any], outputs: Arrays) -> None:
+    scores = outputs[class_output(case, model)]
     if labels.dtype.kind not in "iu" or labels.shape != scores.shape[:1]:
         raise CaseError(
             f"{case.where}: labels {case.labels!r} are {labels.dtype}{list(labels.shape)}: one whole number for each"
             f" of the {scores.shape[0]} samples is needed."
         )
-    return labels
 
 
 def _require_numbers(outputs: Arrays, source: str) -> None:

@@ -12,6 +12,7 @@ from pytest_trt.case.case_file import quoted
 from pytest_trt.case.reference import find_golden, reference_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import GoldenRefused, MissingGolden, StaleGolden
+from pytest_trt.golden._question import require_asked
 from pytest_trt.golden.create import changes, create, refuse_in_ci
 from pytest_trt.golden.golden import SUFFIX, Golden, is_candidate, read, require_fit, write
 from pytest_trt.model.feeds import is_float
@@ -75,7 +76,7 @@ def adopt(case: Case, golden_dir: Path, reason: str, now: datetime | None = None
 
     Raises:
         MissingGolden: there is no candidate.
-        StaleGolden: the model was changed after the candidate was made.
+        StaleGolden: the model or its inputs and labels were changed after the candidate was made.
         GoldenRefused: in continuous integration, without a reason, or the golden is ONNX test data.
         GoldenError: the candidate is damaged or does not fit the model.
     """
@@ -117,7 +118,8 @@ def _fresh(case: Case, candidate: Path) -> Golden:
     golden = read(candidate, again)
     if not is_candidate(golden):
         raise GoldenRefused(f"{case.where}: {candidate} is no candidate of pytest-trt. Make one: {again}")
-    model = reference_of(case).model
+    reference = reference_of(case)
+    model = reference.model
     require_fit(golden, model, again, exact=True)
     if golden.model_sha256 != model.sha256:
         raise StaleGolden(
@@ -125,6 +127,7 @@ def _fresh(case: Case, candidate: Path) -> Golden:
             f" ({(golden.model_sha256 or '')[:12]}) than {model.source} is now ({model.sha256[:12]}). Make it anew, and"
             f" look at what it prints: {again}"
         )
+    require_asked(case, golden, reference)
     return golden
 
 
@@ -192,17 +195,22 @@ def golden_difference(before: Golden, after: Golden) -> GoldenDifference:
         *_arrays("onnx", before.onnx_outputs, after.onnx_outputs),
         *_arrays("labels", _labels(before), _labels(after)),
     ]
-    told = {*before.provenance, *after.provenance} - {"candidate"}
+    old, new = _flat(before.provenance), _flat(after.provenance)
+    told = {*old, *new} - {"candidate"}
     return GoldenDifference(
         arrays=tuple(arrays),
         bounds=tuple(_bounds(before, after)),
         model=before.model_sha256 == after.model_sha256,
-        provenance={
-            key: (before.provenance.get(key), after.provenance.get(key))
-            for key in sorted(told)
-            if before.provenance.get(key) != after.provenance.get(key)
-        },
+        provenance={key: (old.get(key), new.get(key)) for key in sorted(told) if old.get(key) != new.get(key)},
     )
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Tables in tables as one, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
 
 
 def _labels(golden: Golden) -> Arrays:

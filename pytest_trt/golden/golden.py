@@ -214,7 +214,7 @@ def require_evidence(golden: Golden, movements: Mapping[str, float | None], stil
     for name, moved in movements.items():
         if name in still or (moved is not None and moved >= LEAST_MOVEMENT):
             continue
-        figure = "can't be seen to move" if moved is None else f"moves by {moved:.1e} of its size"
+        figure = _standing(golden.runs[0], name, moved)
         how = f"Give inputs that tell samples apart (`inputs`), or list an output that is constant by design in\
  `constant_outputs`; then: {mend}"
         raise EmptyGolden(
@@ -222,6 +222,14 @@ def require_evidence(golden: Golden, movements: Mapping[str, float | None], stil
             f" {LEAST_MOVEMENT:g} is needed), so even a broken engine would agree with it."
             f" {mend if mend.startswith('write ') else how}"
         )
+
+
+def _standing(run: Run, name: str, moved: float | None) -> str:
+    if not run.outputs[name].size:
+        return "has no elements, and can't be seen to move"
+    if any(is_float(array.dtype) and not array.size for array in run.inputs.values()):
+        return "has inputs without values, and can't be seen to move"
+    return "can't be seen to move" if moved is None else f"moves by {moved:.1e} of its size"
 
 
 def _in_order(data: bytes) -> bytes:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_trt.case.case_file import quoted
 from pytest_trt.case.reference import Reference, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.errors import GoldenRefused, PytestTrtError, StaleGolden
+from pytest_trt.errors import (
+    DataError,
+    GoldenMismatch,
+    GoldenRefused,
+    LoweringError,
+    PytestTrtError,
+    StaleGolden,
+)
+from pytest_trt.golden._question import require_asked
 from pytest_trt.golden.create import HOP_LIMIT, movements
 from pytest_trt.golden.envelope import envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, is_candidate, read, require_evidence, require_fit
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["Verification", "open_golden", "verify"]
+__all__ = ["Verification", "ages", "open_golden", "verify"]
 
 
 def open_golden(subject: Subject, golden_dir: Path) -> Golden:
@@ -35,6 +44,7 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
     Raises:
         GoldenError: it is missing, damaged, of other shapes, stale or without evidence; the message names
             the command that mends it.
+        DataError, CaseError: what the case names as inputs or labels is missing or can't be read.
     """
     case, model = subject.case, subject.model
     place = find_golden(case, golden_dir)
@@ -46,14 +56,40 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
             f" (pytest-trt golden diff {quoted(case.name)}), and adopt it with a reason"
             f" (pytest-trt golden adopt {quoted(case.name)} --reason TEXT)."
         )
-    require_fit(golden, model, mend(case, place), exact=case.reference is None)
+    try:
+        require_fit(golden, model, mend(case, place), exact=case.reference is None)
+    except GoldenMismatch:
+        if place.is_dir():
+            _require_runs(golden, reference, case.batch)
+        raise
     _require_fresh(case, golden, reference)
+    require_asked(case, golden, reference)
     moved = movements(golden, reference, case.batch)
     require_evidence(golden, moved, case.constant_outputs, mend(case, place))
     if not place.is_dir():
         return golden
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
     return _with_envelope(case, golden, reference, _in_question(subject), moving)
+
+
+def ages(golden: Golden, case: Case) -> tuple[str, ...]:
+    """A warning of a golden that was made before goldens kept their question."""
+    if golden.origin == "test data" or golden.provenance.get("question"):
+        return ()
+    return (
+        f"the golden {golden.source} is older than this release and does not know its question: nobody can say whether"
+        f" the inputs and labels of the case are those that it was made from. Make it anew: {mend(case)}",
+    )
+
+
+def _require_runs(golden: Golden, reference: Reference, batch: int | None) -> None:
+    """Test data of a model that can't be run at all are not to blame.
+
+    Raises:
+        ModelError, BackendError: onnxruntime's reason.
+    """
+    with suppress(DataError, LoweringError):
+        simulate(reference.model, Precision.MODEL, golden.inputs, batch)
 
 
 def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
@@ -179,6 +215,7 @@ def _read(case: Case, place: Path, reference: Reference) -> Golden:
     if is_candidate(golden):
         raise GoldenRefused(f"{place} is a candidate that was not adopted.")
     require_fit(golden, reference.model, how, exact=True)
+    require_asked(case, golden, reference)
     require_evidence(golden, movements(golden, reference, case.batch), case.constant_outputs, how)
     return golden
 

@@ -67,6 +67,7 @@ def fit(arrays: Arrays, specs: tuple[TensorSpec, ...], where: str) -> None:
         )
     for spec in specs:
         _fit_one(arrays[spec.name], spec, where)
+    _require_samples(arrays, specs, where)
     _runs(arrays, specs, None, where)
     _symbols_agree(next(split(arrays, specs)), specs, where)
 
@@ -100,7 +101,7 @@ def finite(arrays: Arrays, where: str, begun: int = 0, *, allow_infinite: bool =
 
 def samples_in(arrays: Arrays, specs: tuple[TensorSpec, ...]) -> int:
     """How many samples these are: along axis 0 of the first input that has one."""
-    return next((arrays[spec.name].shape[0] for spec in specs if arrays[spec.name].ndim), 1)
+    return next((arrays[spec.name].shape[0] for spec in specs if arrays[spec.name].shape[:1] not in ((), (0,))), 1)
 
 
 def conform(arrays: Arrays, specs: tuple[TensorSpec, ...], where: str) -> Arrays:
@@ -160,8 +161,16 @@ def _fit_one(array: NDArray[Any], spec: TensorSpec, where: str) -> None:
         isinstance(axis, int) and size != axis for size, axis in zip(array.shape[1:], spec.shape[1:], strict=False)
     ):
         raise DataError(f"{where}: {spec.name!r} has shape {list(array.shape)}, and the model takes {spec}.")
-    if array.ndim and array.shape[0] == 0:
-        raise DataError(f"{where}: {spec.name!r} holds no samples (shape {list(array.shape)}).")
+
+
+def _require_samples(arrays: Arrays, specs: tuple[TensorSpec, ...], where: str) -> None:
+    """Refuse arrays without samples, but those of a dynamic axis beside others that have some."""
+    some = any(array.ndim and array.shape[0] for array in arrays.values())
+    for spec in specs:
+        shape = arrays[spec.name].shape
+        axis = spec.shape[0] if spec.shape else None
+        if shape and not shape[0] and not (some and not isinstance(axis, int)):
+            raise DataError(f"{where}: {spec.name!r} holds no samples (shape {list(shape)}).")
 
 
 def _own_runs(array: NDArray[Any], spec: TensorSpec, batch: int | None) -> int | None:
@@ -171,7 +180,7 @@ def _own_runs(array: NDArray[Any], spec: TensorSpec, batch: int | None) -> int |
     axis = spec.shape[0]
     if isinstance(axis, int):
         return array.shape[0] // axis if axis and array.shape[0] % axis == 0 else -1
-    return -(-array.shape[0] // batch) if batch else None
+    return max(1, -(-array.shape[0] // batch)) if batch else None
 
 
 def _runs(arrays: Arrays, specs: tuple[TensorSpec, ...], batch: int | None, where: str) -> int:

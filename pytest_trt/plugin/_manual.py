@@ -120,6 +120,8 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         if _engine_asked(item, case):
             refuse_other_than_engines(backend)
         built = build(subject, golden, backend, settings.how_for(item.config, case))
+        if built.unhonoured:
+            raise built.unhonoured  # the test may never hand its outputs to be judged
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise

@@ -222,7 +222,7 @@ class Results:
         terminalreporter.write_line(f"trt: {counted(self.records)}", red=bool(bad), green=not bad)
 
     def _show_table(self, terminalreporter: pytest.TerminalReporter, records: list[dict[str, Any]]) -> None:
-        for line, verdict in table(records) if records else ():
+        for line, verdict in table(records, self.config.get_verbosity()) if records else ():
             terminalreporter.write_line(line, **_COLOURS.get(verdict, {"bold": True}))
 
     def _show_beside(self, terminalreporter: pytest.TerminalReporter, verbosity: int) -> None:

@@ -160,6 +160,7 @@ def _details(record: Record) -> list[str]:
         ),
         *_table(("worst ranges", "range", "largest value", "saturated", "SQNR dB"), _ranges(record)),
         *_table(("layers run in", "how many"), list(record["layers"].get("by_precision", {}).items())),
+        *_table(("coverage", "at the precision", "of", "share"), _coverage(record)),
         *_table(("latency", "ms"), _latency(record["latency"] or {})),
         *_together(f"- warned: {escaped(text)}\n" for text in record["warnings"]),
         *_together(_provenance(record)),
@@ -184,6 +185,18 @@ def _ranges(record: Record) -> list[tuple[object, ...]]:
     worst = sorted(found, key=lambda one: float(one["sqnr_db"]))[:_WORST_RANGES]
     keys = ("range", "amax", "saturated", "sqnr_db")
     return [(one["tensor"], *(number(one[key]) for key in keys)) for one in worst]
+
+
+def _coverage(record: Record) -> list[tuple[object, ...]]:
+    """What of the network runs at the precision."""
+    found = record.get("coverage") or {}
+    kinds = {"multiply-adds": "macs", "weights": "weights", "operators": "operators"}
+    reached = {"macs": "reached_macs", "weights": "reached_weights", "operators": "reached"}
+    return [
+        (what, found[reached[key]], found[key], f"{found[reached[key]] / found[key]:.1%}")
+        for what, key in kinds.items()
+        if found.get(key)
+    ]
 
 
 def _latency(found: Record) -> list[tuple[object, ...]]:

@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_trt.comparison.comparison import Comparison, Element
+    from pytest_trt.evidence.coverage import Coverage
     from pytest_trt.evidence.finding import Finding
     from pytest_trt.evidence.hops import Hop
     from pytest_trt.evidence.judgement import Judgement
@@ -167,10 +168,18 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "located": _plain(list(verdict.located[:_LOCATED])),
         "figures": _figures_of(verdict.figures),
         "layers": _plain(dict(verdict.layers)),
+        "coverage": _coverage(verdict.coverage),
         "warnings": list(verdict.warnings),
         "latency": latency_record(verdict.latency) if verdict.latency else None,
         "provenance": _plain(dict(verdict.provenance)),
     }
+
+
+def _coverage(found: Coverage | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    told = {**asdict(found), "left_out": list(found.left_out[:_LOCATED])}
+    return {**told, "share": found.share, "share_of_weights": found.share_of_weights}
 
 
 def document(

@@ -16,8 +16,8 @@ __all__ = ["asked", "backend_label", "beside", "cells", "counted", "message", "r
 Record = dict[str, Any]
 
 _HEAD = (
-    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "latency",
-    "verdict",
+    "case", "precision", "backend", "rel. RMS", "bound", "worst element", "top-1", "accuracy", "layers", "coverage",
+    "latency", "verdict",
 )  # fmt: skip
 _CAUSES = (0, 2, 4)  # ranks of the first findings that are errors
 _NOTES = 10
@@ -25,7 +25,7 @@ _OTHER = 20  # every output but the worst
 _TENSORS = 3
 _LONGEST_NAME = 40
 _WORDS = ("nan", "inf", "-inf")
-_OPTIONAL = ("top-1", "accuracy", "layers", "latency")
+_OPTIONAL = ("top-1", "accuracy", "layers", "coverage", "latency")
 _WELL = ("passed", "built", "timed")
 _UNJUDGED = {"built": "built, not judged", "timed": "timed, not judged"}
 
@@ -35,19 +35,23 @@ def backend_label(record: Record) -> str:
     return f"{record['backend']} (simulated)" if record["simulated"] else str(record["backend"])
 
 
-def cells(records: list[Record]) -> list[tuple[str, ...]]:
+def cells(records: list[Record], verbosity: int = 0) -> list[tuple[str, ...]]:
     """The summary table's head and its rows.
 
-    Columns that no row has anything for (top-1, accuracy, layers in the asked precision, latency) are left out.
+    Columns that no row has anything for (top-1, accuracy, layers in the asked precision, latency) are left out, and so
+    is what of the network runs at the precision, but from verbosity 1 on.
     """
     rows = [_row(record) for record in records]
-    used = [i for i, name in enumerate(_HEAD) if name not in _OPTIONAL or any(r[i] for r in rows)]
+    left = () if verbosity > 0 else ("coverage",)
+    used = [
+        i for i, name in enumerate(_HEAD) if name not in left and (name not in _OPTIONAL or any(r[i] for r in rows))
+    ]
     return [tuple(line[i] or "-" for i in used) for line in [_HEAD, *rows]]
 
 
-def table(records: list[Record]) -> list[tuple[str, str]]:
+def table(records: list[Record], verbosity: int = 0) -> list[tuple[str, str]]:
     """Lines of the summary table, each with the verdict that it tells ("" for the head)."""
-    lines = columns([[visible(cell) for cell in row] for row in cells(records)])
+    lines = columns([[visible(cell) for cell in row] for row in cells(records, verbosity)])
     verdicts = ["", *(str(record["verdict"]) for record in records)]
     return list(zip(lines, verdicts, strict=True))
 
@@ -192,7 +196,7 @@ def _row(record: Record) -> tuple[str, ...]:
     identity = (record["case"], asked(record), backend_label(record))
     if output is None:
         told = _UNJUDGED.get(record["verdict"], f"error: {record['kind']}")
-        return (*identity, "", "", "", "", "", "", _latency(record), told)
+        return (*identity, "", "", "", "", "", "", _covered(record), _latency(record), told)
     place = output["max_abs_at"]
     label = _named(record["worst_output"])
     worst = f"{label}{place['index']} off by {number(place['difference'])}" if place else f"{label} is empty"
@@ -205,6 +209,7 @@ def _row(record: Record) -> tuple[str, ...]:
         top1,
         accuracy(output),
         _honoured(record),
+        _covered(record),
         _latency(record),
         record["verdict"],
     )
@@ -219,6 +224,14 @@ def _named(name: str) -> str:
 def _honoured(record: Record) -> str:
     layers = record["layers"]
     return f"{layers['honoured']}/{layers['compute']} {layers['asked']}" if layers else ""
+
+
+def _covered(record: Record) -> str:
+    """The share of the multiply-adds, and of the weights, that runs at the precision."""
+    found = record.get("coverage") or {}
+    shares = (("MACs", found.get("share") if found.get("macs") else None), ("weights", found.get("share_of_weights")))
+    told = [f"{share:.0%} {what}" for what, share in shares if share is not None]
+    return f"{', '.join(told)} {found['precision']}" if told else ""
 
 
 def _latency(record: Record) -> str:

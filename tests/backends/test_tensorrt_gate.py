@@ -50,8 +50,53 @@ def test_an_engine_in_another_precision_is_never_a_pass(
 
     assert found.ret == 1
     (record,) = results(project)
-    assert (record["verdict"], record["kind"]) == ("error", "PrecisionNotHonoured")
-    assert "int8 was asked, and the engine has 1 of 3 compute layers in int8" in record["message"]
+    assert record["verdict"] == "failed"
+    assert record["findings"][0]["code"] == "TRT201"
+    assert "2 in fp32, 1 in int8" in record["findings"][0]["message"]
+    assert record["layers"]["by_precision"] == {"int8": 1, "fp32": 2}
+    assert record["outputs"]["logits"]["rel_rms"] < record["outputs"]["logits"]["bound"]
+    found.stdout.fnmatch_lines(["*TRT201*"])
+
+
+@pytest.mark.usefixtures("golden")
+@pytest.mark.parametrize("choice", ["--trt-ignore=TRT201", "--trt-select=TRT3"])
+def test_an_engine_in_another_precision_fails_whichever_findings_count(
+    choice: str, project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16", achieved={"int8": 1})
+
+    found = run(pytester, "--trt-precision=int8", choice)
+
+    assert found.ret == 1
+    assert "int8 was asked, and the engine has 1 of 3" in " ".join(results(project)[0]["warnings"])
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_wrong_engine_in_another_precision_tells_both(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16", achieved={"int8": 1})
+    table = (project / "trt.toml").read_text()
+    (project / "trt.toml").write_text(table + "tolerance.int8 = { rel_rms = 1e-9 }\n")
+
+    run(pytester, "--trt-precision=int8")
+
+    codes = [finding["code"] for finding in results(project)[0]["findings"]]
+    assert codes[0] == "TRT201"
+    assert "TRT302" in codes
+
+
+@pytest.mark.usefixtures("golden")
+def test_by_hand_an_engine_in_another_precision_is_an_error(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16", achieved={"int8": 1})
+    pytester.makepyfile("def test_hand(trt_engine):\n    pass\n")
+
+    found = run(pytester, "--trt-precision=int8", "-k", "hand")
+
+    assert found.ret == 1
+    assert results(project)[0]["kind"] == "PrecisionNotHonoured"
 
 
 @pytest.mark.usefixtures("golden")
@@ -178,7 +223,9 @@ def test_an_fp16_plan_is_no_int8_engine(
     found = run(pytester, "--trt-precision=int8", "--trt-engine=mine.plan")
 
     assert found.ret == 1
-    assert results(project)[0]["kind"] == "PrecisionNotHonoured"
+    (record,) = results(project)
+    assert (record["verdict"], record["findings"][0]["code"]) == ("failed", "TRT201")
+    assert record["outputs"]["logits"]["rel_rms"] > 0
 
 
 @pytest.mark.usefixtures("golden")

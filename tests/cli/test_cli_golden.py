@@ -66,7 +66,7 @@ def test_adopt_keeps_the_reason_and_the_time_and_takes_the_candidate_away(folder
     assert provenance["adopted"].endswith("Z")
     assert "candidate" not in provenance
     assert not candidate_of(golden).exists()
-    assert check(Case(onnx="net.onnx"), "fp16", golden_dir="golden").passed
+    assert check(Case(onnx="net.onnx", samples=4), "fp16", golden_dir="golden").passed
 
 
 def test_adopt_without_a_reason_is_refused() -> None:

@@ -99,7 +99,7 @@ def test_the_markdown_tells_the_table_the_findings_and_the_figures(failed: dict[
     assert "- **TRT108** error: the calibration data are unlike" in told
     page = shown(told)
     assert page.tags.count("details") == 2
-    assert page.tags.count("table") == 6
+    assert page.tags.count("table") == 7
     assert "<details><summary>Details</summary>" in told
 
 
