@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused, PytestTrtError
-from pytest_trt.golden.envelope import envelope_of, provable, simulate
+from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import finite, is_float, join, split
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_trt.case.case import Case
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "movements", "refuse_in_ci", "update"]
+__all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "kept_of", "movements", "refuse_in_ci", "table_of", "update"]
 
 HOP_LIMIT = 1e-5
 """Largest relative RMS between PyTorch and its ONNX export: correct exports measured 6e-8 to 7e-7."""
@@ -106,7 +106,8 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     exact = simulate(model, Precision.FP32, inputs, case.batch)
     outputs = reference.run(inputs) if reference.run else exact
     _require_numbers(outputs, model.source)
-    envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch, progress)
+    kept = kept_of(case)
+    envelope, refused, overflow = envelope_of(model, [inputs], _precisions(), case.batch, progress, kept)
     golden = Golden(
         runs=(Run(inputs, outputs),),
         source=f"of {case.name}",
@@ -122,6 +123,8 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
             "reason": reason,
             "inputs": case.inputs or "drawn",
         },
+        overflow=overflow,
+        kept=table_of(kept),
     )
     _require_same(golden, model.source)
     require_fit(golden, model, mend(case), exact=True)
@@ -131,6 +134,16 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     moving = {name: value for name, value in evidence.items() if name not in case.constant_outputs}
     envelope, refused = provable(envelope, refused, moving)
     return replace(golden, evidence=evidence, envelope=envelope, refused=refused)
+
+
+def kept_of(case: Case) -> Kept:
+    """What of the reference stays in fp32; nothing where the case names another file, whose nodes ``keep`` names."""
+    return Kept() if case.reference is not None else Kept(tuple(case.keep), tuple(case.ops))
+
+
+def table_of(kept: Kept) -> dict[str, list[str]]:
+    """The same as a golden tells it: empty tables are left out."""
+    return {key: list(words) for key, words in asdict(kept).items() if words}
 
 
 def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:
