@@ -96,7 +96,7 @@ class OnnxruntimeEngine:
         simulated: whether it is no engine.
         facts: what there is to record.
         warnings: what there is to say.
-        watched: the twin that measures inner tensors; None where none is measured.
+        watched: what that twin gives beside its outputs; None where no inner tensor is measured.
         inner: what was measured, over all runs.
     """
 
@@ -151,10 +151,8 @@ class OnnxruntimeBackend:
         if held_precision(model.proto) in ("fp16", "bf16") and not _ends_in_fp16(lowered.proto):
             # a typed graph, which onnxruntime would compute in fp32, or not at all
             lowered = Model(as_sandwich(lowered.proto), lowered.source)
-        measured = None if precision is Precision.FP32 else watched(lowered.proto)
-        session = open_session(
-            measured.model if measured else lowered.proto, lowered.source, in_order=measured is not None
-        )
+        proto, measured = (lowered.proto, None) if precision is Precision.FP32 else watched(lowered.proto)
+        session = open_session(proto, lowered.source, in_order=measured is not None)
         names = tuple(output.name for output in model.outputs)
         return OnnxruntimeEngine(
             lowered, precision, session, names, recipe.batch,

@@ -205,8 +205,8 @@ def _told_nonfinite(seen: Observed) -> str:
 def _mend_nonfinite(seen: Observed) -> str:
     if seen.lacking == seen.nonfinite:
         return (
-            "Look for what puts a number there, a mask of another value or a guard of a division; if that was meant, make"
-            " the golden anew of a model that does so too."
+            "Look for what puts a number there, a mask of another value or a guard of a division; if that was meant,"
+            " make the golden anew of a model that does so too."
         )
     return "Look for NaN among the weights, a division by zero, or values beyond the precision's largest."
 

@@ -224,7 +224,9 @@ def _told_inner(inner: Overflow, evidence: Evidence) -> str:
 
 
 def _mend_overflow(inner: Overflow | None, evidence: Evidence) -> str:
-    if inner is None or not inner.keep:
+    if inner is not None and not inner.keep:
+        return "Use bf16, or scale the weights down and the next layer's up: keeping nodes in fp32 does not mend it."
+    if inner is None:
         return (
             "Keep the nodes that compute or read it in fp32 (keep = [...]), use bf16, or scale the weights down and the"
             " next layer's up."
@@ -233,7 +235,7 @@ def _mend_overflow(inner: Overflow | None, evidence: Evidence) -> str:
     if evidence.held != "fp32":
         return f"Leave these nodes in fp32 when the file is made: {words}."
     other = ", or use bf16" if evidence.precision is Precision.FP16 else ""
-    return f"Keep what computes it, and what reads it, in fp32: keep = [{words}]{other}."
+    return f"Keep these nodes in fp32: keep = [{words}]{other}."
 
 
 def _activation(evidence: Evidence) -> dict[str, object]:

@@ -65,6 +65,10 @@ class Traced:
         alone = bool(node.name) and self._names[node.name] == 1
         return str(node.name) if alone else str(next(filter(None, node.output)))
 
+    def divides(self, node: NodeProto) -> bool:
+        """Whether a zero makes it infinite."""
+        return node.op_type in _DIVISORS
+
     def divisors(self, node: NodeProto) -> list[str]:
         """The inputs of a node whose zeros matter to it; none of one that mixes many elements."""
         if node.op_type in _SPREADING:

@@ -156,7 +156,8 @@ def envelope_of(
             overflown |= {precision.label: record} if (record := recorded(settled)) else {}
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
-            roads = [settled.outputs, *_accumulated(model, precision, inputs, batch, keep)]
+            roads = [settled.outputs]
+            roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
             found = [_entries(reference, precision, lowered, exact) for lowered in roads]
             envelope[precision.label] = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
         except PytestTrtError as error:
@@ -193,7 +194,7 @@ def _settled(model: Model, precision: Precision, inputs: list[Arrays], batch: in
 
 def _require_settled(settled: Settled, precision: Precision) -> None:
     found = settled.overflow
-    if found is not None and not settled.keep:
+    if found is not None and not settled.keep and settled.lowers:
         raise LoweringError(
             f"simulated at {precision}, tensor {found.tensor!r} of node {found.node!r} is not finite, or lost, where"
             f" fp32 is not, and keeping nodes in fp32 does not mend it: this model overflows at {precision}."

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.backends.onnxruntime import open_backend
+from pytest_trt.backends.recipe import Recipe
 from pytest_trt.errors import LoweringError
 from pytest_trt.golden._traced import Traced, both
 from pytest_trt.model.feeds import is_float
@@ -67,24 +69,28 @@ class Overflow:
         """
         return cls(**{**table, "keep": tuple(table["keep"])})
 
+    def kept(self, keep: tuple[str, ...]) -> Overflow:
+        """With other nodes that mend it."""
+        return replace(self, keep=keep)
+
 
 @dataclass(frozen=True)
 class Settled:
     """A simulation in which nothing overflows, as far as that can be had.
 
     Attributes:
-        engine: what was built last.
-        outputs: its outputs, one set a run; none of a first build that had run already.
+        outputs: of what was built last, one set a run; none of a first build that had run already.
         suspects: the odd tensors of the first build, those that are right included.
         overflow: the first tensor of that one which is not right; None where all are.
         keep: nodes that stay in fp32 beside those that were asked.
+        lowers: whether anything is left that is lowered; else the outputs are those of fp32.
     """
 
-    engine: OnnxruntimeEngine
     outputs: list[Arrays]
     suspects: tuple[str, ...]
     overflow: Overflow | None
     keep: tuple[str, ...]
+    lowers: bool = True
 
 
 def settle(
@@ -104,27 +110,31 @@ def settle(
         engine: the first build, if it is there and has run.
 
     Raises:
-        LoweringError: it still overflows when all was tried.
         PytestTrtError: the first build fails.
     """
-    has_run, first = engine is not None, engine or build(())
-    engine, outputs = first, [] if has_run else [first.run(run) for run in feeds]
+    has_run, engine = engine is not None, engine or build(())
+    outputs = [] if has_run else [engine.run(run) for run in feeds]
     suspects = tuple(sorted(engine.inner.suspects | engine.inner.masked))
     found = told = overflows(model, engine, feeds, batch)
     keep: tuple[str, ...] = ()
     for _ in range(_ROUNDS):
-        more = tuple(name for one in found for name in one.keep if name not in keep)
+        more = [name for one in found for name in one.keep if name not in keep]
         if not more:
             break
+        keep = tuple(dict.fromkeys((*keep, *more)))
         try:
-            keep = tuple(dict.fromkeys((*keep, *more)))
             engine = build(keep)
-            outputs = [engine.run(run) for run in feeds]
-        except LoweringError:
-            break  # nothing is left to round
+        except LoweringError:  # nothing is left to lower
+            return Settled(_in_fp32(model, feeds, batch), suspects, told[0].kept(()), (), lowers=False)
+        outputs = [engine.run(run) for run in feeds]
         found = overflows(model, engine, feeds, batch)
     keep = () if found else keep
-    return Settled(engine, outputs, suspects, replace(told[0], keep=keep) if told else None, keep)
+    return Settled(outputs, suspects, told[0].kept(keep) if told else None, keep)
+
+
+def _in_fp32(model: Model, feeds: Sequence[Arrays], batch: int | None) -> list[Arrays]:
+    engine = open_backend().build(Recipe(model, Precision.FP32, None, batch))
+    return [engine.run(run) for run in feeds]
 
 
 def recorded(settled: Settled) -> dict[str, Any]:
@@ -229,12 +239,13 @@ class _Search:
         readers = self.graph.readers.get(name, [])
         if not any(low.any() for low, _ in pairs[name]):
             return Overflow(name, word(node), node.op_type, "flushed", name, self._words(node, *readers))
-        if _largest_bad(pairs[name]) > self._largest():
-            return Overflow(name, word(node), node.op_type, "beyond", "", self._words(node, *readers))
-        flushed = self._flushed(node)
-        makers = [self.graph.makers[one] for one in flushed or node.input if one in self.graph.makers]
+        beyond = _largest_bad(pairs[name]) > self._largest()
+        flushed = self._flushed(node) if self.graph.divides(node) or not beyond else []
+        if not flushed and not beyond:
+            readers = [self.graph.makers[one] for one in node.input if one in self.graph.makers]
+        others = [*(self.graph.makers[one] for one in flushed), *(readers if beyond or not flushed else ())]
         kind, cause = ("divided", flushed[-1]) if flushed else ("beyond", "")
-        return Overflow(name, word(node), node.op_type, kind, cause, self._words(node, *makers))
+        return Overflow(name, word(node), node.op_type, kind, cause, self._words(node, *others))
 
     def _words(self, *nodes: NodeProto) -> tuple[str, ...]:
         chosen = {id(node) for node in nodes}

@@ -58,16 +58,14 @@ class InnerValues:
 
 @dataclass(frozen=True)
 class Watched:
-    """A simulated graph with further outputs.
+    """The further outputs of a simulated graph, which come after its own.
 
     Attributes:
-        model: the graph; its own outputs come first.
         sums: by further output, the tensor whose |x| it adds up.
         rows: by further output, the tensor whose least row it tells.
         lowest: as in :class:`InnerValues`.
     """
 
-    model: ModelProto
     sums: Mapping[str, str]
     rows: Mapping[str, str]
     lowest: float
@@ -83,10 +81,10 @@ class Watched:
             into.rows[tensor] = min(into.rows.get(tensor, math.inf), float(np.min(found[name], initial=math.inf)))
 
 
-def watched(model: ModelProto) -> Watched | None:
-    """A copy that measures its rounded tensors, and what divisions, roots, powers and logarithms give.
+def watched(model: ModelProto) -> tuple[ModelProto, Watched | None]:
+    """A copy that measures its rounded tensors, and what divisions, roots, powers and logarithms give; and its outputs.
 
-    Tensors of subgraphs are left out. None where there is nothing to measure.
+    Tensors of subgraphs are left out. The model itself and None where there is nothing to measure.
 
     Args:
         model: as it is simulated: a cast sandwich, or with Q/DQ.
@@ -108,13 +106,13 @@ def watched(model: ModelProto) -> Watched | None:
             sums[total := name(f"{tensor}/magnitudes")] = tensor
             nodes += _magnitudes(tensor, total)
     if not sums:
-        return None
+        return model, None
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del copy.graph.node[:]
     copy.graph.node.extend(copies)
     copy.graph.initializer.extend(numbers)
     copy.graph.output.extend(onnx.ValueInfoProto(name=output) for output in (*sums, *rows))
-    return Watched(copy, sums, rows, -(narrow.largest if narrow else math.inf))
+    return copy, Watched(sums, rows, -(narrow.largest if narrow else math.inf))
 
 
 def _rounded(model: ModelProto) -> dict[str, Precision]:
