@@ -269,3 +269,40 @@ def test_an_engine_is_judged_by_its_own_outputs(kind: str, simulated: bool, outs
     (found,) = of(Overflow("s", "sum", "ReduceSum", kind, "", ("sum",)), simulated=simulated, outside=outside)
 
     assert found.severity.value == severity
+
+
+def looped() -> Any:
+    """x @ w, then @ u in a branch of an If and three times in a Loop, all in fp32."""
+    value = helper.make_tensor_value_info
+    branch = helper.make_graph([node("MatMul", ["a", "u"], ["t"], "inside")], "t", [], [value("t", FLOAT, None)])
+    other = helper.make_graph([node("Neg", ["a"], ["e"], "negated")], "e", [], [value("e", FLOAT, None)])
+    state = [value("i", networks.TensorProto.INT64, []), value("c", networks.TensorProto.BOOL, [])]
+    body = helper.make_graph(
+        [node("MatMul", ["s", "u"], ["m"], "again"), node("Identity", ["c"], ["d"]), node("Tanh", ["m"], ["r"])],
+        "body",
+        [*state, value("s", FLOAT, [None, 8])],
+        [value("d", networks.TensorProto.BOOL, []), value("r", FLOAT, [None, 8])],
+    )
+    nodes = [
+        head(),
+        node("ReduceMean", ["a"], ["mean"], "mean", keepdims=0),
+        node("Greater", ["mean", "zero"], ["which"], "which"),
+        node("If", ["which"], ["b"], "branches", then_branch=branch, else_branch=other),
+        node("Loop", ["three", "", "b"], ["l"], "loop", body=body),
+        node("MatMul", ["l", "v"], ["y"], "out"),
+    ]
+    weights = {"w": weight(1), "u": weight(0.5)[:8], "v": weight(1)[:8], "zero": np.float32(0), "three": np.int64(3)}
+    shapes: tuple[Any, Any] = ({"x": (FLOAT, ["N", 16])}, {"y": (FLOAT, ["N", 8])})
+    return networks.model(nodes, *shapes, weights)
+
+
+def test_what_multiplies_in_subgraphs_is_named_at_once_and_can_be_kept(tmp_path: Path) -> None:
+    networks.save(looped(), tmp_path / "net.onnx")
+    case = Case(onnx="net.onnx", calibration="golden", base=tmp_path, where="trt.toml", samples=16)
+    update(case, tmp_path / "golden")
+
+    refused = judged(case, "int8")
+
+    assert refused.verdict == "error"
+    assert 'keep = ["inside", "again"]' in refused.message
+    assert judged(replace(case, keep=("inside", "again")), "int8").verdict == "passed"
