@@ -41,7 +41,7 @@ def overflow(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "TRT202",
             _severity(evidence),
-            f"the model overflows in {_with_largest(evidence)}: {'; '.join(told)}.",
+            f"{_lead(evidence)}: {'; '.join(told)}.",
             _mend_overflow(inner, evidence),
             where,
         )
@@ -202,9 +202,12 @@ def _severity(evidence: Evidence) -> Severity:
     return Severity.WARNING if excused and right else Severity.ERROR
 
 
-def _with_largest(evidence: Evidence) -> str:
+def _lead(evidence: Evidence) -> str:
     label = evidence.held if evidence.precision is Precision.MODEL else evidence.precision.label
-    return f"fp16, whose largest value is {_LARGEST}" if label == "fp16" else label
+    inner = evidence.inner
+    if inner is not None and inner.kind in ("divided", "flushed") and not _beyond(evidence):
+        return f"{label} makes zero of what the model needs"
+    return f"the model overflows in {f'fp16, whose largest value is {_LARGEST}' if label == 'fp16' else label}"
 
 
 def _inner(inner: Overflow) -> dict[str, object]:

@@ -161,6 +161,7 @@ def test_what_is_flushed_to_zero_and_divided_by_is_told_as_such(tmp_path: Path, 
 
     verdict = judged(case)
 
+    assert finding(verdict).message.startswith("fp16 makes zero of what the model needs: tensor 'y'")
     assert f"since {cause!r} before it is flushed to zero" in finding(verdict).message
     assert finding(verdict).evidence["tensor"] == "y"
     assert judged(advised(case, verdict)).verdict == "passed"
