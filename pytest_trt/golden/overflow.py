@@ -268,7 +268,7 @@ class _Search:
     def _zeros(self, node: NodeProto, names: list[str]) -> list[str]:
         twins = {name: self.graph.lowered_input(node, list(node.input).index(name)) for name in names}
         pairs = self._look(set(names), twins)
-        return [name for name in names if any(((low == 0) & (high != 0)).any() for low, high in pairs[name])]
+        return [name for name in names if any(((low == 0) & (high != 0)).any() for low, high in pairs.get(name, ()))]
 
     def _lost(self, source: Sequence[Any], result: Sequence[Any], node: NodeProto) -> bool:
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
