@@ -13,10 +13,12 @@ from pytest_trt.backends.recipe import notes_of, ranges_of
 from pytest_trt.backends.stopwatch import HostStopwatch, batch_of, shapes_of
 from pytest_trt.errors import BackendError
 from pytest_trt.lowering.casts import as_sandwich, fp32_ends
+from pytest_trt.lowering.inner_values import InnerValues, Watched, watched
 from pytest_trt.lowering.lowering import held_precision, lower
 from pytest_trt.model.feeds import conform, split
 from pytest_trt.model.model import Model
 from pytest_trt.model.onnx_session import open_session, require_onnxruntime, run
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from pytest_trt.backends.recipe import Recipe
     from pytest_trt.backends.stopwatch import Timing
     from pytest_trt.model.feeds import Arrays
-    from pytest_trt.precision import Precision
 
 __all__ = ["OnnxruntimeEngine", "open_backend", "session_stopwatch"]
 
@@ -83,7 +84,21 @@ _NAME = "onnxruntime"
 
 @dataclass(frozen=True)
 class OnnxruntimeEngine:
-    """A session over the lowered graph."""
+    """A session over the lowered graph.
+
+    Attributes:
+        model: the lowered graph.
+        precision: that it was lowered to.
+        session: over it, or over its twin that measures inner tensors too.
+        outputs: the names that its outputs go by.
+        batch: the most samples at once where the first axis is dynamic.
+        backend: what opened it.
+        simulated: whether it is no engine.
+        facts: what there is to record.
+        warnings: what there is to say.
+        watched: what that twin gives beside its outputs; None where no inner tensor is measured.
+        inner: what was measured, over all runs.
+    """
 
     model: Model
     precision: Precision
@@ -94,6 +109,8 @@ class OnnxruntimeEngine:
     simulated: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    watched: Watched | None = None
+    inner: InnerValues = field(default_factory=InnerValues)
 
     def layers(self) -> tuple[Layer, ...]:
         """None: nothing was built."""
@@ -104,14 +121,17 @@ class OnnxruntimeEngine:
         on_host_only(self.backend, on_device=on_device)
         fitting = conform(inputs, self.model.inputs, self.model.source)
         found = run(self.session, self.model, fitting, self.batch)
-        return dict(zip(self.outputs, found.values(), strict=True))
+        if self.watched is not None:
+            self.watched.read(found, self.inner)
+        return dict(zip(self.outputs, list(found.values())[: len(self.outputs)], strict=True))
 
     def stopwatch(self, inputs: Arrays, timing: Timing) -> HostStopwatch:
-        """See :meth:`pytest_trt.backends.stopwatch.Timed.stopwatch`: of the session alone, on feeds that fit."""
+        """See :meth:`pytest_trt.backends.stopwatch.Timed.stopwatch`: of a session that measures nothing else."""
         fitting = conform(inputs, self.model.inputs, self.model.source)
         feeds = next(split(fitting, self.model.inputs, self.batch))
         device = self.facts["provider_options"]["device_id"] if "provider_options" in self.facts else None
-        return session_stopwatch(self.session, feeds, f"{self.model.source}: onnxruntime", timing, device)
+        session = self.session if self.watched is None else open_session(self.model.proto, self.model.source)
+        return session_stopwatch(session, feeds, f"{self.model.source}: onnxruntime", timing, device)
 
 
 @dataclass(frozen=True)
@@ -131,11 +151,12 @@ class OnnxruntimeBackend:
         if held_precision(model.proto) in ("fp16", "bf16") and not _ends_in_fp16(lowered.proto):
             # a typed graph, which onnxruntime would compute in fp32, or not at all
             lowered = Model(as_sandwich(lowered.proto), lowered.source)
-        session = open_session(lowered.proto, lowered.source)
+        proto, measured = (lowered.proto, None) if precision is Precision.FP32 else watched(lowered.proto)
+        session = open_session(proto, lowered.source, in_order=measured is not None)
         names = tuple(output.name for output in model.outputs)
         return OnnxruntimeEngine(
             lowered, precision, session, names, recipe.batch,
-            facts={"lowering": recipe.lowering}, warnings=notes_of(recipe),
+            facts={"lowering": recipe.lowering}, warnings=notes_of(recipe), watched=measured,
         )  # fmt: skip
 
 

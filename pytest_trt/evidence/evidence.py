@@ -22,6 +22,7 @@ from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
 from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
+from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
@@ -55,6 +56,7 @@ __all__ = [
     "fp32_hop",
     "fp32_outputs",
     "half_of",
+    "inner_of",
     "is_of_another",
     "later_hops",
     "located_of",
@@ -143,6 +145,8 @@ class Evidence:
         warnings: what the builder warned of.
         overflow: what the golden says of this precision, where it overflows.
         origin: the first tensor that is not finite, where that was looked for.
+        inner: the first inner tensor of the simulated run that overflows, whatever became of it further on; of an
+            engine, that which the golden tells of its simulation.
         repeated: what came of running, loading and building again.
         quantised: what int8 or fp8 stands on.
         located: tensors of the simulated graph against those of fp32, the likeliest cause first; None where none were
@@ -167,6 +171,7 @@ class Evidence:
     warnings: tuple[str, ...] = ()
     overflow: str = ""
     origin: Origin | None = None
+    inner: Overflow | None = None
     repeated: Repeated | None = None
     quantised: Quantised | None = None
     located: tuple[Located, ...] | None = None
@@ -210,6 +215,29 @@ def explained_by_rounding(trial: Trial) -> dict[str, float] | None:
     found = simulate(rounded, Precision.FP32, trial.golden.inputs, trial.subject.case.batch)
     steps = hop("golden", "rounded", trial.golden.onnx_outputs or trial.golden.outputs, found, {})
     return {step.output: step.rel_rms for step in steps}
+
+
+def inner_of(trial: Trial) -> Overflow | None:
+    """The first inner tensor of the simulated run that overflows; None where none does, or nobody knows.
+
+    Where the golden was made by the same simulation, what it tells of the same odd tensors is not looked for again.
+    """
+    subject, golden, built = trial.subject, trial.golden, trial.built
+    told = golden.overflow.get(subject.asked, {})
+    same = golden.model_sha256 in (None, subject.model.sha256)
+    known = Overflow.of_table(told["found"]) if same and told.get("found") else None
+    engine = built.engine if built else None
+    if built is None or not isinstance(engine, OnnxruntimeEngine) or not engine.simulated:
+        return known
+    odd = sorted(engine.inner.suspects | engine.inner.masked)
+    if not odd or (same and odd == told.get("suspects")):
+        return known if odd else None
+    recipe = built.recipe
+
+    def build(more: tuple[str, ...]) -> OnnxruntimeEngine:
+        return open_backend().build(replace(recipe, keep=(*recipe.keep, *more)))
+
+    return settle(_fp32_form(trial), build, trial.feeds, subject.case.batch, engine).overflow
 
 
 def quantised_of(trial: Trial) -> Quantised | None:

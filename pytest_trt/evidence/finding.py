@@ -27,7 +27,7 @@ CODES: Mapping[str, str] = {
     "TRT109": "quantised as TensorRT refuses",
     "TRT110": "weights differ",
     "TRT201": "precision not honoured",
-    "TRT202": "fp16 overflow",
+    "TRT202": "overflow",
     "TRT203": "fp16 subnormal weights",
     "TRT204": "TF32 in an fp32 engine",
     "TRT205": "simulated, not measured",

@@ -103,6 +103,8 @@ def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
     errors = [j.error for j in failed if not j.whole and math.isfinite(j.error)]
     if not failed:
         return ""
+    if all(j.comparison.actual_nan + j.comparison.actual_inf == 0 for j in failed if not j.whole) and not errors:
+        return "A number is inside no tolerance where the golden holds NaN or infinity. Look for what puts it there."
     if not errors:
         narrow = precision not in (Precision.FP32, Precision.TF32)
         cause = "what overflows, and keep its layers in fp32 or bf16" if narrow else "NaN among its weights"

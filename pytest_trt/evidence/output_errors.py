@@ -200,8 +200,9 @@ class Observed:
         error: relative RMS, or the share that differs of whole numbers.
         bound: what it may be; None where the user's limits are of another kind.
         whole: whether it is integer or boolean.
-        nonfinite: NaN and infinities of the output that the golden has not.
-        first: index of the first of them.
+        nonfinite: NaN and infinities of the output that the golden has not, and of the golden that the output has not.
+        lacking: of these, where the output is finite and the golden is not.
+        first: index of the first of them: of those that the golden has not, else of those that the output lacks.
         constant: whether all samples have the same values, and the golden's have not.
         lean: which way the error leans; None where the output is inside, not finite or whole.
         place: the part that holds nearly all of the error; None as above, or where no part does.
@@ -215,6 +216,7 @@ class Observed:
     bound: float | None = None
     whole: bool = False
     nonfinite: int = 0
+    lacking: int = 0
     first: tuple[int, ...] = ()
     constant: bool = False
     lean: Lean | None = None
@@ -255,6 +257,7 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         bound=judgement.bound,
         whole=judgement.whole,
         nonfinite=comparison.mismatched,
+        lacking=int(_odd(r, a).sum()) if comparison.mismatched else 0,
         first=_first_odd(a, r) if comparison.mismatched else (),
         constant=not (still or judgement.whole) and _is_constant(a) and not _is_constant(r),
         lean=_lean(error) if error is not None else None,
@@ -271,8 +274,14 @@ def _error(a: NDArray[Any], r: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _first_odd(a: NDArray[Any], r: NDArray[Any]) -> tuple[int, ...]:
-    odd = ~np.isfinite(a.astype(np.float64)) & np.isfinite(r.astype(np.float64))
-    return tuple(int(i) for i in np.unravel_index(int(odd.argmax()), odd.shape)) if odd.any() else ()
+    odd = next((found for found in (_odd(a, r), _odd(r, a)) if found.any()), None)
+    return () if odd is None else tuple(int(i) for i in np.unravel_index(int(odd.argmax()), odd.shape))
+
+
+def _odd(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the first is NaN or infinite, and the second is not."""
+    odd: NDArray[np.bool_] = ~np.isfinite(first.astype(np.float64)) & np.isfinite(second.astype(np.float64))
+    return odd
 
 
 def _is_constant(array: NDArray[Any]) -> bool:

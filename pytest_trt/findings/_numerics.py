@@ -42,20 +42,21 @@ _REMEDIES = {
 
 
 def nonfinite(evidence: Evidence) -> Iterator[Finding]:
-    """TRT301: NaN or infinity where the golden has none, and the first tensor that holds one."""
+    """TRT301: NaN or infinity where the golden has none, and the first tensor that holds one; or none where it has."""
     for seen in evidence.observed:
         if seen.nonfinite:
-            born = evidence.origin
+            born = None if seen.lacking == seen.nonfinite else evidence.origin
             where = f"; they first appear in tensor {born.tensor!r}{_by(born.node)}" if born else ""
+            first = f", the first at {list(seen.first)}" if seen.first else ""
             yield Finding(
                 "TRT301",
                 Severity.ERROR,
-                f"output {seen.output!r} holds {seen.nonfinite} NaN or infinities that the golden has not, the first at"
-                f" {list(seen.first)}{where}.",
-                "Look for NaN among the weights, a division by zero, or values beyond the precision's largest.",
+                f"output {seen.output!r} {_told_nonfinite(seen)}{first}{where}.",
+                _mend_nonfinite(seen),
                 {
                     "output": seen.output,
                     "count": seen.nonfinite,
+                    "lacking": seen.lacking,
                     "first": list(seen.first),
                     "tensor": born.tensor if born else None,
                 },
@@ -193,6 +194,22 @@ def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
 
 
 RULES = (nonfinite, constant, concentrated, bias, flips, outside, differs_in_fp32)
+
+
+def _told_nonfinite(seen: Observed) -> str:
+    own = seen.nonfinite - seen.lacking
+    told = [f"holds {own} NaN or infinities that the golden has not"] if own else []
+    told += [f"lacks {seen.lacking} NaN or infinities that the golden has"] if seen.lacking else []
+    return " and ".join(told)
+
+
+def _mend_nonfinite(seen: Observed) -> str:
+    if seen.lacking == seen.nonfinite:
+        return (
+            "Look for what puts a number there, a mask of another value or a guard of a division; if that was meant,"
+            " make the golden anew of a model that does so too."
+        )
+    return "Look for NaN among the weights, a division by zero, or values beyond the precision's largest."
 
 
 def _by(node: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.evidence.evidence import Evidence
     from pytest_trt.evidence.rounding import Rounded
+    from pytest_trt.golden.overflow import Overflow
 
 __all__ = ["RULES", "not_honoured"]
 
@@ -31,16 +32,17 @@ positive FP16 subnormal value"."""
 
 
 def overflow(evidence: Evidence) -> Iterator[Finding]:
-    """TRT202: a weight or an activation beyond fp16's largest value."""
-    where = {**_weights(evidence), **_activation(evidence)}
-    told = [text for text in (_told_weights(evidence), _told_activation(evidence)) if text]
+    """TRT202: a weight or an inner tensor that the precision can't hold, whatever the outputs look like."""
+    inner = evidence.inner
+    where = {**_weights(evidence), **(_inner(inner) if inner else _activation(evidence))}
+    seen = _told_inner(inner, evidence) if inner else _told_activation(evidence)
+    told = [text for text in (_told_weights(evidence), seen) if text]
     if told:
         yield Finding(
             "TRT202",
-            Severity.ERROR,
-            f"the model overflows in fp16, whose largest value is {_LARGEST}: {'; '.join(told)}.",
-            "Keep the nodes that compute or read it in fp32 (keep = [...]), use bf16, or scale the weights down and the"
-            " next layer's up.",
+            _severity(evidence),
+            f"{_lead(evidence)}: {'; '.join(told)}.",
+            _mend_overflow(inner, evidence),
             where,
         )
 
@@ -189,6 +191,54 @@ def _weights(evidence: Evidence) -> dict[str, object]:
 def _told_weights(evidence: Evidence) -> str:
     found = _beyond(evidence)
     return f"weight {_listed([f'{t.tensor!r} holds {t.largest:.3g}' for t in found])}" if found else ""
+
+
+def _severity(evidence: Evidence) -> Severity:
+    """A warning where outputs are inside and an engine ran, which may keep it in fp32, or masks are padding."""
+    inner, right = evidence.inner, not any(seen.reasons for seen in evidence.observed)
+    if inner is None or _beyond(evidence):
+        return Severity.ERROR
+    excused = inner.kind == "masked" or not evidence.simulated
+    return Severity.WARNING if excused and right else Severity.ERROR
+
+
+def _lead(evidence: Evidence) -> str:
+    label = evidence.held if evidence.precision is Precision.MODEL else evidence.precision.label
+    inner = evidence.inner
+    if inner is not None and inner.kind in ("divided", "flushed") and not _beyond(evidence):
+        return f"{label} makes zero of what the model needs"
+    return f"the model overflows in {f'fp16, whose largest value is {_LARGEST}' if label == 'fp16' else label}"
+
+
+def _inner(inner: Overflow) -> dict[str, object]:
+    return {"tensor": inner.tensor, "node": inner.node, "kind": inner.kind, "cause": inner.cause, "keep": [*inner.keep]}
+
+
+def _told_inner(inner: Overflow, evidence: Evidence) -> str:
+    called = f"tensor {inner.tensor!r} of {inner.op} {inner.node!r}"
+    told = {
+        "beyond": f"{called} is the first that is not finite, where fp32's is",
+        "divided": f"{called} is not finite, since {inner.cause!r} before it is flushed to zero",
+        "flushed": f"{called} is flushed to zero throughout, where fp32's is not",
+        "masked": f"{called} has rows of nothing but masks, whose rounding drowns the scores: their Softmax is another",
+    }[inner.kind]
+    real = "" if evidence.simulated else " (simulated; the engine is judged by its outputs)"
+    return f"{told}{real}"
+
+
+def _mend_overflow(inner: Overflow | None, evidence: Evidence) -> str:
+    if inner is not None and not inner.keep:
+        return "Use bf16, or scale the weights down and the next layer's up: keeping nodes in fp32 does not mend it."
+    if inner is None:
+        return (
+            "Keep the nodes that compute or read it in fp32 (keep = [...]), use bf16, or scale the weights down and the"
+            " next layer's up."
+        )
+    words = ", ".join(f'"{word}"' for word in inner.keep)
+    if evidence.held != "fp32":
+        return f"Leave these nodes in fp32 when the file is made: {words}."
+    other = ", or use bf16" if evidence.precision is Precision.FP16 else ""
+    return f"Keep these nodes in fp32: keep = [{words}]{other}."
 
 
 def _activation(evidence: Evidence) -> dict[str, object]:

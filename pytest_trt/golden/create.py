@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused
 from pytest_trt.golden._probe import probed
 from pytest_trt.golden._question import inputs_of, labels_of, question_of
-from pytest_trt.golden.envelope import envelope_of, provable, simulate
+from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import is_float, split
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "movements", "refuse_in_ci", "update"]
+__all__ = ["HOP_LIMIT", "changes", "create", "in_ci", "kept_of", "movements", "refuse_in_ci", "table_of", "update"]
 
 HOP_LIMIT = 1e-5
 """Largest relative RMS between PyTorch and its ONNX export: correct exports measured 6e-8 to 7e-7."""
@@ -109,7 +109,8 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     _require_numbers(outputs, model.source)
     if labels is not None:
         _require_labels(case, model, labels, outputs)
-    envelope, refused = envelope_of(model, [inputs], _precisions(), case.batch, progress)
+    kept = kept_of(case)
+    envelope, refused, overflow = envelope_of(model, [inputs], _precisions(), case.batch, progress, kept)
     golden = Golden(
         runs=(Run(inputs, outputs),),
         source=f"of {case.name}",
@@ -126,6 +127,8 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
             "inputs": case.inputs or "drawn",
             "question": question_of(case, reference, inputs, labels),
         },
+        overflow=overflow,
+        kept=table_of(kept),
     )
     _require_same(golden, model.source)
     require_fit(golden, model, mend(case), exact=True)
@@ -135,6 +138,16 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     moving = {name: value for name, value in evidence.items() if name not in case.constant_outputs}
     envelope, refused = provable(envelope, refused, moving)
     return replace(golden, evidence=evidence, envelope=envelope, refused=refused)
+
+
+def kept_of(case: Case) -> Kept:
+    """What of the reference stays in fp32; nothing where the case names another file, whose nodes ``keep`` names."""
+    return Kept() if case.reference is not None else Kept(tuple(case.keep), tuple(case.ops))
+
+
+def table_of(kept: Kept) -> dict[str, list[str]]:
+    """The same as a golden tells it: empty tables are left out."""
+    return {key: list(words) for key, words in asdict(kept).items() if words}
 
 
 def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:

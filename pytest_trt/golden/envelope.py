@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.backends.backend import DEFAULT, choose
+from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
+from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
+from pytest_trt.lowering.placement import kept_in_fp32
 from pytest_trt.model.feeds import is_float
 from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, fresh, opset
 from pytest_trt.model.model import Model
@@ -27,32 +31,34 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
+    from pytest_trt.backends.onnxruntime import OnnxruntimeEngine
     from pytest_trt.calibration.calibration import Progress
+    from pytest_trt.golden.overflow import Settled
     from pytest_trt.model.feeds import Arrays
 
-__all__ = ["envelope_of", "fp16_accumulated", "provable", "simulate"]
+__all__ = ["Kept", "envelope_of", "fp16_accumulated", "provable", "simulate"]
 
 _AT_ONCE = 16  # products that a matrix unit adds before it rounds
 _LONGEST = 4608  # the longest sum that was measured in fp16; longer ones are split, and their parts added in fp32
 _TURNS = 41.0  # of the sine, per standard deviation of the error
 
 
-def fp16_accumulated(model: ModelProto) -> ModelProto:
+def fp16_accumulated(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelProto:
     """The cast sandwich of fp16, with the error of fp16 accumulation added to every sum of more than 16 products.
 
     Sums of whose factors neither is stored (products of two activations, weights that are computed first), and those in
-    subgraphs, are left as they are.
+    subgraphs, are left as they are; so are those of nodes that stay in fp32, told by what they compute.
 
     Raises:
         LoweringError: the type of a tensor can't be inferred.
     """
-    copy = fp16_sandwich(model)
+    copy = fp16_sandwich(model, kept)
     held, name = constants(copy), fresh(copy)
     nodes: list[NodeProto] = []
     for node in copy.graph.node:
         nodes.append(node)
         roundings = math.ceil(min(_products(node, held), _LONGEST) / _AT_ONCE)
-        if roundings > 1:
+        if roundings > 1 and kept.isdisjoint(node.output):
             nodes += _erring(copy, node, roundings, name)
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del copy.graph.node[:]
@@ -116,8 +122,11 @@ def envelope_of(
     precisions: Sequence[Precision],
     batch: int | None,
     progress: Progress | None = None,
-) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
+    kept: Kept | None = None,
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str], dict[str, dict[str, Any]]]:
     """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
+
+    Nodes at which a simulation overflows stay in fp32 for it, so that no bound is made of a broken one.
 
     Args:
         reference: the fp32 model.
@@ -125,21 +134,30 @@ def envelope_of(
         precisions: which to simulate.
         batch: the most samples at once where the first axis is dynamic.
         progress: told what is going on.
+        kept: which nodes stay in fp32 as the case says.
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
-        several runs the largest) and ``bound`` = 2.5 x error + floor. And why a precision has none.
+        several runs the largest) and ``bound`` = 2.5 x error + floor. Why a precision has none. And what overflows in
+        a precision, as :func:`pytest_trt.golden.overflow.recorded` tells it.
     """
     exact = [simulate(reference, Precision.FP32, run, batch) for run in inputs]
     envelope: dict[str, dict[str, dict[str, float]]] = {}
     refused: dict[str, str] = {}
+    overflown: dict[str, dict[str, Any]] = {}
+    kept = kept or Kept()
     for number, precision in enumerate(precisions):
         if progress:
             progress(f"{reference.source}: simulating {precision.label}", number / len(precisions))
         try:
             model = at_opset(reference, precision)
             _require_same_network(model, reference, inputs, exact, batch)
-            roads = [_simulate_all(model, precision, inputs, batch), *_accumulated(model, precision, inputs, batch)]
+            settled = _settled(model, precision, inputs, batch, kept)
+            overflown |= {precision.label: record} if (record := recorded(settled)) else {}
+            _require_settled(settled, precision)
+            keep = replace(kept, keep=(*kept.keep, *settled.keep))
+            roads = [settled.outputs]
+            roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
             found = [_entries(reference, precision, lowered, exact) for lowered in roads]
             envelope[precision.label] = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
         except PytestTrtError as error:
@@ -148,7 +166,39 @@ def envelope_of(
             refused[precision.label] = f"a fault of pytest-trt, please report it: {blame(error)}"
     if progress:
         progress("", None)
-    return envelope, refused
+    return envelope, refused, overflown
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a case keeps in fp32.
+
+    Attributes:
+        keep: nodes, each by its name or by a tensor that it computes.
+        ops: kinds of operators that are lowered, all others being kept; if none, nothing is kept by its kind.
+    """
+
+    keep: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
+
+
+def _settled(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None, kept: Kept) -> Settled:
+    calibration = sampled(model, lambda _: inputs, "the golden's inputs", batch)
+
+    def build(more: tuple[str, ...]) -> OnnxruntimeEngine:
+        keep = (*kept.keep, *more)
+        return open_backend().build(Recipe(model, precision, calibration, batch, keep=keep, ops=kept.ops))
+
+    return settle(model, build, inputs, batch)
+
+
+def _require_settled(settled: Settled, precision: Precision) -> None:
+    found = settled.overflow
+    if found is not None and not settled.keep and settled.lowers:
+        raise LoweringError(
+            f"simulated at {precision}, tensor {found.tensor!r} of node {found.node!r} is not finite, or lost, where"
+            f" fp32 is not, and keeping nodes in fp32 does not mend it: this model overflows at {precision}."
+        )
 
 
 def provable(
@@ -191,10 +241,13 @@ def _simulate_all(model: Model, precision: Precision, inputs: list[Arrays], batc
     return [engine.run(run) for run in inputs]
 
 
-def _accumulated(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None) -> Iterator[list[Arrays]]:
+def _accumulated(
+    model: Model, precision: Precision, inputs: list[Arrays], batch: int | None, kept: Kept
+) -> Iterator[list[Arrays]]:
     """Outputs with sums accumulated in fp16, which is right for an engine too; of fp16 alone, where there are any."""
     if precision is Precision.FP16 and held_precision(model.proto) == "fp32":
-        noisy = Model(fp16_accumulated(model.proto), model.source)
+        tensors = kept_in_fp32(model.proto, precision, kept.keep, kept.ops)
+        noisy = Model(fp16_accumulated(model.proto, tensors), model.source)
         session = open_session(fp32_ends(noisy.proto), noisy.source)
         yield [run(session, noisy, feeds, batch) for feeds in inputs]
 

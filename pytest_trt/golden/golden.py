@@ -34,6 +34,8 @@ LEAST_MOVEMENT = 1e-3
 """Std over samples / RMS under which agreeing with an output proves nothing: a network whose activations died
 gives 1e-7 and passes at every precision, live ones give 8e-3 and more."""
 
+_LATER = ("overflow", "kept")  # tables that goldens have only where there is something to tell
+
 Envelope = Mapping[str, Mapping[str, Mapping[str, float]]]
 """By precision and output: ``error`` simulated when the golden was made, and the ``bound`` that follows."""
 
@@ -68,6 +70,9 @@ class Golden:
         onnx_outputs: the ONNX model's outputs, where those of ``runs`` are PyTorch's.
         labels: true classes of the samples, if known.
         provenance: producer, versions, seed, reason.
+        overflow: by precision what is odd inside its simulation ("suspects"), and what overflows there ("found"), whose
+            nodes the envelope was made without.
+        kept: "keep" and "ops" of the case that the envelope was made for; empty where it had none.
     """
 
     runs: tuple[Run, ...]
@@ -80,6 +85,8 @@ class Golden:
     onnx_outputs: Arrays = field(default_factory=dict)
     labels: NDArray[Any] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    overflow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kept: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> Arrays:
@@ -116,6 +123,7 @@ def write(golden: Golden, path: Path, case: str) -> None:
         "model_sha256": golden.model_sha256 or "",
         "origin": golden.origin,
         **{key: _json(getattr(golden, key)) for key in ("envelope", "refused", "evidence", "provenance")},
+        **{key: _json(getattr(golden, key)) for key in _LATER if getattr(golden, key)},
     }
     data = save({key: np.asarray(array, order="C") for key, array in tensors.items()}, metadata)
     try:
@@ -259,6 +267,7 @@ def _golden(path: Path, metadata: dict[str, str], tensors: Arrays) -> Golden:
     if not outputs or not inputs or not set(hop) <= set(outputs):
         raise ValueError("its inputs and outputs are not whole")
     told = {key: json.loads(metadata[key]) for key in ("envelope", "refused", "evidence", "provenance")}
+    told |= {key: json.loads(metadata[key]) for key in _LATER if key in metadata}
     if not all(isinstance(table, dict) for table in told.values()):
         raise ValueError("its metadata are not tables")
     _ = {float(entry["bound"]) for entries in told["envelope"].values() for entry in entries.values()}

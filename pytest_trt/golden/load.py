@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_trt.case.case_file import quoted
 from pytest_trt.case.reference import Reference, find_golden, mend, reference_of
@@ -18,8 +18,8 @@ from pytest_trt.errors import (
     StaleGolden,
 )
 from pytest_trt.golden._question import require_asked
-from pytest_trt.golden.create import HOP_LIMIT, movements
-from pytest_trt.golden.envelope import envelope_of, provable, simulate
+from pytest_trt.golden.create import HOP_LIMIT, kept_of, movements, table_of
+from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
 from pytest_trt.golden.golden import Golden, Run, is_candidate, read, require_evidence, require_fit
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import is_float
@@ -27,7 +27,7 @@ from pytest_trt.model.samples import data_sets
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from pytest_trt.case.case import Case
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
 
 __all__ = ["Verification", "ages", "open_golden", "verify"]
+
+T = TypeVar("T")
 
 
 def open_golden(subject: Subject, golden_dir: Path) -> Golden:
@@ -66,9 +68,9 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
     require_asked(case, golden, reference)
     moved = movements(golden, reference, case.batch)
     require_evidence(golden, moved, case.constant_outputs, mend(case, place))
-    if not place.is_dir():
-        return golden
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
+    if not place.is_dir():
+        return _as_kept(subject, golden, reference, moving)
     return _with_envelope(case, golden, reference, _in_question(subject), moving)
 
 
@@ -90,6 +92,34 @@ def _require_runs(golden: Golden, reference: Reference, batch: int | None) -> No
     """
     with suppress(DataError, LoweringError):
         simulate(reference.model, Precision.MODEL, golden.inputs, batch)
+
+
+def _as_kept(subject: Subject, golden: Golden, reference: Reference, moving: dict[str, float | None]) -> Golden:
+    """The golden with the envelope of a model that keeps what the case keeps; measured now, if it was made for another.
+
+    Nodes that the reference has not leave it as it is: then ``keep`` names those of another file.
+    """
+    case, asked = subject.case, subject.precision
+    kept = Kept(tuple(case.keep), tuple(case.ops))
+    lowered = subject.held == "fp32" and asked not in (Precision.FP32, Precision.MODEL)
+    if not lowered or table_of(kept) == golden.kept or held_precision(reference.model.proto) != "fp32":
+        return golden
+    inputs = [run.inputs for run in golden.runs]
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept)
+    envelope, refused = provable(envelope, refused, moving)
+    if case.reference is not None and not envelope:
+        return golden
+    return replace(
+        golden,
+        envelope={**_without(golden.envelope, asked), **envelope},
+        refused={**_without(golden.refused, asked), **refused},
+        overflow={**_without(golden.overflow, asked), **overflow},
+        kept=table_of(kept),
+    )
+
+
+def _without(table: Mapping[str, T], precision: Precision) -> dict[str, T]:
+    return {label: told for label, told in table.items() if label != precision.label}
 
 
 def _require_fresh(case: Case, golden: Golden, reference: Reference) -> None:
@@ -129,8 +159,10 @@ def _with_envelope(
     if held_precision(reference.model.proto) != "fp32" or asked is None:
         return golden
     inputs = [run.inputs for run in golden.runs]
-    envelope, refused = provable(*envelope_of(reference.model, inputs, [asked], case.batch), moving)
-    return replace(golden, envelope=envelope, refused=refused)
+    kept = kept_of(case)
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept)
+    envelope, refused = provable(envelope, refused, moving)
+    return replace(golden, envelope=envelope, refused=refused, overflow=overflow, kept=table_of(kept))
 
 
 def read_data_sets(folder: Path, model: Model) -> Golden:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -129,16 +130,16 @@ def placement_of(model: ModelProto, kept: frozenset[str] = frozenset()) -> Place
     """
     types, held = element_types(model), constants(model)
     tensors: dict[tuple[str, int], str] = {}
+    inside: list[tuple[NodeProto, str]] = []
     for node, index, inner in operands_of(model.graph, MATRIX_OPERANDS):
         tensor = node.input[index]
         if kept.intersection(node.output) or require_type(tensor, node, types) != TensorProto.FLOAT:
             continue
         if inner and tensor not in held:
-            raise LoweringError(
-                f"{tensor!r}, read by {node.op_type} {node.name!r}, is in a subgraph (If, Loop or Scan), where it can't"
-                " be calibrated: nothing is quantised there. Keep that node in fp32."
-            )
+            inside.append((node, tensor))
         tensors[node.output[0], index] = tensor
+    if inside:
+        raise _not_calibrated(inside)
     if not tensors:
         raise LoweringError(
             f"quantising would change nothing here: the model has no {', '.join(MATRIX_OPERANDS)} on fp32 tensors"
@@ -146,6 +147,18 @@ def placement_of(model: ModelProto, kept: frozenset[str] = frozenset()) -> Place
         )
     tensors.update(_residual(model, types, set(held), kept, {output for output, _ in tensors}))
     return Placement(frozenset(tensors), tuple(_in_order(model, tensors, set(held))))
+
+
+def _not_calibrated(inside: list[tuple[NodeProto, str]]) -> LoweringError:
+    """All nodes at once, as ``keep`` names them, so that to keep them is enough."""
+    node, tensor = inside[0]
+    called = Counter(other.name for other in {id(one): one for one, _ in inside}.values())
+    words = [one.name if one.name and called[one.name] == 1 else one.output[0] for one, _ in inside]
+    return LoweringError(
+        f"{tensor!r}, read by {node.op_type} {node.name!r}, is in a subgraph (If, Loop or Scan), where it can't be"
+        " calibrated: nothing is quantised there. Keep what multiplies there in fp32: keep ="
+        f" [{', '.join(json.dumps(word) for word in dict.fromkeys(words))}]."
+    )
 
 
 def _in_order(model: ModelProto, tensors: Mapping[tuple[str, int], str], held: set[str]) -> dict[str, None]:

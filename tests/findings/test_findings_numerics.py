@@ -73,6 +73,28 @@ def test_a_nan_is_told_with_its_place() -> None:
     assert "holds 1 NaN or infinities" in finding.message
 
 
+def test_an_infinity_that_the_output_lacks_is_told_the_right_way_round() -> None:
+    forbidden = LOGITS.copy()
+    forbidden[:, 2] = -np.inf
+
+    [finding] = found(np.where(np.isinf(forbidden), np.float32(-65504), forbidden), forbidden)
+
+    assert finding.code == "TRT301"
+    assert finding.message.startswith(
+        "output 'out' lacks 16 NaN or infinities that the golden has, the first at [0, 2]"
+    )
+
+
+def test_what_an_output_holds_and_what_it_lacks_are_counted_apart() -> None:
+    forbidden, broken = LOGITS.copy(), LOGITS.copy()
+    forbidden[:, 2], broken[5, 1] = -np.inf, np.nan
+
+    [finding] = found(broken, forbidden)
+
+    assert "holds 1 NaN or infinities that the golden has not and lacks 16" in finding.message
+    assert finding.evidence["first"] == [5, 1]
+
+
 def test_a_nan_of_the_golden_too_is_none() -> None:
     both = LOGITS.copy()
     both[3, 4] = np.inf

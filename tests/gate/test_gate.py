@@ -415,7 +415,7 @@ def test_an_error_as_large_as_the_output_is_not_talked_into_a_tolerance(case: Ca
     assert "look at the calibration data, the inputs' scale and order" in verdict.accept
 
 
-def test_an_overflow_is_told_as_the_golden_saw_it(tmp_path: Path) -> None:
+def test_an_overflow_is_told_with_the_node_to_keep(tmp_path: Path) -> None:
     def too_large(w: np.ndarray) -> np.ndarray:
         return w * np.float32(1e6)
 
@@ -425,7 +425,8 @@ def test_an_overflow_is_told_as_the_golden_saw_it(tmp_path: Path) -> None:
 
     told = text(judged(case, "fp16"))
 
-    assert "this model overflows at fp16" in told
+    assert "tensor 'logits' of Gemm 'fc' is the first that is not finite" in told
+    assert 'keep = ["fc"]' in told
     assert "NaN and infinity are inside no tolerance" in told
 
 

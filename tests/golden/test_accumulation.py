@@ -168,7 +168,7 @@ def test_the_envelope_of_fp16_knows_it() -> None:
     added_in_fp32 = outputs(model, fp16_sandwich(model.proto), feeds)
     plain = compare(added_in_fp32, outputs(model, model.proto, feeds)).rel_rms
 
-    envelope, refused = envelope_of(model, [feeds], [Precision.FP16], None)
+    envelope, refused, _ = envelope_of(model, [feeds], [Precision.FP16], None)
 
     entry = envelope["fp16"]["y"]
     assert refused == {}
