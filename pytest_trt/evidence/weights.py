@@ -456,4 +456,6 @@ def _ratios(first: Rows, second: Rows) -> Rows:
 def _decibels(first: float, second: float) -> float:
     if not second:
         return math.inf if first else 0.0
+    if not math.isfinite(second):
+        return -math.inf
     return 10 * math.log10(first / second) if first else -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_trt.evidence.finding import Finding, Severity
@@ -39,12 +40,12 @@ def differing(evidence: Evidence) -> Iterator[Finding]:
     certain = any(is_at_fault(weight) or _kind(weight, evidence) in ("scaled", "other") for weight in found)
     more = f"; {len(found) - 1} more like it" if len(found) > 1 else ""
     best = f", where {first.kind} can keep {first.sqnr_db + first.lost_db:.1f} dB" if first.kind != "fp32" else ""
+    kept = f"; it is kept at {first.sqnr_db:.1f} dB{best}" if math.isfinite(first.sqnr_db) else ""
     kind, faults = _kind(first, evidence), first.faults
     yield Finding(
         "TRT110",
         Severity.ERROR if certain else Severity.WARNING,
-        f"weight {first.tensor!r}, read by {first.node}, is not the reference's: {_told(first, kind)}; it is kept at"
-        f" {first.sqnr_db:.1f} dB{best}{more}.",
+        f"weight {first.tensor!r}, read by {first.node}, is not the reference's: {_told(first, kind)}{kept}{more}.",
         _MEND[kind],
         {
             "tensor": first.tensor,

@@ -90,8 +90,8 @@ def _others(case: Case, asked: Mapping[str, Any], reference: Reference) -> Itera
     """The keys by which the case asks something else, each with what it is now."""
     if not _says_nothing(case):
         yield from _other_inputs(case, asked["inputs"], reference)
-    if case.labels is not None or not _takes_as_it_is(case):
-        yield from _other_labels(case, asked.get("labels"), reference)
+    if case.labels is not None:
+        yield from _other_labels(case, case.labels, asked.get("labels"), reference)
 
 
 def _takes_as_it_is(case: Case) -> bool:
@@ -116,12 +116,10 @@ def _other_inputs(case: Case, kept: Mapping[str, Any], reference: Reference) -> 
         yield next(_other_drawn(kept["drawn"], origin["drawn"]), ("inputs", "other samples are drawn now"))
 
 
-def _other_labels(case: Case, kept: Mapping[str, Any] | None, reference: Reference) -> Iterator[tuple[str, str]]:
-    labels = case.labels
-    if labels is None:
-        if kept:
-            yield "labels", f"there are none now, and they {_of(kept)} when it was made"
-    elif kept is None:
+def _other_labels(
+    case: Case, labels: str, kept: Mapping[str, Any] | None, reference: Reference
+) -> Iterator[tuple[str, str]]:
+    if kept is None:
         yield "labels", f"they are {labels!r} now, and there were none when it was made"
     elif not _same_origin(_origin(case, "labels", reference), kept):
         now = labels_of(case)

@@ -18,8 +18,7 @@ from pytest_trt.golden.create import update
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import Model, checked
 from pytest_trt.precision import Precision
-from pytest_trt.report import _html as html
-from pytest_trt.report import markdown
+from pytest_trt.report import html, markdown
 from pytest_trt.report.record import document, record_of
 from pytest_trt.report.terminal import table
 

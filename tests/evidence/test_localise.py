@@ -315,7 +315,10 @@ def test_what_a_mask_forbids_is_no_error_however_far_down_it_is_clamped(never: f
     inputs = {"x": (FLOAT, ["N", 4]), "m": (FLOAT, ["N", 4])}
     net = networks.model(nodes, inputs, {"p": (FLOAT, ["N", 4])}, {"never": np.float32(never)})
     draw = np.random.default_rng(0)
-    run = {"x": draw.standard_normal((6, 4)).astype(np.float32), "m": np.tile(np.float32([0, 0, 1, 1]), (6, 1))}
+    run = {
+        "x": draw.standard_normal((6, 4)).astype(np.float32),
+        "m": np.tile(np.array([0, 0, 1, 1], np.float32), (6, 1)),
+    }
 
     found = by_name(localise(checked(net, "net"), checked(lower(net, "fp16"), "fp16"), [run]))
 

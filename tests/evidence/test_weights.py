@@ -29,7 +29,7 @@ def compared(file: onnx.ModelProto, reference: onnx.ModelProto) -> dict[str, Sto
     return {weight.reference: weight for weight in found.weights}
 
 
-def gemm(weights: dict[str, Any], before: list[onnx.NodeProto], reads: str = "w", **told: int) -> onnx.ModelProto:
+def gemm(weights: dict[str, Any], before: list[onnx.NodeProto], reads: str = "w", **told: Any) -> onnx.ModelProto:
     """x (N, 32) times a weight of 8 channels to y (N, 8)."""
     node = helper.make_node("Gemm", ["x", reads], ["y"], "fc", **(told or {"transB": 1}))
     return networks.model([*before, node], {"x": (FLOAT, ["N", 32])}, {"y": (FLOAT, ["N", 8])}, weights, 21)
@@ -303,7 +303,7 @@ def test_a_transposed_convolution_has_its_channels_on_its_second_axis(group: int
 
 def test_weights_in_subgraphs_are_compared_where_they_stand() -> None:
     def net(weight: np.ndarray) -> onnx.ModelProto:
-        branches = {
+        branches: dict[str, Any] = {
             branch: helper.make_graph(
                 [helper.make_node("MatMul", ["x", "w"], [f"{branch}_y"], branch)],
                 branch,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networks
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from pytest_trt import Case, Tolerance, check
 from pytest_trt.evidence.evidence import Evidence
@@ -277,12 +277,12 @@ def looped() -> Any:
     value = helper.make_tensor_value_info
     branch = helper.make_graph([node("MatMul", ["a", "u"], ["t"], "inside")], "t", [], [value("t", FLOAT, None)])
     other = helper.make_graph([node("Neg", ["a"], ["e"], "negated")], "e", [], [value("e", FLOAT, None)])
-    state = [value("i", networks.TensorProto.INT64, []), value("c", networks.TensorProto.BOOL, [])]
+    state = [value("i", TensorProto.INT64, []), value("c", TensorProto.BOOL, [])]
     body = helper.make_graph(
         [node("MatMul", ["s", "u"], ["m"], "again"), node("Identity", ["c"], ["d"]), node("Tanh", ["m"], ["r"])],
         "body",
         [*state, value("s", FLOAT, [None, 8])],
-        [value("d", networks.TensorProto.BOOL, []), value("r", FLOAT, [None, 8])],
+        [value("d", TensorProto.BOOL, []), value("r", FLOAT, [None, 8])],
     )
     nodes = [
         head(),

@@ -58,7 +58,7 @@ def faulty(**faults: int) -> StoredWeight:
 
 OVER = Hop("golden", "fp32", "y", 0.5, 0.01)
 INSIDE = Hop("golden", "fp32", "y", 0.005, 0.01)
-SEEN = Observed("y", 0.5, 0.1, ("relative RMS",), whole=False)
+SEEN = Observed("y", ("relative RMS",), 0.5, 0.1, whole=False)
 
 
 def test_healthy_weights_and_no_reference_say_nothing() -> None:

@@ -103,7 +103,7 @@ def test_a_weight_of_nan_fails(case: Case, precision: str, odd: float) -> None:
 
     verdict = judged(reference_to(case, changed), precision)
 
-    assert verdict.verdict == "failed"
+    assert verdict.verdict == "failed", verdict.message
     assert "NaN" in text(verdict)
 
 
@@ -344,7 +344,8 @@ def test_a_failure_reads_top_down(case: Case) -> None:
 
     lines = told.splitlines()
     assert lines[0] == "net at fp16 on onnxruntime (simulated): FAILED, outside tolerance"
-    assert lines[1].startswith("  TRT304 error: output 'logits' is off by")
+    assert lines[1].startswith("  TRT110 error: weight 'w1', read by conv1, is not the reference's")
+    assert "  TRT304 error: output 'logits' is off by" in told
     assert "  output 'logits': float32[8, 3] against golden float32, bound by the envelope" in lines
     assert "to blame: golden -> fp32" in told
     for part in (

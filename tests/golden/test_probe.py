@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 TYPES = {np.dtype(np.float32): FLOAT, np.dtype(np.int64): INT64, np.dtype(bool): BOOL}
-F = np.float32
+
+
+def F(values: Any) -> Any:
+    return np.asarray(values, np.float32)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def of(folder: Path, told: Told) -> Verdict:
     return judged(folder, network(told), told.inputs, told.outputs)
 
 
-IMAGE = np.arange(4, dtype=F).reshape(1, 1, 2, 2)
+IMAGE = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
 HEALTHY = {
     "scales": told("Resize", {"x": IMAGE, "": F(0), "s": F([1, 1, 2, 1])}, IMAGE.repeat(2, 2), mode="nearest"),
     "depth": told("OneHot", {"i": [1, 0], "d": 2, "v": F([1, 3])}, F([[1, 3], [3, 1]])),
@@ -93,7 +96,7 @@ def test_a_network_that_is_wrong_is_seen_to_be(tmp_path: Path) -> None:
 
 
 def test_an_output_that_no_input_moves_is_no_evidence(tmp_path: Path) -> None:
-    still = told("EyeLike", {"x": np.arange(4).reshape(2, 2)}, np.eye(2, dtype=F), dtype=FLOAT)
+    still = told("EyeLike", {"x": np.arange(4).reshape(2, 2)}, np.eye(2, dtype=np.float32), dtype=FLOAT)
 
     verdict = of(tmp_path, still)
 
@@ -106,7 +109,7 @@ def test_scales_do_not_make_a_dead_network_move(tmp_path: Path) -> None:
         helper.make_node("Mul", ["x", "zero"], ["dead"]),
         helper.make_node("Resize", ["dead", "", "s"], ["y"], mode="nearest"),
     ]
-    inputs, outputs = {"x": IMAGE, "s": F([1, 1, 2, 1])}, {"y": np.zeros((1, 1, 4, 2), F)}
+    inputs, outputs = {"x": IMAGE, "s": F([1, 1, 2, 1])}, {"y": np.zeros((1, 1, 4, 2), np.float32)}
     proto = networks.model(nodes, specs(inputs), specs(outputs), {"zero": F(0)})
 
     verdict = judged(tmp_path, proto, inputs, outputs)
@@ -149,7 +152,7 @@ def test_what_fails_while_it_runs_says_its_reason(tmp_path: Path) -> None:
 
 
 def test_outputs_without_elements_beside_others_are_as_they_should_be(tmp_path: Path) -> None:
-    inputs, outputs = {"x": F([[1, 2]])}, {"y": F([[1, 2]]), "e": np.zeros((1, 0), F)}
+    inputs, outputs = {"x": F([[1, 2]])}, {"y": F([[1, 2]]), "e": np.zeros((1, 0), np.float32)}
     nodes = [helper.make_node("Split", ["x", "n"], ["y", "e"], axis=1)]
     proto = networks.model(nodes, specs(inputs), specs(outputs), {"n": np.array([2, 0])})
 
@@ -159,7 +162,7 @@ def test_outputs_without_elements_beside_others_are_as_they_should_be(tmp_path: 
 
 
 def test_a_network_whose_every_output_is_empty_says_so(tmp_path: Path) -> None:
-    empty = np.zeros((1, 0), F)
+    empty = np.zeros((1, 0), np.float32)
 
     verdict = of(tmp_path, told("Relu", {"x": empty}, empty))
 
@@ -168,7 +171,7 @@ def test_a_network_whose_every_output_is_empty_says_so(tmp_path: Path) -> None:
 
 
 def test_an_empty_state_of_a_dynamic_axis_is_no_lack_of_samples(tmp_path: Path) -> None:
-    inputs, outputs = {"x": F([[1, 2]]), "past": np.zeros((0, 2), F)}, {"y": F([[1, 2]])}
+    inputs, outputs = {"x": F([[1, 2]]), "past": np.zeros((0, 2), np.float32)}, {"y": F([[1, 2]])}
     nodes = [helper.make_node("Concat", ["past", "x"], ["y"], axis=0)]
     proto = networks.model(nodes, {"x": (FLOAT, [1, 2]), "past": (FLOAT, ["P", 2])}, {"y": (FLOAT, ["T", 2])})
 
