@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import rms, scores_of
+from pytest_trt.comparison.parts import Part
+from pytest_trt.evidence.judgement import JudgedPart
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
@@ -131,6 +133,9 @@ def _scaled(a: Doubles, r: Doubles, left: float) -> str:
 
 
 _STILL = 1e-6
+_MOST_SLICES = 4096
+_LOOSE = 0.1  # where the user's limits are no relative RMS
+_LEAST_BOUND = 1e-3  # what moves by less moves as little as an output that proves nothing
 _WIDTH = 4.0
 
 
@@ -204,6 +209,9 @@ class Observed:
         lacking: of these, where the output is finite and the golden is not.
         first: index of the first of them: of those that the golden has not, else of those that the output lacks.
         constant: whether all samples have the same values, and the golden's have not.
+        part: name of the part that error and bound are of; empty where that is all of the output.
+        still: the slices of an axis that have the same values in all samples, and in the golden move by more than an
+            error may; None where no slice does, or all do.
         lean: which way the error leans; None where the output is inside, not finite or whole.
         place: the part that holds nearly all of the error; None as above, or where no part does.
         flips: of the best class, where classes are ranked.
@@ -219,10 +227,17 @@ class Observed:
     lacking: int = 0
     first: tuple[int, ...] = ()
     constant: bool = False
+    part: str = ""
+    still: Part | None = None
     lean: Lean | None = None
     place: Place | None = None
     flips: Flips | None = None
     resemblance: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the part that error and bound are of, or of the output."""
+        return self.part or self.output
 
 
 def observe(
@@ -250,6 +265,8 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
     measured = bool(judgement.reasons) and not comparison.mismatched and a.size > 0
     floats = measured and not judgement.whole
     error = _error(a, r) if floats else None
+    part = judgement.part
+    constant = not (still or judgement.whole) and _is_constant(a) and not _is_constant(r)
     return Observed(
         output=judgement.output,
         reasons=judgement.reasons,
@@ -259,9 +276,11 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         nonfinite=comparison.mismatched,
         lacking=int(_odd(r, a).sum()) if comparison.mismatched else 0,
         first=_first_odd(a, r) if comparison.mismatched else (),
-        constant=not (still or judgement.whole) and _is_constant(a) and not _is_constant(r),
-        lean=_lean(error) if error is not None else None,
-        place=_place(error, r) if error is not None else None,
+        constant=constant,
+        part="" if part.whole else part.name,
+        still=None if still or constant or judgement.whole else _still(a, r, judgement),
+        lean=_lean(_of_rows(error, part)) if error is not None else None,
+        place=_place(np.where(part.mask(r), error, 0.0), r) if error is not None else None,
         flips=_flips(a, r, judgement) if comparison.ranking else None,
         resemblance=resemblance_of(judgement.output, actual, reference) if measured else "",
     )
@@ -293,6 +312,44 @@ def _is_constant(array: NDArray[Any]) -> bool:
         return False
     width = _STILL * float(np.abs(first).max())
     return all(float(np.abs(part.astype(np.float64) - first).max()) <= width for part in array[1:])
+
+
+def _of_rows(array: NDArray[np.float64], part: Part) -> NDArray[np.float64]:
+    return array if part.axis is None else array.take(part.rows, axis=part.axis)
+
+
+def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | None:
+    """Slices that stand still over the samples, along the axis that has the most of them.
+
+    The golden's must move by more than the part that they are in may err by: less can be rounding.
+    """
+    if r.ndim < 2 or len(r) < 2 or not r.size:
+        return None
+    allowed = _allowed(r, judgement)
+    moves = _finite(r).std(axis=0) ** 2 - allowed**2
+    stands = np.ptp(_finite(a), axis=0) <= _STILL * np.abs(_finite(a)).max(axis=0)
+    found: list[Part] = []
+    for axis in range(r.ndim - 1):
+        others = tuple(one for one in range(r.ndim - 1) if one != axis)
+        if 2 <= moves.shape[axis] <= _MOST_SLICES:
+            rows = np.flatnonzero(stands.all(axis=others) & (moves.mean(axis=others) > 0))
+            found += [Part(judgement.output, axis + 1, tuple(int(row) for row in rows))] if rows.size else []
+    return max(found, key=lambda part: len(part.rows) / r.shape[part.axis or 0], default=None)
+
+
+def _allowed(r: NDArray[Any], judgement: Judgement) -> NDArray[np.float64]:
+    """What each position may err by, absolutely, for the part that it is in; of r's shape without the samples."""
+    allowed = np.full(r.shape, np.inf)
+    for one in judgement.parts or (JudgedPart(judgement.part, judgement.error, judgement.bound, outside=False),):
+        bound = _LOOSE if one.bound is None else one.bound
+        size = rms(np.where(one.part.mask(r), _finite(r), 0.0)) if one.part.least else rms(one.part.of(r, r))
+        allowed[one.part.mask(r)] = np.inf if one.part.sentinels else max(bound, _LEAST_BOUND) * size
+    return np.asarray(allowed.max(axis=0))
+
+
+def _finite(array: NDArray[Any]) -> NDArray[np.float64]:
+    values = array.astype(np.float64)
+    return np.where(np.isfinite(values), values, 0.0)
 
 
 def _lean(error: NDArray[np.float64]) -> Lean:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.parts import Part, sentinels_beyond
 from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused
 from pytest_trt.golden._probe import probed
 from pytest_trt.golden._question import inputs_of, labels_of, question_of
@@ -172,10 +173,16 @@ def movements(golden: Golden, reference: Reference | None, batch: int | None) ->
 
 def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
     """Over the samples of a run, or over runs of one shape."""
-    outputs = [run.outputs[name] for run in golden.runs]
+    outputs = [_ordinary(name, run.outputs[name], golden) for run in golden.runs]
     if len(outputs) > 1 and len({output.shape for output in outputs}) == 1:
         return movement(np.stack(outputs), len(outputs))
     return movement(outputs[0], _parts(golden.runs[0].inputs, reference))
+
+
+def _ordinary(name: str, output: NDArray[Any], golden: Golden) -> NDArray[Any]:
+    """The output with NaN for what stands for infinity, which moves nothing and hides what moves."""
+    beyond = sentinels_beyond([run.outputs[name] for run in golden.runs])
+    return output if beyond is None else Part(name, beyond=beyond).placed(output)
 
 
 def _parts(inputs: Arrays, reference: Reference | None) -> int:
