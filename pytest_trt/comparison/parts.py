@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     Doubles = NDArray[np.float64]
 
-__all__ = ["Part", "apart", "groups_of", "joined", "parts_of", "sentinels_beyond"]
+__all__ = ["Part", "apart", "as_endless", "groups_of", "joined", "parts_of", "sentinels_beyond"]
 
 _GAP = 10.0  # a decade between the largest values of two slices, or between a sentinel and all other values
 _LEAST_SENTINEL = 100.0  # below it, a number that many elements share is no minus infinity
 _SPREAD = 0.05  # a mask of -1e4 is added to what it masks, and moves by that
-_ENDLESS = 3e4  # from here a sentinel is minus infinity: fp16 ends at 65504, and any value as far will do
+_ENDLESS = 3e4  # from here a sentinel stands for infinity: fp16 ends at 65504
+_FAR = 1e4  # and any value from here will do in its place
 _MOST_GROUPS = 8
 _MOST_SLICES = 1 << 16
 _INSIGNIFICANT = 1e-6  # of the largest value: slices that small make no scale of their own
@@ -91,9 +92,10 @@ class Part:
         """
         if self.whole:
             return array
-        values = array[self.mask(golden)]
+        mask = self.mask(golden)
+        values = array[mask]
         if self.sentinels:
-            return np.clip(values.astype(np.float64), -_ENDLESS, _ENDLESS)
+            return as_endless(values, golden[mask])
         return np.log(np.maximum(values.astype(np.float64), self.least)) if self.least else values
 
     def placed(self, golden: NDArray[Any]) -> NDArray[np.float64]:
@@ -210,6 +212,19 @@ def sentinels_beyond(goldens: Sequence[NDArray[Any]]) -> float | None:
     values = np.concatenate([_finite(array) for array in goldens]) if goldens else np.empty(0)
     found = _threshold(values)
     return found if found is not None or not odd else float(np.finfo(np.float32).max)
+
+
+def as_endless(actual: NDArray[Any], golden: NDArray[Any]) -> Doubles:
+    """Actual values, with the golden's where that stands for infinity and the actual one is far out on the same side.
+
+    Args:
+        actual: of the engine; an infinity is far out too.
+        golden: sentinels, of the same shape; its own infinities and NaN stand for nothing but themselves.
+    """
+    values, exact = actual.astype(np.float64), golden.astype(np.float64)
+    endless = np.isfinite(exact) & (np.abs(exact) >= _ENDLESS)
+    with np.errstate(invalid="ignore"):
+        return np.where(endless & (values * np.sign(exact) >= _FAR), exact, values)
 
 
 def _threshold(values: Doubles) -> float | None:

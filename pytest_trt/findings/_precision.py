@@ -194,9 +194,15 @@ def _told_weights(evidence: Evidence) -> str:
 
 
 def _severity(evidence: Evidence) -> Severity:
-    """A warning where outputs are inside and an engine ran, which may keep it in fp32, or masks are padding."""
+    """A warning where outputs are inside and an engine ran, which may keep it in fp32, or masks are padding.
+
+    A number that nothing is multiplied by and that overflows without a trace is a mask's minus infinity.
+    """
     inner, right = evidence.inner, not any(seen.reasons for seen in evidence.observed)
-    if inner is None or _beyond(evidence):
+    beyond = _beyond(evidence)
+    if inner is None and beyond and right and not evidence.overflow:
+        return Severity.ERROR if any(weight.multiplies for weight in beyond) else Severity.WARNING
+    if inner is None or beyond:
         return Severity.ERROR
     excused = inner.kind == "masked" or not evidence.simulated
     return Severity.WARNING if excused and right else Severity.ERROR

@@ -31,7 +31,7 @@ BLIND = 0.8
 ROOM = 1.25
 """How many times the simulated error a bound must be at least."""
 
-_TINY = 1e-3  # of the largest scale: groups under it are noise at a coarse precision, unless they err by little
+_TINY = 1e-3  # of the largest scale: groups under it are noise, but the first beneath it that errs by little
 _LITTLE = 0.2
 _EXACT = (Precision.FP32, Precision.TF32)  # of their errors a logarithm shows the last bit of what is next to nothing
 _LEAST = {"Softmax": 1e-6, "Sigmoid": 1e-4}  # a Sigmoid of fp32 has an error of 1e-7, however small it is
@@ -114,7 +114,8 @@ def _weakest(groups: list[PartError]) -> int | None:
     top = groups[0].scale
     for at in range(len(groups) - 1, -1, -1):
         one = groups[at]
-        if not one.provable or (one.scale < _TINY * top and one.error > _LITTLE):
+        noise = one.scale < _TINY * top and (at > 1 or one.error > _LITTLE)
+        if noise or not one.provable:
             return at
     return None
 

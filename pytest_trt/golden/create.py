@@ -107,7 +107,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     inputs, labels = inputs_of(case, reference), labels_of(case)
     exact = simulate(model, Precision.FP32, inputs, case.batch)
     outputs = reference.run(inputs) if reference.run else exact
-    _require_numbers(outputs, model.source)
+    _require_numbers(outputs, model.source, case)
     if labels is not None:
         _require_labels(case, model, labels, outputs)
     kept = kept_of(case)
@@ -126,6 +126,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
             "seed": case.seed,
             "reason": reason,
             "inputs": case.inputs or "drawn",
+            **({"nan_outputs": [*case.nan_outputs]} if case.nan_outputs else {}),
             "question": question_of(case, reference, inputs, labels),
         },
         overflow=overflow,
@@ -202,12 +203,20 @@ def _require_labels(case: Case, model: Model, labels: NDArray[Any], outputs: Arr
         )
 
 
-def _require_numbers(outputs: Arrays, source: str) -> None:
+def _require_numbers(outputs: Arrays, source: str, case: Case) -> None:
     for name, array in outputs.items():
-        if is_float(array.dtype) and np.isnan(array.astype(np.float32)).any():
+        nan = np.isnan(array.astype(np.float32)) if is_float(array.dtype) else np.zeros(0, bool)
+        if nan.all() and nan.size:
             raise GoldenRefused(
-                f"{source} computes NaN in fp32: output {name!r} holds it, and nothing can be compared with it."
-                " Look for NaN among its weights, and for inputs that it does not take (ids out of range, for example)."
+                f"{source} computes nothing but NaN in fp32: output {name!r} is all NaN. Look for NaN among its weights,"
+                " and for inputs that it does not take (ids out of range, for example)."
+            )
+        if nan.any() and name not in case.nan_outputs:
+            raise GoldenRefused(
+                f"{source} computes NaN in fp32: output {name!r} holds {int(nan.sum())} of {nan.size}, which nothing can"
+                " be compared with. Look for NaN among its weights, and for inputs that it does not take (ids out of"
+                " range, for example). Where NaN is right (0/0 of padding), list the output, and each NaN is judged in"
+                f' its place: nan_outputs = ["{name}"] ({case.where}).'
             )
 
 

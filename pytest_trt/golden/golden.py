@@ -220,8 +220,9 @@ def require_fit(golden: Golden, model: Model, mend: str, *, exact: bool) -> None
                 f"{where} has the outputs {_names(run.outputs)}, and {model.source} has {_names(wanted)}."
                 f" Make it anew: {mend}"
             )
-        for name, array in {**run.inputs, **run.outputs}.items():
-            _require_numbers(array, name, where, mend)
+        for name, array in () if golden.origin == "test data" else {**run.inputs, **run.outputs}.items():
+            if name not in golden.provenance.get("nan_outputs", ()):
+                _require_numbers(array, name, where, mend)
         for name, spec in wanted.items():
             _require_output(run.outputs[name], spec, where, mend, exact=exact)
 
