@@ -58,8 +58,14 @@ class PartError:
     @property
     def provable(self) -> bool:
         """Whether there is a bound over its error that a blind engine would miss."""
-        bound = min(SLACK * self.error, 1.0 if self.moved is None else BLIND * self.moved)
-        return self.error < 1 / SLACK and bound >= ROOM * self.error
+        return self.error < 1 / SLACK and self.room >= ROOM
+
+    @property
+    def room(self) -> float:
+        """How many times its error its bound is."""
+        if self.moved is None or not self.error:
+            return SLACK
+        return min(SLACK, BLIND * self.moved / self.error)
 
 
 def partition(
@@ -71,7 +77,8 @@ def partition(
         output: its name.
         roads: its values in each run, of every simulation that is right.
         exact: its values in each run in fp32.
-        least: of probabilities, the least that counts; 0 of all other outputs.
+        least: of probabilities, the least that counts; 0 of all other outputs. Their logarithms are compared, unless
+            the values themselves leave a right engine more room.
     """
 
     def measured(part: Part) -> PartError:
@@ -81,9 +88,9 @@ def partition(
         return PartError(part, error, moved, _scale(part, exact))
 
     found = [measured(part) for part in parts_of(output, list(exact), least)]
-    if least and not found[0].provable:
+    if least and found[0].room < SLACK:
         plain = [measured(part) for part in parts_of(output, list(exact))]
-        found = plain if plain[0].provable else found
+        found = max(found, plain, key=lambda parts: parts[0].room)
     groups = [one for one in found if one.part.axis is not None]
     while len(groups) > 1 and (weak := _weakest(groups)) is not None:
         kept, lost = sorted((max(weak - 1, 0), max(weak, 1)))

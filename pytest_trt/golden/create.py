@@ -208,13 +208,13 @@ def _require_numbers(outputs: Arrays, source: str, case: Case) -> None:
         nan = np.isnan(array.astype(np.float32)) if is_float(array.dtype) else np.zeros(0, bool)
         if nan.all() and nan.size:
             raise GoldenRefused(
-                f"{source} computes nothing but NaN in fp32: output {name!r} is all NaN. Look for NaN among its weights,"
+                f"{source} computes NaN in fp32: output {name!r} holds nothing else. Look for NaN among its weights,"
                 " and for inputs that it does not take (ids out of range, for example)."
             )
         if nan.any() and name not in case.nan_outputs:
             raise GoldenRefused(
-                f"{source} computes NaN in fp32: output {name!r} holds {int(nan.sum())} of {nan.size}, which nothing can"
-                " be compared with. Look for NaN among its weights, and for inputs that it does not take (ids out of"
+                f"{source} computes NaN in fp32: output {name!r} holds {int(nan.sum())} of {nan.size}, and nothing can"
+                " be compared with it. Look for NaN among its weights, and for inputs that it does not take (ids out of"
                 " range, for example). Where NaN is right (0/0 of padding), list the output, and each NaN is judged in"
                 f' its place: nan_outputs = ["{name}"] ({case.where}).'
             )

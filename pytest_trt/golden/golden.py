@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays, TensorSpec
     from pytest_trt.model.model import Model
 
-__all__ = ["SUFFIX", "Golden", "Run", "is_candidate", "movement", "read", "require_evidence", "require_fit", "write"]
+__all__ = [
+    "SCHEMA",
+    "SUFFIX",
+    "Golden",
+    "Run",
+    "is_candidate",
+    "movement",
+    "read",
+    "require_evidence",
+    "require_fit",
+    "write",
+]
 
 SCHEMA = 2
 _READ = ("1", "2")  # of 1 no output has parts
