@@ -230,11 +230,10 @@ def as_endless(actual: NDArray[Any], golden: NDArray[Any]) -> Doubles:
 def _threshold(values: Doubles) -> float | None:
     if not values.size or np.abs(values).max() < _LEAST_SENTINEL:
         return None
-    sizes = np.sort(np.abs(values))
-    least = sizes[-1] * (1 - _SPREAD)
-    below = sizes[sizes < least]
-    far = values[np.abs(values) >= least]
-    ordinary = below[-1] if below.size else 0.0
+    sizes = np.abs(values)
+    least = sizes.max() * (1 - _SPREAD)
+    far = values[sizes >= least]
+    ordinary = sizes.max(where=sizes < least, initial=0.0)
     if far.size < 2 or not ordinary or least <= _GAP * ordinary or abs(np.sign(far).sum()) < far.size:
         return None
     return float(math.sqrt(least * ordinary)) if least < 1e300 else float(least)

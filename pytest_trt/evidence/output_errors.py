@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pytest_trt.evidence.judgement import JudgedPart
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -135,6 +135,7 @@ def _scaled(a: Doubles, r: Doubles, left: float) -> str:
 
 _STILL = 1e-6
 _MOST_SLICES = 4096
+_AT_ONCE = 1 << 20  # elements that are taken to float64
 _LOOSE = 0.1  # where the user's limits are no relative RMS
 _LEAST_BOUND = 1e-3  # what moves by less moves as little as an output that proves nothing
 _WIDTH = 4.0
@@ -326,9 +327,8 @@ def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | Non
     """
     if r.ndim < 2 or len(r) < 2 or not r.size:
         return None
-    allowed = _allowed(r, judgement)
-    moves = _finite(r).std(axis=0) ** 2 - allowed**2
-    stands = np.ptp(_finite(a), axis=0) <= _STILL * np.abs(_finite(a)).max(axis=0)
+    moves = _variance(r) - _allowed(r, judgement) ** 2
+    stands = _stands(a)
     found: list[Part] = []
     for axis in range(r.ndim - 1):
         others = tuple(one for one in range(r.ndim - 1) if one != axis)
@@ -340,17 +340,45 @@ def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | Non
 
 def _allowed(r: NDArray[Any], judgement: Judgement) -> NDArray[np.float64]:
     """What each position may err by, absolutely, for the part that it is in; of r's shape without the samples."""
-    allowed = np.full(r.shape, np.inf)
+    allowed = np.zeros(r.shape[1:])
     for one in judgement.parts or (JudgedPart(judgement.part, judgement.error, judgement.bound, outside=False),):
-        bound = _LOOSE if one.bound is None else one.bound
-        size = rms(np.where(one.part.mask(r), _finite(r), 0.0)) if one.part.least else rms(one.part.of(r, r))
-        allowed[one.part.mask(r)] = np.inf if one.part.sentinels else max(bound, _LEAST_BOUND) * size
-    return np.asarray(allowed.max(axis=0))
+        if one.part.sentinels:
+            continue
+        size = max(_LOOSE if one.bound is None else one.bound, _LEAST_BOUND) * _size_of(one.part, r)
+        if one.part.axis is None:
+            allowed[...] = size
+        else:
+            np.moveaxis(allowed, one.part.axis - 1, 0)[list(one.part.rows)] = size
+    return allowed
 
 
-def _finite(array: NDArray[Any]) -> NDArray[np.float64]:
-    values = array.astype(np.float64)
-    return np.where(np.isfinite(values), values, 0.0)
+def _size_of(part: Part, r: NDArray[Any]) -> float:
+    """RMS of a part's values, also of one whose logarithms are compared."""
+    return rms(r if part.whole else replace(part, least=0.0).of(r, r))
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Some samples at a time, in float64, for the memory; what is not finite is 0."""
+    step = max(1, _AT_ONCE // max(array[0].size, 1))
+    for start in range(0, len(array), step):
+        values = array[start : start + step].astype(np.float64)
+        yield np.where(np.isfinite(values), values, 0.0)
+
+
+def _variance(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Over the samples, position by position."""
+    mean = sum((piece.sum(axis=0) for piece in _pieces(array)), np.zeros(array.shape[1:])) / len(array)
+    squares = (((piece - mean) ** 2).sum(axis=0) for piece in _pieces(array))
+    return np.asarray(sum(squares, np.zeros(array.shape[1:])) / len(array))
+
+
+def _stands(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where all samples are the same, to a millionth of the largest."""
+    low, high = np.full(array.shape[1:], np.inf), np.full(array.shape[1:], -np.inf)
+    for piece in _pieces(array):
+        np.minimum(low, piece.min(axis=0), out=low)
+        np.maximum(high, piece.max(axis=0), out=high)
+    return np.asarray(high - low <= _STILL * np.maximum(np.abs(low), np.abs(high)))
 
 
 def _lean(error: NDArray[np.float64]) -> Lean:
