@@ -46,6 +46,8 @@ class Case:
         labels: true classes of the golden inputs, to report accuracy.
         class_output: the output that top-1, top-5 and labels speak of; the only float output if not given.
         constant_outputs: outputs that do not depend on the inputs and may stand still.
+        outputs: the outputs that are judged; all if none is named.
+        ignore_outputs: outputs that are not judged, in place of ``outputs``.
         calibration: samples for int8 and fp8, a file or ``module:function``; "golden" takes the golden's own inputs.
         calibration_method: how samples become ranges: minmax (default), entropy, percentile or percentile:99.9, mse.
         lowering: what writes a precision into the graph: own, or modelopt (NVIDIA's); own if not given.
@@ -78,6 +80,8 @@ class Case:
     labels: str | None = None
     class_output: str | None = None
     constant_outputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    ignore_outputs: tuple[str, ...] = ()
     calibration: str | None = None
     calibration_method: str | None = None
     lowering: str | None = None
@@ -101,6 +105,10 @@ class Case:
     def __post_init__(self) -> None:
         if (self.onnx is None) == (self.torch is None):
             raise CaseError(f"{self.where}: name the model with exactly one of `onnx` and `torch`.")
+        if self.outputs and self.ignore_outputs:
+            raise CaseError(
+                f"{self.where}: `outputs` names what is judged, and `ignore_outputs` what is not: keep one of them."
+            )
         if not self.name:
             object.__setattr__(self, "name", _default_name(self))
         wrong = wrong_name(self.name)
@@ -347,6 +355,8 @@ _READERS: Mapping[str, Any] = {
     "labels": _text,
     "class_output": _text,
     "constant_outputs": _texts,
+    "outputs": _texts,
+    "ignore_outputs": _texts,
     "calibration": _text,
     "calibration_method": _method,
     "lowering": _lowering,

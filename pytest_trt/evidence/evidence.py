@@ -403,6 +403,8 @@ def _fp32_limits(
     if trial.subject.held != "fp32" and rounding is None:
         return limits_of(judgements)
     told, exact = trial.subject.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {})
+    if trial.subject.held != "fp32":
+        judgements = [judgement for judgement in judgements if judgement.near_ties is None]
     return fp32_limits(judgements, told, exact, rounding or {})
 
 

@@ -83,8 +83,8 @@ def hop(start: str, end: str, before: Arrays, after: Arrays, limits: Mapping[str
 
 
 def limits_of(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """The bounds of a case's outputs, which the lowering alone may spend."""
-    return {judgement.output: judgement.bound for judgement in judgements}
+    """The bounds of a case's outputs, which the lowering alone may spend; none of indices, which may be near ties."""
+    return {judgement.output: judgement.bound for judgement in judgements if judgement.near_ties is None}
 
 
 def fp32_limits(
@@ -98,11 +98,12 @@ def fp32_limits(
     Args:
         judgements: of the outputs; whole numbers may differ as they may at the precision, and so may outputs whose
             limits at the precision are the user's own, who says what is right.
-        told: the user's own tolerance at fp32, whose ``rel_rms`` counts where it is given.
+        told: the user's own tolerance at fp32, whose ``rel_rms`` (``mismatch`` of whole numbers) counts where it is
+            given.
         envelope: of fp32, by output: a network that is chaotic in fp32 has a wide one.
         rounding: what the rounding of stored weights alone moves each output by.
     """
-    own = {j.output: told.of(j.output, whole=j.whole).rel_rms if told else None for j in judgements}
+    own = {j.output: _own_limit(told.of(j.output, whole=j.whole), j) if told else None for j in judgements}
     bounds = {
         j.output: max(
             FP32_LIMIT,
@@ -115,6 +116,10 @@ def fp32_limits(
         j.output: own[j.output] or (j.bound if j.whole or j.origin == "tolerance" else bounds[j.output])
         for j in judgements
     }
+
+
+def _own_limit(told: Tolerance, judgement: Judgement) -> float | None:
+    return told.mismatch if judgement.whole else told.rel_rms
 
 
 def blamed(hops: Sequence[Hop]) -> Hop | None:

@@ -6,15 +6,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_trt.case.reference import class_output, mend
+from pytest_trt.case.reference import class_output, left_out, mend, reference_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.error_metrics import accuracy, rms
 from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, violations
 from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
+from pytest_trt.golden.envelope import MOST_UNEQUAL
+from pytest_trt.golden.index_outputs import IndexOutputs, is_counted
 from pytest_trt.model.feeds import is_float
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
     from numpy.typing import NDArray
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["Judgement", "accept_hint", "judge", "limited"]
+__all__ = ["Judgement", "accept_hint", "judge", "limited", "settled"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Judgement:
         whole: whether the output is integer or boolean, and judged by its share of unequal elements.
         run: the data set, where there are several.
         accuracy: on the golden's labels, for the output that they belong to.
+        near_ties: of an output of indices that is judged by the values that they pick, how many elements differ and are
+            near ties, which count as equal; None of all others.
     """
 
     output: str
@@ -61,6 +66,7 @@ class Judgement:
     whole: bool = False
     run: str = ""
     accuracy: Accuracy | None = None
+    near_ties: int | None = None
 
     @property
     def error(self) -> float:
@@ -90,10 +96,46 @@ def judge(subject: Subject, golden: Golden, outputs: list[Arrays]) -> tuple[Judg
     told = subject.case.tolerance.get(subject.precision.label, Tolerance())
     _require_outputs(told, subject)
     ranked = _ranked(subject.case, subject.model, told)
-    return tuple(
-        _of_output(subject, golden, spec.name, outputs, told, ranked=spec.name == ranked)
-        for spec in subject.model.outputs
+    known, found, ties = settled(subject, golden, outputs)
+    judgements = (
+        _of_output(subject, known, spec.name, found, told, ranked=spec.name == ranked) for spec in subject.judged
     )
+    return tuple(replace(one, near_ties=ties.get(one.output)) for one in judgements)
+
+
+def settled(
+    subject: Subject, golden: Golden, outputs: Sequence[Arrays]
+) -> tuple[Golden, list[Arrays], Mapping[str, int]]:
+    """Golden and outputs that may be compared element by element: near ties as in the golden, lists row by row.
+
+    A limit of the user's own on unequal elements counts them as they are.
+
+    Args:
+        subject: what is judged.
+        golden: the reference, whose envelope tells what a near tie is.
+        outputs: of the engine, one set a run of the golden.
+
+    Returns:
+        Both, and by output of indices how many elements are near ties, over all runs.
+    """
+    told = subject.case.tolerance.get(subject.precision.label, Tolerance())
+    entries = golden.envelope.get(subject.asked, {})
+    widths = {
+        spec.name: entries[spec.name]["near"]
+        for spec in subject.judged
+        if "near" in entries.get(spec.name, {}) and not told.of(spec.name, whole=True).overrides_envelope
+    }
+    own = subject.case.reference is None or golden.model_sha256 in (None, subject.model.sha256)
+    indices = IndexOutputs(subject.model if own else reference_of(subject.case).model, subject.case.batch)
+    if not widths and not indices.lists:
+        return golden, list(outputs), {}
+    found = [
+        indices.settled(actual, run.outputs, run.inputs, widths, number)
+        for number, (actual, run) in enumerate(zip(outputs, golden.runs, strict=True))
+    ]
+    runs = tuple(replace(run, outputs=one.reference) for run, one in zip(golden.runs, found, strict=True))
+    ties = {name: sum(one.ties[name] for one in found) for name in (found[0].ties if found else ())}
+    return replace(golden, runs=runs), [one.actual for one in found], ties
 
 
 def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
@@ -137,9 +179,13 @@ def _of_output(
     if not ranked:
         tolerance = replace(tolerance, top1=None, top5=None, accuracy_drop=None)
     bound = None if tolerance.overrides_envelope else golden.envelope.get(label, {}).get(name, {}).get("bound")
+    if bound is not None and whole and bound >= MOST_UNEQUAL:
+        raise _useless(subject, name, bound, golden)
     limits = bounded(tolerance, bound, whole=whole)
+    origin: Literal["envelope", "tolerance"] = "envelope" if bound is not None else "tolerance"
+    counted = is_counted(subject.model.proto, name)
     found = [
-        limited(name, actual, run, limits, "envelope" if bound is not None else "tolerance", mend(case), ranked=ranked)
+        limited(name, actual, run, limits, origin, mend(case), ranked=ranked, counted=counted)
         for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
     ]
     worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
@@ -153,7 +199,13 @@ def _of_output(
 def _require_outputs(told: Tolerance, subject: Subject) -> None:
     case, model = subject.case, subject.model
     names = [spec.name for spec in model.outputs]
+    left = left_out(case, model)
     for name in told.outputs:
+        if name in left:
+            raise CaseError(
+                f"{case.where}: tolerance.{subject.precision}.outputs.{name} is a limit on an output that `outputs` or"
+                f" `ignore_outputs` leaves out: judge it, or drop the limit."
+            )
         if name not in names:
             raise CaseError(
                 f"{case.where}: tolerance.{subject.precision}.outputs.{name} is no output of {model.source}, which has"
@@ -168,6 +220,16 @@ def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     if asked or case.labels is not None or case.class_output is not None:
         return class_output(case, model)
     return None
+
+
+def _useless(subject: Subject, output: str, bound: float, golden: Golden) -> GoldenError:
+    case = subject.case
+    return GoldenError(
+        f"{case.where}: the golden {golden.source} lets {bound:.2g} of the elements of {output!r} be unequal at"
+        f' {subject.asked}, which judges nothing. Leave it out (ignore_outputs = ["{output}"]), set a limit of your own'
+        f" (tolerance.{subject.precision}.outputs.{output} = {{ mismatch = ... }}), or make the golden anew, so that"
+        f" indices are judged by the values that they pick: {mend(case)}"
+    )
 
 
 def _boundless(subject: Subject, output: str, golden: Golden) -> GoldenError:
@@ -197,6 +259,7 @@ def limited(
     remake: str,
     *,
     ranked: bool,
+    counted: bool = False,
 ) -> Judgement:
     """One output of one run against limits.
 
@@ -208,11 +271,18 @@ def limited(
         origin: where the limit on the error's size came from.
         remake: the command that makes the golden anew.
         ranked: whether classes are compared.
+        counted: whether the number of its rows depends on values.
 
     Raises:
         GoldenMismatch: the shapes differ.
     """
     reference = run.outputs[name]
+    if actual.ndim == reference.ndim and actual.shape != reference.shape and counted:
+        raise GoldenMismatch(
+            f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: how many"
+            f" rows it has depends on values, and rows that changed places can't be compared. Leave it out"
+            f' (ignore_outputs = ["{name}"]) and judge the outputs that it is taken from.'
+        )
     if actual.shape != reference.shape:
         raise GoldenMismatch(
             f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: the engine"

@@ -10,7 +10,7 @@ from pytest_trt.evidence.hops import blamed
 from pytest_trt.findings._weights import at_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pytest_trt.evidence.evidence import Evidence
     from pytest_trt.evidence.hops import Hop
@@ -180,17 +180,31 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
 def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
     """TRT302: inside the bound of its precision, and the model differs from the golden's in fp32 already."""
     told = {seen.output for seen in evidence.observed if seen.reasons}
+    whole = {seen.output for seen in evidence.observed if seen.whole}
     for hop in evidence.hops:
         if str(hop) == "golden -> fp32" and hop.over and hop.output not in told:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
                 f"output {hop.output!r} is inside its bound at {evidence.precision}, and {_fault(hop, evidence)}: run"
-                f" in fp32 it is off by a relative RMS of {hop.rel_rms:.3g}, where {hop.limit:.3g} is allowed ({hop}).",
-                f"{_remedy(hop, evidence)} A difference in fp32 that you accept is"
-                f" tolerance.fp32 = {{ rel_rms = {1.2 * hop.rel_rms:.1g} }} of the case.",
+                f" in fp32 {_off(hop, whole)}, where {hop.limit:.3g} is allowed ({hop}).",
+                f"{_remedy(hop, evidence)} A difference in fp32 that you accept is {_accepted(hop, whole)} of the"
+                " case.",
                 {"output": hop.output, "error": hop.rel_rms, "bound": hop.limit, "hop": str(hop)},
             )
+
+
+def _off(hop: Hop, whole: Collection[str]) -> str:
+    if hop.output in whole:
+        return f"{hop.rel_rms:.3g} of its elements differ"
+    return f"it is off by a relative RMS of {hop.rel_rms:.3g}"
+
+
+def _accepted(hop: Hop, whole: Collection[str]) -> str:
+    limit = float(f"{1.2 * hop.rel_rms:.1e}")
+    if hop.output in whole:
+        return f"tolerance.fp32 = {{ outputs.{hop.output} = {{ mismatch = {min(limit, 1.0):g} }} }}"
+    return f"tolerance.fp32 = {{ rel_rms = {limit:g} }}"
 
 
 RULES = (nonfinite, constant, concentrated, bias, flips, outside, differs_in_fp32)

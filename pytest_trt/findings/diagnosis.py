@@ -27,6 +27,7 @@ from pytest_trt.evidence.evidence import (
 )
 from pytest_trt.evidence.finding import Choice, Finding, Severity
 from pytest_trt.evidence.hops import export_hops
+from pytest_trt.evidence.judgement import settled
 from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 from pytest_trt.evidence.rounding import Grid
@@ -115,6 +116,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     def rerun() -> Repeated | None:
         return repeated_of(trial, 0)
 
+    known, found, _ = settled(trial.subject, trial.golden, trial.outputs)
     exported = export_hops(trial.golden)
     another = is_of_another(trial)
     exact = tried("fp32", lambda: fp32_outputs(trial)) if another else None
@@ -126,7 +128,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         held=trial.subject.held,
         backend=verdict.backend,
         simulated=verdict.simulated,
-        observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.subject.case.constant_outputs),
+        observed=observe(verdict.judgements, known.runs, found, trial.subject.case.constant_outputs),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact, rounding)),
         refused=_of_another_precision(trial),
@@ -165,9 +167,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         ignored=ignored,
         located=evidence.located or (),
         coverage=evidence.coverage,
-        figures=figures_of(
-            verdict.judgements, trial.golden.runs, trial.outputs, evidence.located or (), evidence.quantised
-        ),
+        figures=figures_of(verdict.judgements, known.runs, found, evidence.located or (), evidence.quantised),
         warnings=(*verdict.warnings, *failures),
     )
 

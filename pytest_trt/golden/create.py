@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
+from pytest_trt.case.reference import (
+    Reference,
+    class_output,
+    find_golden,
+    judged_outputs,
+    mend,
+    reference_of,
+    require_float_output,
+)
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused
 from pytest_trt.golden._probe import probed
@@ -23,6 +31,7 @@ from pytest_trt.model.onnx_session import require_onnxruntime
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -96,7 +105,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     """
     reference = reference_of(case)
     model = reference.model
-    model.require_float_output()
+    require_float_output(case, model)
     held = held_precision(model.proto)
     if held != "fp32":
         raise GoldenRefused(
@@ -110,7 +119,8 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     if labels is not None:
         _require_labels(case, model, labels, outputs)
     kept = kept_of(case)
-    envelope, refused, overflow = envelope_of(model, [inputs], _precisions(), case.batch, progress, kept)
+    judged = [spec.name for spec in judged_outputs(case, model)]
+    envelope, refused, overflow = envelope_of(model, [inputs], _precisions(), case.batch, progress, kept, judged)
     golden = Golden(
         runs=(Run(inputs, outputs),),
         source=f"of {case.name}",
@@ -132,7 +142,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     )
     _require_same(golden, model.source)
     require_fit(golden, model, mend(case), exact=True)
-    moved = movements(golden, reference, case.batch)
+    moved = movements(golden, reference, case.batch, judged)
     require_evidence(golden, moved, case.constant_outputs, mend(case))
     evidence = {name: value for name, value in moved.items() if value is not None}
     moving = {name: value for name, value in evidence.items() if name not in case.constant_outputs}
@@ -150,8 +160,10 @@ def table_of(kept: Kept) -> dict[str, list[str]]:
     return {key: list(words) for key, words in asdict(kept).items() if words}
 
 
-def movements(golden: Golden, reference: Reference | None, batch: int | None) -> dict[str, float | None]:
-    """How much each float output moves: over the samples, or for a single one against other inputs.
+def movements(
+    golden: Golden, reference: Reference | None, batch: int | None, judged: Collection[str]
+) -> dict[str, float | None]:
+    """How much each judged float output moves: over the samples, or for a single one against other inputs.
 
     An output without elements, which nothing can be told of, counts only where there is no other.
 
@@ -159,7 +171,7 @@ def movements(golden: Golden, reference: Reference | None, batch: int | None) ->
         PytestTrtError: other inputs are needed, and the reference can't even be run on its own.
     """
     first = golden.runs[0]
-    floats = {name: output for name, output in first.outputs.items() if is_float(output.dtype)}
+    floats = {name: output for name, output in first.outputs.items() if name in judged and is_float(output.dtype)}
     full = [name for name, output in floats.items() if output.size]
     found = {name: _movement(name, golden, reference) for name in full or floats}
     unknown = [name for name, value in found.items() if value is None]
