@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.backends.achieved_precision import achieved, unhonoured
 from pytest_trt.backends.backend import DEFAULT, Built, Planner, choose, known_backend
 from pytest_trt.case.build_settings import how_of, recipe_of, require_heeded
-from pytest_trt.case.reference import left_out, require_float_output, subject_of
+from pytest_trt.case.reference import require_float_output, subject_of, unjudged_outputs
 from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtError
 from pytest_trt.evidence.evidence import Trial
 from pytest_trt.evidence.finding import Scrutiny
@@ -176,7 +176,7 @@ def verdict_of(
         judgements=judgements,
         held=subject.held if subject.precision is Precision.MODEL or subject.held != "fp32" else None,
         where=case.where,
-        left_out=left_out(case, model),
+        unjudged=unjudged_outputs(case, model),
         accept=accept_hint(subject, judgements),
         layers=_layers(ran, subject.asked),
         warnings=(*ran.warnings, *ages(golden, case)),

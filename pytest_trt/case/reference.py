@@ -30,13 +30,13 @@ __all__ = [
     "class_output",
     "find_golden",
     "judged_outputs",
-    "left_out",
     "mend",
     "model_of",
     "network_of",
     "reference_of",
     "require_float_output",
     "subject_of",
+    "unjudged_outputs",
 ]
 
 
@@ -195,7 +195,7 @@ def require_float_output(case: Case, model: Model) -> None:
         )
 
 
-def left_out(case: Case, model: Model) -> tuple[str, ...]:
+def unjudged_outputs(case: Case, model: Model) -> tuple[str, ...]:
     """The outputs that ``outputs`` or ``ignore_outputs`` leaves unjudged, in the model's order.
 
     Raises:

@@ -21,7 +21,7 @@ _LEAST_FLOOR = 1e-5  # correct fp32 implementations of one network differ by up 
 _TIES = 0.01  # share of class ids or flags that a reduced precision may change by near ties
 
 
-_SHARES = ("mismatch", "outliers", "cosine", "top1", "top5", "accuracy_drop")
+_SHARES = ("mismatch", "outliers", "cosine", "top1", "top5", "top1_all", "accuracy_drop")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Tolerance:
         atol, rtol: every element within atol + rtol x |golden|, but for a share of ``outliers``.
         outliers: share of elements that may be beyond atol and rtol; 0 if not given.
         cosine: least cosine. sqnr_db: least signal to quantization noise ratio, dB.
-        top1, top5: least share of samples that keep their best class (first, among five).
+        top1, top5: least share of samples that keep their best class (first, among five); of sequences (N, T, C), of
+            positions.
+        top1_all: least share of sequences that keep their best class at every position.
         accuracy_drop: largest loss of accuracy on the golden's labels, as a share of samples.
         outputs: limits for single outputs, by name, which replace these one by one.
     """
@@ -50,6 +52,7 @@ class Tolerance:
     sqnr_db: float | None = None
     top1: float | None = None
     top5: float | None = None
+    top1_all: float | None = None
     accuracy_drop: float | None = None
     outputs: Mapping[str, Tolerance] = field(default_factory=dict)
 
@@ -166,8 +169,13 @@ def _lower(c: Comparison, t: Tolerance) -> list[tuple[str, float, float]]:
         ("SQNR in dB", c.sqnr_db, t.sqnr_db),
         ("top-1 agreement", c.ranking.top1 if c.ranking else math.nan, t.top1),
         ("top-5 agreement", c.ranking.top5 if c.ranking else math.nan, t.top5),
+        ("share of sequences that keep every best class", _sequences(c), t.top1_all),
     ]
     return [(label, value, limit) for label, value, limit in checks if limit is not None]
+
+
+def _sequences(c: Comparison) -> float:
+    return math.nan if c.ranking is None or c.ranking.top1_all is None else c.ranking.top1_all
 
 
 def _over(label: str, value: float, limit: float) -> str:

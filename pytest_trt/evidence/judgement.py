@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_trt.case.reference import class_output, left_out, mend, reference_of
+from pytest_trt.case.reference import class_output, mend, reference_of, unjudged_outputs
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.error_metrics import accuracy, rms
 from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, violations
@@ -14,6 +14,7 @@ from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
 from pytest_trt.golden.envelope import MOST_UNEQUAL
 from pytest_trt.golden.index_outputs import IndexOutputs, is_counted
 from pytest_trt.model.feeds import is_float
+from pytest_trt.model.scores import sequences_of_scores
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -96,9 +97,13 @@ def judge(subject: Subject, golden: Golden, outputs: list[Arrays]) -> tuple[Judg
     told = subject.case.tolerance.get(subject.precision.label, Tolerance())
     _require_outputs(told, subject)
     ranked = _ranked(subject.case, subject.model, told)
+    sequences = sequences_of_scores(subject.model.proto)
     known, found, ties = settled(subject, golden, outputs)
     judgements = (
-        _of_output(subject, known, spec.name, found, told, ranked=spec.name == ranked) for spec in subject.judged
+        _of_output(
+            subject, known, spec.name, found, told, asked=spec.name == ranked, ranked=spec.name in (ranked, *sequences)
+        )
+        for spec in subject.judged
     )
     return tuple(replace(one, near_ties=ties.get(one.output)) for one in judgements)
 
@@ -170,14 +175,15 @@ def _of_output(
     outputs: list[Arrays],
     told: Tolerance,
     *,
+    asked: bool,
     ranked: bool,
 ) -> Judgement:
     """The judgement on one output: of the golden's runs, the worst."""
     case, label = subject.case, subject.asked
     whole = not is_float(golden.outputs[name].dtype)
     tolerance = told.of(name, whole=whole)
-    if not ranked:
-        tolerance = replace(tolerance, top1=None, top5=None, accuracy_drop=None)
+    if not asked:
+        tolerance = replace(tolerance, top1=None, top5=None, top1_all=None, accuracy_drop=None)
     bound = None if tolerance.overrides_envelope else golden.envelope.get(label, {}).get(name, {}).get("bound")
     if bound is not None and whole and bound >= MOST_UNEQUAL:
         raise _useless(subject, name, bound, golden)
@@ -193,13 +199,13 @@ def _of_output(
         raise _boundless(subject, name, golden)
     if not limits.overrides_envelope and (why := golden.refused.get(label)):
         worst = replace(worst, reasons=(*worst.reasons, f"when the golden was made: {why}"))
-    return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
+    return _with_accuracy(worst, golden, outputs, tolerance) if asked else worst
 
 
 def _require_outputs(told: Tolerance, subject: Subject) -> None:
     case, model = subject.case, subject.model
     names = [spec.name for spec in model.outputs]
-    left = left_out(case, model)
+    left = unjudged_outputs(case, model)
     for name in told.outputs:
         if name in left:
             raise CaseError(
@@ -216,7 +222,7 @@ def _require_outputs(told: Tolerance, subject: Subject) -> None:
 def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     """The output whose classes are ranked, if anything asks for it."""
     parts = [told, *told.outputs.values()]
-    asked = any(t.top1 is not None or t.top5 is not None or t.accuracy_drop is not None for t in parts)
+    asked = any(limit is not None for t in parts for limit in (t.top1, t.top5, t.top1_all, t.accuracy_drop))
     if asked or case.labels is not None or case.class_output is not None:
         return class_output(case, model)
     return None
@@ -291,7 +297,9 @@ def limited(
         )
     beside = any(output.size for output in run.outputs.values())
     atol, rtol = allowance(limits, rms(reference))
-    comparison = compare(actual, reference, atol=atol, rtol=rtol, ranking=ranked)
+    comparison = compare(
+        actual, reference, atol=atol, rtol=rtol, ranking=ranked, sample_axis=_sample_axis(reference, run)
+    )
     return Judgement(
         output=name,
         comparison=comparison,
@@ -302,6 +310,13 @@ def limited(
         whole=not is_float(reference.dtype),
         run=run.name,
     )
+
+
+def _sample_axis(reference: NDArray[Any], run: Run) -> int:
+    """1 of sequences whose positions come first (T, N, C), as the inputs' samples tell."""
+    samples = {array.shape[0] for array in run.inputs.values() if array.ndim}
+    first = reference.ndim == 3 and len(samples) == 1 and reference.shape[0] not in samples
+    return int(first and reference.shape[1] in samples)
 
 
 def _with_accuracy(judgement: Judgement, golden: Golden, outputs: list[Arrays], told: Tolerance) -> Judgement:

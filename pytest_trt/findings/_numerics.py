@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ _CONCENTRATED = 0.9
 _FAIR = 0.5
 _LEANS = 0.6
 _BY_POSITION = 0.95
+_READ_OTHERWISE = 0.1
+_SEQUENCES = 2
 
 _FAULTS = {
     "torch -> onnx fp32": "the export from PyTorch is to blame",
@@ -154,6 +157,40 @@ def flips(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def reads_otherwise(evidence: Evidence) -> Iterator[Finding]:
+    """TRT303: sequences that read otherwise, as lines of text do, though the output is inside its bound."""
+    for seen in evidence.observed:
+        found = seen.flips
+        if found is None or not found.sequences or found.accepted or seen.reasons:
+            continue
+        if found.changed >= _SEQUENCES and found.changed > _READ_OTHERWISE * found.sequences:
+            share = 1 - found.flipped / found.samples
+            limit = math.floor(100 * (1 - found.changed / found.sequences)) / 100
+            yield Finding(
+                "TRT303",
+                Severity.WARNING,
+                f"{found.changed} of {found.sequences} samples of output {seen.output!r} change their best class at"
+                f" some position ({found.flipped} of {found.samples} positions, {_sound(found)}), though its error is inside"
+                " the bound: they may read otherwise.",
+                f"Use a finer precision, or keep what costs most in fp32 (pytest-trt sensitivity); or say how much you"
+                f" accept: tolerance.{evidence.precision} = {{ top1 = {math.floor(100 * share) / 100:g}, top1_all ="
+                f" {limit:g} }}{_class_output(seen, evidence)}.",
+                {
+                    "output": seen.output,
+                    "sequences": found.sequences,
+                    "changed": found.changed,
+                    "flipped": found.flipped,
+                    "samples": found.samples,
+                    "sound": found.sound,
+                },
+            )
+
+
+def _class_output(seen: Observed, evidence: Evidence) -> str:
+    floats = [one.output for one in evidence.observed if not one.whole]
+    return f' and class_output = "{seen.output}"' if len(floats) > 1 else ""
+
+
 def outside(evidence: Evidence) -> Iterator[Finding]:
     """TRT302: outside tolerance, with the hop to blame."""
     hop = blamed(evidence.hops)
@@ -207,7 +244,7 @@ def _accepted(hop: Hop, whole: Collection[str]) -> str:
     return f"tolerance.fp32 = {{ rel_rms = {limit:g} }}"
 
 
-RULES = (nonfinite, constant, concentrated, bias, flips, outside, differs_in_fp32)
+RULES = (nonfinite, constant, concentrated, bias, flips, outside, differs_in_fp32, reads_otherwise)
 
 
 def _told_nonfinite(seen: Observed) -> str:

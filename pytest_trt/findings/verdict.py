@@ -57,7 +57,7 @@ class Verdict:
         figures: what reports draw of it; None where nothing ran.
         latency: what was found of it, where the engine was timed.
         coverage: what of the network runs at the precision; None where nobody knows.
-        left_out: outputs that the case leaves unjudged.
+        unjudged: outputs that the case leaves out.
     """
 
     case: str
@@ -81,7 +81,7 @@ class Verdict:
     figures: Figures | None = None
     latency: Latency | None = None
     coverage: Coverage | None = None
-    left_out: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

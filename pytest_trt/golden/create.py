@@ -200,10 +200,11 @@ def _parts(inputs: Arrays, reference: Reference | None) -> int:
 
 def _require_labels(case: Case, model: Model, labels: NDArray[Any], outputs: Arrays) -> None:
     scores = outputs[class_output(case, model)]
-    if labels.dtype.kind not in "iu" or labels.shape != scores.shape[:1]:
+    positions = scores.shape[:2] if scores.ndim == 3 and scores.shape[1] > 1 else scores.shape[:1]
+    if labels.dtype.kind not in "iu" or labels.shape != positions:
         raise CaseError(
             f"{case.where}: labels {case.labels!r} are {labels.dtype}{list(labels.shape)}: one whole number for each"
-            f" of the {scores.shape[0]} samples is needed."
+            f" of the {' x '.join(map(str, positions))} {'positions' if len(positions) > 1 else 'samples'} is needed."
         )
 
 
