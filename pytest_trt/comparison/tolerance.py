@@ -12,7 +12,10 @@ from pytest_trt.errors import CaseError, unknown
 if TYPE_CHECKING:
     from pytest_trt.comparison.comparison import Comparison
 
-__all__ = ["SLACK", "Tolerance", "allowance", "bounded", "floor", "violations"]
+__all__ = ["SLACK", "WEAK_BOUNDS", "Tolerance", "allowance", "bounded", "floor", "known_weak_bounds", "violations"]
+
+WEAK_BOUNDS = ("warn", "fail")
+"""What a bound does that says little about the output that is inside it."""
 
 SLACK = 2.5
 """How far a correct engine may be beyond the simulated error: measured engines are within 2 (docs/tolerance.md)."""
@@ -100,6 +103,17 @@ class Tolerance:
         """Whether a limit here says how large the error may be, so that the envelope is not asked."""
         sizes = (self.rel_rms, self.mismatch, self.max_abs, self.atol, self.rtol, self.cosine, self.sqnr_db)
         return any(limit is not None for limit in sizes)
+
+
+def known_weak_bounds(word: str) -> str:
+    """What weak bounds do.
+
+    Raises:
+        SpecError: the word is not known.
+    """
+    if word not in WEAK_BOUNDS:
+        raise unknown("word for weak bounds", word, WEAK_BOUNDS)
+    return word
 
 
 def floor(unit_roundoff: float, *, whole: bool, count: int = 100) -> float:

@@ -20,6 +20,7 @@ from pytest_trt.evidence.localise import first_nonfinite, localise
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
+from pytest_trt.evidence.weak_bounds import before, cause_of, weak_bounds
 from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.quant_ranges import Quantised
     from pytest_trt.evidence.reproducibility import Again
     from pytest_trt.evidence.rounding import HalfWeights
+    from pytest_trt.evidence.weak_bounds import WeakBound
     from pytest_trt.evidence.weights import Weights
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
@@ -60,10 +62,12 @@ __all__ = [
     "is_of_another",
     "later_hops",
     "located_of",
+    "mended",
     "origin_of",
     "quantised_of",
     "repeated_of",
     "stored_weights",
+    "weak_of",
     "weights_unrun",
 ]
 
@@ -154,6 +158,8 @@ class Evidence:
         departure: where an engine leaves its simulation; None where it does not, or nobody looked.
         coverage: what of the network runs at the precision; None where nobody knows.
         honoured: the least share of it that must.
+        weak: outputs that are inside bounds which say little.
+        weak_fails: whether these are errors.
     """
 
     case: str
@@ -178,6 +184,8 @@ class Evidence:
     departure: Departure | None = None
     coverage: Coverage | None = None
     honoured: float = 0.0
+    weak: tuple[WeakBound, ...] = ()
+    weak_fails: bool = False
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -272,6 +280,34 @@ def covered(trial: Trial) -> Coverage | None:
     if built is None or built.recipe.plan is not None:
         return None
     return coverage_at(built.recipe.model, trial.subject.precision, trial.feeds[0], case.keep, case.ops, case.batch)
+
+
+def weak_of(trial: Trial, judgements: Sequence[Judgement]) -> tuple[WeakBound, ...]:
+    """Outputs that are inside bounds which say little."""
+    still = trial.subject.case.constant_outputs
+    return weak_bounds(_fp32_form(trial).proto, trial.golden, trial.subject.asked, judgements, still)
+
+
+def mended(trial: Trial, weak: Sequence[WeakBound], located: Sequence[Located]) -> tuple[WeakBound, ...]:
+    """Those whose error rounding does not explain, with the nodes that mend it where that was seen to be so.
+
+    Each costs a simulated run, with the tensor that the error begins at, and what it is computed from, kept in fp32.
+    """
+    return tuple(_mended(trial, one, located) if one.explained is not None else one for one in weak)
+
+
+def _mended(trial: Trial, weak: WeakBound, located: Sequence[Located]) -> WeakBound:
+    cause = cause_of(located, weak.error)
+    keep = before(_fp32_form(trial).proto, cause.node) if cause and cause.node else ()
+    if not keep or trial.built is None or weak.explained is None or trial.subject.held != "fp32":
+        return weak
+    recipe = trial.built.recipe
+    engine = open_backend().build(replace(recipe, keep=(*recipe.keep, *keep)))
+    exact = trial.golden.onnx_outputs or trial.golden.outputs
+    [step] = [
+        one for one in hop("fp32", "kept", exact, engine.run(trial.golden.inputs), {}) if one.output == weak.output
+    ]
+    return replace(weak, keep=keep, kept_error=step.rel_rms) if step.rel_rms <= weak.explained else weak
 
 
 def located_of(trial: Trial) -> tuple[Located, ...] | None:

@@ -170,8 +170,8 @@ def reads_otherwise(evidence: Evidence) -> Iterator[Finding]:
                 "TRT303",
                 Severity.WARNING,
                 f"{found.changed} of {found.sequences} samples of output {seen.output!r} change their best class at"
-                f" some position ({found.flipped} of {found.samples} positions, {_sound(found)}), though its error is inside"
-                " the bound: they may read otherwise.",
+                f" some position ({found.flipped} of {found.samples} positions, {_sound(found)}), though its error is"
+                " inside the bound: they may read otherwise.",
                 f"Use a finer precision, or keep what costs most in fp32 (pytest-trt sensitivity); or say how much you"
                 f" accept: tolerance.{evidence.precision} = {{ top1 = {math.floor(100 * share) / 100:g}, top1_all ="
                 f" {limit:g} }}{_class_output(seen, evidence)}.",

@@ -19,10 +19,12 @@ from pytest_trt.evidence.evidence import (
     is_of_another,
     later_hops,
     located_of,
+    mended,
     origin_of,
     quantised_of,
     repeated_of,
     stored_weights,
+    weak_of,
     weights_unrun,
 )
 from pytest_trt.evidence.finding import Choice, Finding, Severity
@@ -31,6 +33,7 @@ from pytest_trt.evidence.judgement import settled
 from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 from pytest_trt.evidence.rounding import Grid
+from pytest_trt.findings import _bounds as bounds
 from pytest_trt.findings import _calibration as calibration
 from pytest_trt.findings import _coverage as coverage
 from pytest_trt.findings import _golden as golden
@@ -78,6 +81,7 @@ RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     *golden.RULES,
     *reproducibility.RULES,
     *numerics.RULES,
+    *bounds.RULES,
 )
 """All rules, those that name a cause before those that name a sign of one: the first finding is the reason."""
 
@@ -116,6 +120,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     def rerun() -> Repeated | None:
         return repeated_of(trial, 0)
 
+    asks_weak = scrutiny.choice.takes("TRT307")
     known, found, _ = settled(trial.subject, trial.golden, trial.outputs)
     exported = export_hops(trial.golden)
     another = is_of_another(trial)
@@ -142,7 +147,13 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         quantised=tried("ranges", lambda: quantised_of(trial)),
         coverage=tried("coverage", lambda: covered(trial)),
         honoured=trial.built.recipe.options.honoured if trial.built else 0.0,
+        weak=(tried("weak bounds", lambda: weak_of(trial, verdict.judgements)) or ()) if asks_weak else (),
+        weak_fails=trial.subject.case.weak_bounds == "fail",
     )
+    if evidence.weak:
+        begins = tried("single tensors", lambda: located_of(trial)) or ()
+        weak = tried("what mends it", lambda: mended(trial, evidence.weak, begins)) or evidence.weak
+        evidence = replace(evidence, weak=weak, located=begins)
     if scrutiny.rebuilds and evidence.repeated is None:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
@@ -150,7 +161,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         steps = tried(
             "hops", lambda: later_hops(trial, verdict.judgements, exact, rounding, simulated=verdict.simulated)
         )
-        located = tried("single tensors", lambda: located_of(trial))
+        located = evidence.located or tried("single tensors", lambda: located_of(trial))
         hops = (*exported, *(steps or ()))
         left = tried("the engine's tensors", lambda: departed(trial, located, hops, asked=scrutiny.localise))
         evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))
