@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
-from pytest_trt.errors import PytestTrtError
+from pytest_trt.errors import DataError, PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.coverage import coverage_at
@@ -25,6 +25,7 @@ from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import conform, split
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
@@ -52,6 +53,7 @@ __all__ = [
     "Evidence",
     "Refusal",
     "Trial",
+    "begun",
     "covered",
     "departed",
     "explained_by_rounding",
@@ -62,7 +64,6 @@ __all__ = [
     "is_of_another",
     "later_hops",
     "located_of",
-    "mended",
     "origin_of",
     "quantised_of",
     "repeated_of",
@@ -73,6 +74,7 @@ __all__ = [
 
 
 _QUANTISED = ("int8", "fp8", "int4")
+_FEW = 2  # samples, or runs of a fixed batch, that tell where the error of a weak bound begins
 
 
 @dataclass(frozen=True)
@@ -288,35 +290,53 @@ def weak_of(trial: Trial, judgements: Sequence[Judgement]) -> tuple[WeakBound, .
     return weak_bounds(_fp32_form(trial).proto, trial.golden, trial.subject.asked, judgements, still)
 
 
-def mended(trial: Trial, weak: Sequence[WeakBound], located: Sequence[Located]) -> tuple[WeakBound, ...]:
-    """Those whose error rounding does not explain, with the nodes that mend it where that was seen to be so.
+def begun(trial: Trial, weak: Sequence[WeakBound]) -> tuple[tuple[WeakBound, ...], tuple[Located, ...] | None]:
+    """Weak bounds with the tensor that the error of each begins at, and the tensors, where all samples were looked at.
 
-    Each costs a simulated run, with the tensor that the error begins at, and what it is computed from, kept in fp32.
+    An error that rounding does not explain may be that of few samples: all are looked at, and a further run tells
+    whether keeping the tensor and what it is computed from in fp32 mends it. Else a few samples tell.
     """
-    return tuple(_mended(trial, one, located) if one.explained is not None else one for one in weak)
+    whole = any(one.explained is not None for one in weak)
+    located = _located(trial, trial.feeds if whole else _few(trial)) or ()
+    found = tuple(_mended(trial, replace(one, cause=cause_of(located, one.error))) for one in weak)
+    return found, located if whole else None
 
 
-def _mended(trial: Trial, weak: WeakBound, located: Sequence[Located]) -> WeakBound:
-    cause = cause_of(located, weak.error)
-    keep = before(_fp32_form(trial).proto, cause.node) if cause and cause.node else ()
-    if not keep or trial.built is None or weak.explained is None or trial.subject.held != "fp32":
+def _mended(trial: Trial, weak: WeakBound) -> WeakBound:
+    if weak.explained is None or weak.cause is None or trial.built is None or trial.subject.held != "fp32":
+        return weak
+    keep = before(_fp32_form(trial).proto, weak.cause.node) if weak.cause.node else ()
+    if not keep:
         return weak
     recipe = trial.built.recipe
     engine = open_backend().build(replace(recipe, keep=(*recipe.keep, *keep)))
-    exact = trial.golden.onnx_outputs or trial.golden.outputs
-    [step] = [
-        one for one in hop("fp32", "kept", exact, engine.run(trial.golden.inputs), {}) if one.output == weak.output
-    ]
+    exact, found = trial.golden.onnx_outputs or trial.golden.outputs, engine.run(trial.golden.inputs)
+    step = next(one for one in hop("fp32", "kept", exact, found, {}) if one.output == weak.output)
     return replace(weak, keep=keep, kept_error=step.rel_rms) if step.rel_rms <= weak.explained else weak
+
+
+def _few(trial: Trial) -> list[Arrays]:
+    """A few of the golden's samples; all, where they can't be cut."""
+    specs = _fp32_form(trial).inputs
+    has_dynamic = not any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
+    try:
+        cut = split(conform(trial.feeds[0], specs, "the golden"), specs, _FEW)
+        return list(islice(cut, 1 if has_dynamic else _FEW))
+    except DataError:
+        return trial.feeds
 
 
 def located_of(trial: Trial) -> tuple[Located, ...] | None:
     """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
+    return _located(trial, trial.feeds)
+
+
+def _located(trial: Trial, feeds: list[Arrays]) -> tuple[Located, ...] | None:
     if trial.built is None or trial.built.recipe.plan is not None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.subject.case.batch)
+    return localise(_fp32_form(trial), simulated.model, feeds, trial.subject.case.batch)
 
 
 def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:

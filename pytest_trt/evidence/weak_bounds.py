@@ -56,6 +56,7 @@ class WeakBound:
         explained: the most that the precision's unit roundoff and the network's depth explain; None where the error is
             not beyond that.
         depth: of the network at this output, in operators that compute.
+        cause: the tensor that the error begins at; None where nobody knows.
         keep: nodes that bring the error back to what is explained when they stay in fp32; none where none were found.
         kept_error: the output's error then.
     """
@@ -67,6 +68,7 @@ class WeakBound:
     near: bool
     explained: float | None = None
     depth: int = 0
+    cause: Located | None = None
     keep: tuple[str, ...] = ()
     kept_error: float | None = None
 

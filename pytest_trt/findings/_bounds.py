@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_trt.evidence.finding import Finding, Severity
-from pytest_trt.evidence.weak_bounds import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,7 @@ __all__ = ["RULES"]
 def weak(evidence: Evidence) -> Iterator[Finding]:
     """TRT307: the bound is near the output's movement, or follows an error that rounding does not explain."""
     for one in evidence.weak:
-        cause = cause_of(evidence.located or (), one.error)
+        cause = one.cause
         yield Finding(
             "TRT307",
             Severity.ERROR if evidence.weak_fails else Severity.WARNING,

@@ -9,6 +9,7 @@ from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence.evidence import (
     Evidence,
     Refusal,
+    begun,
     covered,
     departed,
     explained_by_rounding,
@@ -19,7 +20,6 @@ from pytest_trt.evidence.evidence import (
     is_of_another,
     later_hops,
     located_of,
-    mended,
     origin_of,
     quantised_of,
     repeated_of,
@@ -151,8 +151,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         weak_fails=trial.subject.case.weak_bounds == "fail",
     )
     if evidence.weak:
-        begins = tried("single tensors", lambda: located_of(trial)) or ()
-        weak = tried("what mends it", lambda: mended(trial, evidence.weak, begins)) or evidence.weak
+        weak, begins = tried("single tensors", lambda: begun(trial, evidence.weak)) or (evidence.weak, None)
         evidence = replace(evidence, weak=weak, located=begins)
     if scrutiny.rebuilds and evidence.repeated is None:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
