@@ -164,6 +164,8 @@ def verdict_of(
     case, model = subject.case, subject.model
     calibrated = needs_ranges(model, subject.precision)
     judged = partial(judge, subject, golden)
+    names = {spec.name for spec in subject.judged}
+    outputs = [{name: array for name, array in run.items() if name in names} for run in outputs]
     judgements = judged(outputs)
     outside = [judgement for judgement in judgements if judgement.reasons]
     other = built is not None and built.unhonoured is not None

@@ -59,10 +59,15 @@ class Hop:
 
 
 def export_hops(golden: Golden) -> tuple[Hop, ...]:
-    """PyTorch -> ONNX fp32, as it was when the golden was made; none where it was not made from PyTorch."""
+    """PyTorch -> ONNX fp32, as it was when the golden was made; none where it was not made from PyTorch.
+
+    Indices, which may be near ties, were looked at then.
+    """
     if not golden.onnx_outputs:
         return ()
-    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, dict.fromkeys(golden.outputs, HOP_LIMIT))
+    exact = golden.envelope.get("fp32", {})
+    limits = {name: HOP_LIMIT for name in exact if "near" not in exact[name]} if exact else golden.outputs
+    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, dict.fromkeys(limits, HOP_LIMIT))
 
 
 def hop(start: str, end: str, before: Arrays, after: Arrays, limits: Mapping[str, float | None]) -> tuple[Hop, ...]:

@@ -171,8 +171,9 @@ class IndexOutputs:
             exact: fp32's outputs, one set a run.
         """
         pairs = list(zip(simulation.outputs, exact, strict=True))
-        same = [name for name in self.picks if all(low[name].shape == high[name].shape for low, high in pairs)]
-        return {name: self._width(name, simulation, feeds, exact) for name in same if name in exact[0]}
+        asked = [name for name in self.picks if name in exact[0]]
+        same = [name for name in asked if all(low[name].shape == high[name].shape for low, high in pairs)]
+        return {name: self._width(name, simulation, feeds, exact) for name in same}
 
     def _width(self, name: str, simulation: Simulation, feeds: Sequence[Arrays], exact: Sequence[Arrays]) -> float:
         errors, sizes = [], []
