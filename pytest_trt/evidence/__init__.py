@@ -13,5 +13,6 @@ __all__ = [
     "reproducibility",
     "rounding",
     "sensitivity",
+    "weak_bounds",
     "weights",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
@@ -12,7 +12,7 @@ from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
 from pytest_trt.comparison.parts import apart
-from pytest_trt.errors import PytestTrtError
+from pytest_trt.errors import DataError, PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.coverage import coverage_at
@@ -21,10 +21,12 @@ from pytest_trt.evidence.localise import first_nonfinite, localise
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
+from pytest_trt.evidence.weak_bounds import before, cause_of, weak_bounds
 from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import conform, split
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.quant_ranges import Quantised
     from pytest_trt.evidence.reproducibility import Again
     from pytest_trt.evidence.rounding import HalfWeights
+    from pytest_trt.evidence.weak_bounds import WeakBound
     from pytest_trt.evidence.weights import Weights
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
@@ -51,6 +54,7 @@ __all__ = [
     "Evidence",
     "Refusal",
     "Trial",
+    "begun",
     "covered",
     "departed",
     "explained_by_rounding",
@@ -65,11 +69,13 @@ __all__ = [
     "quantised_of",
     "repeated_of",
     "stored_weights",
+    "weak_of",
     "weights_unrun",
 ]
 
 
 _QUANTISED = ("int8", "fp8", "int4")
+_FEW = 2  # samples, or runs of a fixed batch, that tell where the error of a weak bound begins
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ class Evidence:
         departure: where an engine leaves its simulation; None where it does not, or nobody looked.
         coverage: what of the network runs at the precision; None where nobody knows.
         honoured: the least share of it that must.
+        weak: outputs that are inside bounds which say little.
+        weak_fails: whether these are errors.
     """
 
     case: str
@@ -179,6 +187,8 @@ class Evidence:
     departure: Departure | None = None
     coverage: Coverage | None = None
     honoured: float = 0.0
+    weak: tuple[WeakBound, ...] = ()
+    weak_fails: bool = False
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -275,13 +285,59 @@ def covered(trial: Trial) -> Coverage | None:
     return coverage_at(built.recipe.model, trial.subject.precision, trial.feeds[0], case.keep, case.ops, case.batch)
 
 
+def weak_of(trial: Trial, judgements: Sequence[Judgement]) -> tuple[WeakBound, ...]:
+    """Outputs that are inside bounds which say little."""
+    still = trial.subject.case.constant_outputs
+    return weak_bounds(_fp32_form(trial).proto, trial.golden, trial.subject.asked, judgements, still)
+
+
+def begun(trial: Trial, weak: Sequence[WeakBound]) -> tuple[tuple[WeakBound, ...], tuple[Located, ...] | None]:
+    """Weak bounds with the tensor that the error of each begins at, and the tensors, where all samples were looked at.
+
+    An error that rounding does not explain may be that of few samples: all are looked at, and a further run tells
+    whether keeping the tensor and what it is computed from in fp32 mends it. Else a few samples tell.
+    """
+    whole = any(one.explained is not None for one in weak)
+    located = _located(trial, trial.feeds if whole else _few(trial)) or ()
+    found = tuple(_mended(trial, replace(one, cause=cause_of(located, one.error))) for one in weak)
+    return found, located if whole else None
+
+
+def _mended(trial: Trial, weak: WeakBound) -> WeakBound:
+    if weak.explained is None or weak.cause is None or trial.built is None or trial.subject.held != "fp32":
+        return weak
+    keep = before(_fp32_form(trial).proto, weak.cause.node) if weak.cause.node else ()
+    if not keep:
+        return weak
+    recipe = trial.built.recipe
+    engine = open_backend().build(replace(recipe, keep=(*recipe.keep, *keep)))
+    exact, found = trial.golden.onnx_outputs or trial.golden.outputs, engine.run(trial.golden.inputs)
+    step = next(one for one in hop("fp32", "kept", exact, found, {}) if one.output == weak.output)
+    return replace(weak, keep=keep, kept_error=step.rel_rms) if step.rel_rms <= weak.explained else weak
+
+
+def _few(trial: Trial) -> list[Arrays]:
+    """A few of the golden's samples; all, where they can't be cut."""
+    specs = _fp32_form(trial).inputs
+    has_dynamic = not any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
+    try:
+        cut = split(conform(trial.feeds[0], specs, "the golden"), specs, _FEW)
+        return list(islice(cut, 1 if has_dynamic else _FEW))
+    except DataError:
+        return trial.feeds
+
+
 def located_of(trial: Trial) -> tuple[Located, ...] | None:
     """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
+    return _located(trial, trial.feeds)
+
+
+def _located(trial: Trial, feeds: list[Arrays]) -> tuple[Located, ...] | None:
     if trial.built is None or trial.built.recipe.plan is not None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.subject.case.batch)
+    return localise(_fp32_form(trial), simulated.model, feeds, trial.subject.case.batch)
 
 
 def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:
@@ -410,6 +466,8 @@ def _fp32_limits(
     if trial.subject.held != "fp32" and rounding is None:
         return limits_of(judgements)
     told, exact = trial.subject.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {})
+    if trial.subject.held != "fp32":
+        judgements = [judgement for judgement in judgements if judgement.near_ties is None]
     return fp32_limits(judgements, told, exact, rounding or {})
 
 

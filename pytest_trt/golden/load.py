@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_trt.case.case_file import quoted
-from pytest_trt.case.reference import Reference, find_golden, mend, reference_of
+from pytest_trt.case.reference import Reference, find_golden, judged_outputs, mend, reference_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import (
     DataError,
@@ -66,12 +66,13 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
         raise
     _require_fresh(case, golden, reference)
     require_asked(case, golden, reference)
-    moved = movements(golden, reference, case.batch)
+    judged = [spec.name for spec in subject.judged]
+    moved = movements(golden, reference, case.batch, judged)
     require_evidence(golden, moved, case.constant_outputs, mend(case, place))
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
     if not place.is_dir():
         return _as_kept(subject, golden, reference, moving)
-    return _with_envelope(case, golden, reference, _in_question(subject), moving)
+    return _with_envelope(case, golden, reference, _in_question(subject), moving, judged)
 
 
 def ages(golden: Golden, case: Case) -> tuple[str, ...]:
@@ -108,7 +109,8 @@ def _as_kept(subject: Subject, golden: Golden, reference: Reference, moving: dic
     if not lowered or table_of(kept) == golden.kept or held_precision(reference.model.proto) != "fp32":
         return golden
     inputs = [run.inputs for run in golden.runs]
-    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept)
+    judged = [spec.name for spec in subject.judged]
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept, judged=judged)
     envelope, refused = provable(envelope, refused, moving)
     if case.reference is not None and not envelope:
         return golden
@@ -156,14 +158,19 @@ def _in_question(subject: Subject) -> Precision | None:
 
 
 def _with_envelope(
-    case: Case, golden: Golden, reference: Reference, asked: Precision | None, moving: dict[str, float | None]
+    case: Case,
+    golden: Golden,
+    reference: Reference,
+    asked: Precision | None,
+    moving: dict[str, float | None],
+    judged: list[str],
 ) -> Golden:
     """ONNX test data bring no envelope: measure that of the one precision in question."""
     if held_precision(reference.model.proto) != "fp32" or asked is None:
         return golden
     inputs = [run.inputs for run in golden.runs]
     kept = kept_of(case)
-    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept)
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept, judged=judged)
     envelope, refused = provable(envelope, refused, moving)
     return replace(golden, envelope=envelope, refused=refused, overflow=overflow, kept=table_of(kept))
 
@@ -251,7 +258,8 @@ def _read(case: Case, place: Path, reference: Reference) -> Golden:
         raise GoldenRefused(f"{place} is a candidate that was not adopted.")
     require_fit(golden, reference.model, how, exact=True)
     require_asked(case, golden, reference)
-    require_evidence(golden, movements(golden, reference, case.batch), case.constant_outputs, how)
+    judged = [spec.name for spec in judged_outputs(case, reference.model)]
+    require_evidence(golden, movements(golden, reference, case.batch, judged), case.constant_outputs, how)
     return golden
 
 

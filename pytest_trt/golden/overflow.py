@@ -85,6 +85,7 @@ class Settled:
         overflow: the first tensor of that one which is not right; None where all are.
         keep: nodes that stay in fp32 beside those that were asked.
         lowers: whether anything is left that is lowered; else the outputs are those of fp32.
+        model: that gave the outputs, lowered as it ran.
     """
 
     outputs: list[Arrays]
@@ -92,6 +93,7 @@ class Settled:
     overflow: Overflow | None
     keep: tuple[str, ...]
     lowers: bool = True
+    model: Model | None = None
 
 
 def settle(
@@ -126,11 +128,11 @@ def settle(
         try:
             engine = build(keep)
         except LoweringError:  # nothing is left to lower
-            return Settled(_in_fp32(model, feeds, batch), suspects, told[0].kept(()), (), lowers=False)
+            return Settled(_in_fp32(model, feeds, batch), suspects, told[0].kept(()), (), lowers=False, model=model)
         outputs = [engine.run(run) for run in feeds]
         found = overflows(model, engine, feeds, batch)
     keep = () if found else keep
-    return Settled(outputs, suspects, told[0].kept(keep) if told else None, keep)
+    return Settled(outputs, suspects, told[0].kept(keep) if told else None, keep, model=engine.model)
 
 
 def _in_fp32(model: Model, feeds: Sequence[Arrays], batch: int | None) -> list[Arrays]:
