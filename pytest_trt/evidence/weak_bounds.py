@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.comparison.tolerance import SLACK
 from pytest_trt.model.graph import MATRIX_OPERANDS, constants, tensor_shapes
@@ -49,6 +49,7 @@ class WeakBound:
 
     Attributes:
         output: its name.
+        part: name of its part that the bound is of; of the output, where that is all of it.
         error: that a correct implementation has, simulated when the golden was made.
         bound: that follows from it.
         moved: how much the output moves over the samples; of whole numbers, what another sample's answer has wrong.
@@ -62,6 +63,7 @@ class WeakBound:
     """
 
     output: str
+    part: str
     error: float
     bound: float
     moved: float | None
@@ -86,23 +88,24 @@ def weak_bounds(
         still: outputs that may stand still.
     """
     entries = golden.envelope.get(label, {})
-    asked = [one for one in judgements if one.origin == "envelope" and not one.reasons and one.output in entries]
+    inside = [one for one in judgements if one.origin == "envelope" and not one.reasons]
+    asked = [(one, part.part) for one in inside for part in one.parts if part.part.name in entries]
     found = []
-    for judgement in asked:
-        name, entry = judgement.output, entries[judgement.output]
-        moved = entry.get("reach") if judgement.whole else golden.evidence.get(name)
-        near = name not in still and _is_near(entry, moved, whole=judgement.whole)
+    for judgement, part in asked:
+        name, entry = judgement.output, entries[part.name]
+        moved = entry.get("reach") if judgement.whole else entry.get("moved", golden.evidence.get(name))
+        near = name not in still and not part.sentinels and _is_near(entry, moved, whole=judgement.whole)
         depth, explained = (0, None) if judgement.whole else _explained(model, name, label, entry["error"])
         if near or explained is not None:
-            found.append(WeakBound(name, entry["error"], entry["bound"], moved, near, explained, depth))
+            found.append(WeakBound(name, part.name, entry["error"], entry["bound"], moved, near, explained, depth))
     return tuple(found)
 
 
-def _is_near(entry: Mapping[str, float], moved: float | None, *, whole: bool) -> bool:
+def _is_near(entry: Mapping[str, Any], moved: float | None, *, whole: bool) -> bool:
     if moved is None:
         return False
     told = SLACK * entry["error"] if whole else entry["bound"]  # the floor of whole numbers is no error
-    return told >= NEAR_MOVEMENT * moved
+    return bool(told >= NEAR_MOVEMENT * moved)
 
 
 def _explained(model: ModelProto, output: str, label: str, error: float) -> tuple[int, float | None]:

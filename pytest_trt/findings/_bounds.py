@@ -23,11 +23,12 @@ def weak(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "TRT307",
             Severity.ERROR if evidence.weak_fails else Severity.WARNING,
-            f"output {one.output!r} is inside its bound at {evidence.precision}, and that says little:"
+            f"output {one.part!r} is inside its bound at {evidence.precision}, and that says little:"
             f" {_why(one)}{_begins(cause)}.",
             _remedy(one, evidence),
             {
                 "output": one.output,
+                "part": one.part,
                 "error": one.error,
                 "bound": one.bound,
                 "movement": one.moved,
