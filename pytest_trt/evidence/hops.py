@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.golden.create import HOP_LIMIT
+from pytest_trt.golden.create import fp32_limit
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def export_hops(golden: Golden) -> tuple[Hop, ...]:
     """PyTorch -> ONNX fp32, as it was when the golden was made; none where it was not made from PyTorch."""
     if not golden.onnx_outputs:
         return ()
-    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, dict.fromkeys(golden.outputs, HOP_LIMIT))
+    limits = {name: fp32_limit(golden, name) for name in golden.outputs}
+    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, limits)
 
 
 def hop(start: str, end: str, before: Arrays, after: Arrays, limits: Mapping[str, float | None]) -> tuple[Hop, ...]:

@@ -15,6 +15,7 @@ from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
+from pytest_trt.golden._reassociation import reassociated
 from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
@@ -157,6 +158,7 @@ def envelope_of(
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
             roads = [settled.outputs]
+            roads += reassociated(reference, inputs, exact, batch) if precision is Precision.FP32 else ()
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
             found = [_entries(reference, precision, lowered, exact) for lowered in roads]
             envelope[precision.label] = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
