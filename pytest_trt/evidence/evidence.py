@@ -11,12 +11,13 @@ from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.coverage import coverage_at
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
-from pytest_trt.evidence.localise import first_nonfinite, localise
+from pytest_trt.evidence.localise import first_nonfinite, localise, ranked
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
@@ -24,6 +25,7 @@ from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.model.feeds import is_float
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
@@ -274,13 +276,44 @@ def covered(trial: Trial) -> Coverage | None:
     return coverage_at(built.recipe.model, trial.subject.precision, trial.feeds[0], case.keep, case.ops, case.batch)
 
 
-def located_of(trial: Trial) -> tuple[Located, ...] | None:
-    """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
+def located_of(trial: Trial, quantised: Quantised | None = None) -> tuple[Located, ...] | None:
+    """The tensors that the error comes from: of the graph as it is simulated, against fp32.
+
+    What is known already is told by the same figure: an output's error as it is judged, and what a range leaves of a
+    tensor as TRT105 to TRT107 tell it.
+    """
     if trial.built is None or trial.built.recipe.plan is not None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.subject.case.batch)
+    found = localise(_fp32_form(trial), simulated.model, trial.feeds, trial.subject.case.batch)
+    outputs = trial.outputs if simulated is engine else [simulated.run(feeds) for feeds in trial.feeds]
+    ends, rounded = _ends(trial, outputs), _rounded(quantised)
+    return ranked(
+        replace(
+            one,
+            local_db=rounded.get(one.tensor, one.local_db),
+            cumulative_db=ends.get(one.tensor, one.cumulative_db),
+        )
+        for one in found
+    )
+
+
+def _ends(trial: Trial, outputs: Sequence[Arrays]) -> dict[str, float]:
+    """SQNR of each float output against fp32's, of the worst run, in dB; none where fp32 is not that of the golden."""
+    if is_of_another(trial):
+        return {}
+    exact = [trial.golden.onnx_outputs or run.outputs for run in trial.golden.runs]
+    return {
+        name: min(compare(low[name], high[name]).sqnr_db for low, high in zip(outputs, exact, strict=True))
+        for name, array in exact[0].items()
+        if is_float(array.dtype) and outputs[0][name].shape == array.shape
+    }
+
+
+def _rounded(quantised: Quantised | None) -> dict[str, float]:
+    """SQNR that its range leaves of each tensor, in dB."""
+    return {one.name: one.statistics.sqnr_db for one in (quantised.tensors if quantised else ()) if one.statistics}
 
 
 def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:

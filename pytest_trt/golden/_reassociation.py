@@ -129,7 +129,5 @@ def _continuous(ours: Arrays, theirs: Arrays) -> Arrays:
 def _moves_a_little(ours: NDArray[Any], exact: NDArray[Any]) -> bool:
     if ours.shape != exact.shape:
         return False
-    found, most = compare(ours, exact), Precision.TF32.unit_roundoff
-    if is_float(exact.dtype):
-        return found.rel_rms <= most
-    return found.different / max(found.count, 1) <= floor(most, whole=True, count=found.count)
+    most, whole = Precision.TF32.unit_roundoff, not is_float(exact.dtype)
+    return compare(ours, exact).error(whole=whole) <= floor(most, whole=whole, count=exact.size)

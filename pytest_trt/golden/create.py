@@ -218,8 +218,7 @@ def _require_numbers(outputs: Arrays, source: str) -> None:
 
 def _require_same(golden: Golden, source: str) -> None:
     for name, onnx_output in golden.onnx_outputs.items():
-        found = compare(onnx_output, golden.outputs[name])
-        hop = found.rel_rms if is_float(onnx_output.dtype) else found.different / max(found.count, 1)
+        hop = compare(onnx_output, golden.outputs[name]).error(whole=not is_float(onnx_output.dtype))
         limit = fp32_limit(golden, name)
         if not hop <= limit:
             raise ExportMismatch(

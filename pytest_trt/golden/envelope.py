@@ -308,5 +308,4 @@ def _too_weak(name: str, entries: Mapping[str, Mapping[str, float]], moved: Mapp
 
 
 def _error(lowered: object, exact: object, *, whole: bool) -> float:
-    comparison = compare(lowered, exact)  # type: ignore[arg-type]
-    return comparison.different / max(comparison.count, 1) if whole else comparison.rel_rms
+    return compare(lowered, exact).error(whole=whole)  # type: ignore[arg-type]

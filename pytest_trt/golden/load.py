@@ -265,8 +265,5 @@ def _agreements(golden: Golden, reference: Reference, batch: int | None) -> Iter
 
 def _compared(computed: Arrays, golden: Arrays, by: str, limits: Mapping[str, float]) -> Iterator[Agreement]:
     for name, array in golden.items():
-        found = compare(computed[name], array)
-        if is_float(array.dtype):
-            yield Agreement(name, by, found.rel_rms, limits[name])
-        else:
-            yield Agreement(name, by, found.different / max(found.count, 1), 0.0)
+        whole = not is_float(array.dtype)
+        yield Agreement(name, by, compare(computed[name], array).error(whole=whole), 0.0 if whole else limits[name])
