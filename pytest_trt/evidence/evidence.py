@@ -25,6 +25,7 @@ from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.lowering.placement import kept_in_fp32
 from pytest_trt.model.feeds import is_float
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
@@ -185,7 +186,8 @@ class Evidence:
 def half_of(trial: Trial) -> HalfWeights | None:
     """What fp16 does to the weights, where the model is lowered to it."""
     lowered = trial.subject.precision is Precision.FP16 and trial.subject.held == "fp32"
-    return half_weights(trial.subject.model, trial.subject.case.keep) if lowered else None
+    model, case = trial.subject.model, trial.subject.case
+    return half_weights(model, kept_in_fp32(model.proto, Precision.FP16, case.keep, case.ops)) if lowered else None
 
 
 def stored_weights(trial: Trial) -> Weights | None:
