@@ -137,7 +137,7 @@ def public_homes() -> set[str]:
     return {name for name in imports_of(PACKAGE / "__init__.py") if name.count(".") > 1}
 
 
-def test_there_are_at_most_183_modules_and_five_in_the_root() -> None:
+def test_there_are_at_most_184_modules_and_five_in_the_root() -> None:
     everywhere = list(PACKAGE.rglob("*.py"))
 
     assert len(everywhere) <= 183
