@@ -87,6 +87,10 @@ class Comparison:
     mismatched: int
     ranking: Ranking | None = None
 
+    def error(self, *, whole: bool) -> float:
+        """The one figure that bounds are of: relative RMS, or for whole numbers the share that differs."""
+        return self.different / max(self.count, 1) if whole else self.rel_rms
+
 
 def compare(
     actual: ArrayLike,

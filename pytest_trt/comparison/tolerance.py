@@ -30,7 +30,7 @@ WEAK_BOUNDS = ("warn", "fail")
 SLACK = 2.5
 """How far a correct engine may be beyond the simulated error: measured engines are within 2 (docs/tolerance.md)."""
 
-_LEAST_FLOOR = 1e-5  # correct fp32 implementations of one network differ by up to 5e-6
+_LEAST_FLOOR = 1e-5  # what fp32 differs by beyond that is measured (docs/tolerance.md)
 _TIES = 0.01  # share of class ids or flags that a reduced precision may change by near ties
 
 

@@ -7,6 +7,7 @@ __all__ = [
     "finding",
     "hops",
     "judgement",
+    "likeness",
     "localise",
     "output_errors",
     "quant_ranges",

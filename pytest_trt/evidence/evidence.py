@@ -11,13 +11,14 @@ from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.parts import apart
 from pytest_trt.errors import DataError, PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.coverage import coverage_at
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
-from pytest_trt.evidence.localise import first_nonfinite, localise
+from pytest_trt.evidence.localise import first_nonfinite, localise, ranked
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
@@ -26,7 +27,8 @@ from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
-from pytest_trt.model.feeds import conform, split
+from pytest_trt.lowering.placement import kept_in_fp32
+from pytest_trt.model.feeds import conform, is_float, split
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
@@ -194,7 +196,8 @@ class Evidence:
 def half_of(trial: Trial) -> HalfWeights | None:
     """What fp16 does to the weights, where the model is lowered to it."""
     lowered = trial.subject.precision is Precision.FP16 and trial.subject.held == "fp32"
-    return half_weights(trial.subject.model, trial.subject.case.keep) if lowered else None
+    model, case = trial.subject.model, trial.subject.case
+    return half_weights(model, kept_in_fp32(model.proto, Precision.FP16, case.keep, case.ops)) if lowered else None
 
 
 def stored_weights(trial: Trial) -> Weights | None:
@@ -298,7 +301,7 @@ def begun(trial: Trial, weak: Sequence[WeakBound]) -> tuple[tuple[WeakBound, ...
     whether keeping the tensor and what it is computed from in fp32 mends it. Else a few samples tell.
     """
     whole = any(one.explained is not None for one in weak)
-    located = _located(trial, trial.feeds if whole else _few(trial)) or ()
+    located = _located(trial, () if whole else _few(trial)) or ()
     found = tuple(_mended(trial, replace(one, cause=cause_of(located, one.error))) for one in weak)
     return found, located if whole else None
 
@@ -327,17 +330,52 @@ def _few(trial: Trial) -> list[Arrays]:
         return trial.feeds
 
 
-def located_of(trial: Trial) -> tuple[Located, ...] | None:
-    """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
-    return _located(trial, trial.feeds)
+def located_of(trial: Trial, quantised: Quantised | None = None) -> tuple[Located, ...] | None:
+    """The tensors that the error comes from: of the graph as it is simulated, against fp32.
+
+    What is known already is told by the same figure: an output's error as it is judged, and what a range leaves of a
+    tensor as TRT105 to TRT107 tell it.
+    """
+    return _located(trial, quantised=quantised)
 
 
-def _located(trial: Trial, feeds: list[Arrays]) -> tuple[Located, ...] | None:
+def _located(
+    trial: Trial, feeds: Sequence[Arrays] = (), quantised: Quantised | None = None
+) -> tuple[Located, ...] | None:
+    """On the golden's inputs, or on some samples of them alone, which say less of the outputs."""
     if trial.built is None or trial.built.recipe.plan is not None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_fp32_form(trial), simulated.model, feeds, trial.subject.case.batch)
+    found = localise(_fp32_form(trial), simulated.model, feeds or trial.feeds, trial.subject.case.batch)
+    ends, rounded = {} if feeds else _ends(trial, simulated), _rounded(quantised)
+    return ranked(
+        replace(
+            one,
+            local_db=rounded.get(one.tensor, one.local_db),
+            cumulative_db=ends.get(one.tensor, one.cumulative_db),
+        )
+        for one in found
+    )
+
+
+def _ends(trial: Trial, simulated: OnnxruntimeEngine) -> dict[str, float]:
+    """SQNR of each float output against fp32's, of the worst run, in dB; none where fp32 is not that of the golden."""
+    if is_of_another(trial):
+        return {}
+    exact = [trial.golden.onnx_outputs or run.outputs for run in trial.golden.runs]
+    ran = trial.built is not None and simulated is trial.built.engine
+    outputs = trial.outputs if ran else [simulated.run(feeds) for feeds in trial.feeds]
+    return {
+        name: min(compare(low[name], high[name]).sqnr_db for low, high in zip(outputs, exact, strict=True))
+        for name, array in exact[0].items()
+        if is_float(array.dtype) and outputs[0][name].shape == array.shape
+    }
+
+
+def _rounded(quantised: Quantised | None) -> dict[str, float]:
+    """SQNR that its range leaves of each tensor, in dB."""
+    return {one.name: one.statistics.sqnr_db for one in (quantised.tensors if quantised else ()) if one.statistics}
 
 
 def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.golden.create import HOP_LIMIT
+from pytest_trt.golden.create import fp32_limit
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
@@ -66,8 +66,10 @@ def export_hops(golden: Golden) -> tuple[Hop, ...]:
     if not golden.onnx_outputs:
         return ()
     exact = golden.envelope.get("fp32", {})
-    limits = {name: HOP_LIMIT for name in exact if "near" not in exact[name]} if exact else golden.outputs
-    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, dict.fromkeys(limits, HOP_LIMIT))
+    known = golden.parts("fp32") or golden.outputs
+    compared = [name for name in golden.outputs if name in known and "near" not in exact.get(name, {})]
+    limits = {name: fp32_limit(golden, name) for name in compared}
+    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, limits)
 
 
 def hop(
@@ -155,6 +157,4 @@ def blamed(hops: Sequence[Hop]) -> Hop | None:
 
 
 def _error(actual: NDArray[Any], reference: NDArray[Any]) -> float:
-    comparison = compare(actual, reference)
-    floats = is_float(reference.dtype)
-    return comparison.rel_rms if floats else comparison.different / max(comparison.count, 1)
+    return compare(actual, reference).error(whole=not is_float(reference.dtype))

@@ -102,9 +102,7 @@ class Judgement:
     @property
     def error(self) -> float:
         """The figure that the main bound is of: relative RMS, or for whole numbers the share that differs."""
-        if self.whole:
-            return self.comparison.different / max(self.comparison.count, 1)
-        return self.comparison.rel_rms
+        return self.comparison.error(whole=self.whole)
 
     @property
     def bound(self) -> float | None:

@@ -39,7 +39,7 @@ _MOVES = (
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _UNKNOWN_LENGTH = 64
-_SHARE = 0.5  # of an output's error, as an amplitude, that a tensor must add to be the one at which it begins
+_SHARE = 0.5  # of an output's error, as an amplitude, that a tensor must have to be the one at which it begins
 _NEIGHBOURS = 8
 
 
@@ -141,8 +141,8 @@ def _steps(node: NodeProto, shapes: Mapping[str, Sequence[int | str | None]]) ->
 
 
 def cause_of(located: Sequence[Located], error: float) -> Located | None:
-    """The tensor at which an error of this size begins: the first that adds half of it; else the likeliest cause."""
-    large = [one for one in located if 10 ** (-one.added_db / 20) >= _SHARE * error]
+    """The tensor at which an error of this size begins: the first that has half of it; else the likeliest cause."""
+    large = [one for one in located if 10 ** (-one.cumulative_db / 20) >= _SHARE * error]
     return min(large, key=lambda one: one.place) if large else next(iter(located), None)
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_trt.evidence.evidence import Evidence
-    from pytest_trt.evidence.quant_ranges import InputLikeness, Quantised, QuantisedTensor
+    from pytest_trt.evidence.likeness import InputLikeness
+    from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 
 __all__ = ["stale", "unlike"]
 

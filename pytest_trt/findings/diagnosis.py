@@ -160,7 +160,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         steps = tried(
             "hops", lambda: later_hops(trial, verdict.judgements, exact, rounding, simulated=verdict.simulated)
         )
-        located = evidence.located or tried("single tensors", lambda: located_of(trial))
+        located = evidence.located or tried("single tensors", lambda: located_of(trial, evidence.quantised))
         hops = (*exported, *(steps or ()))
         left = tried("the engine's tensors", lambda: departed(trial, located, hops, asked=scrutiny.localise))
         evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))

@@ -16,6 +16,7 @@ from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
 from pytest_trt.golden._partition import BLIND, ROOM, partition, saturating
+from pytest_trt.golden._reassociation import reassociated
 from pytest_trt.golden.index_outputs import IndexOutputs, Simulation, reach
 from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
@@ -166,6 +167,9 @@ def envelope_of(
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
             roads = [Simulation(precision, settled.model or model, settled.outputs)]
+            if precision is Precision.FP32:
+                again = reassociated(reference, inputs, exact, batch)
+                roads += [Simulation(precision, model, outputs) for outputs in again]
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
             envelope[precision.label] = _entries(model, precision, roads, inputs, exact, indices)
         except PytestTrtError as error:
@@ -390,5 +394,4 @@ def _too_weak(
 
 
 def _error(lowered: object, exact: object, *, whole: bool) -> float:
-    comparison = compare(lowered, exact)  # type: ignore[arg-type]
-    return comparison.different / max(comparison.count, 1) if whole else comparison.rel_rms
+    return compare(lowered, exact).error(whole=whole)  # type: ignore[arg-type]

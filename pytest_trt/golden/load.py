@@ -18,7 +18,7 @@ from pytest_trt.errors import (
     StaleGolden,
 )
 from pytest_trt.golden._question import require_asked
-from pytest_trt.golden.create import HOP_LIMIT, kept_of, movements, table_of
+from pytest_trt.golden.create import fp32_limit, kept_of, movements, table_of
 from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
 from pytest_trt.golden.golden import SCHEMA, Golden, Run, is_candidate, read, require_evidence, require_fit
 from pytest_trt.lowering.lowering import held_precision
@@ -147,7 +147,9 @@ def _same_outputs(golden: Golden, reference: Reference, batch: int | None) -> bo
     except PytestTrtError:
         return False
     return all(
-        name in found and found[name].shape == output.shape and compare(found[name], output).rel_rms <= HOP_LIMIT
+        name in found
+        and found[name].shape == output.shape
+        and compare(found[name], output).rel_rms <= fp32_limit(golden, name)
         for name, output in golden.outputs.items()
     )
 
@@ -266,15 +268,13 @@ def _read(case: Case, place: Path, reference: Reference) -> Golden:
 def _agreements(golden: Golden, reference: Reference, batch: int | None) -> Iterator[Agreement]:
     for run in golden.runs:
         computed = simulate(reference.model, Precision.FP32, run.inputs, batch)
-        yield from _compared(computed, golden.onnx_outputs or run.outputs, "onnx")
+        limits = {name: fp32_limit(golden, name) for name in run.outputs}
+        yield from _compared(computed, golden.onnx_outputs or run.outputs, "onnx", limits)
         if reference.run is not None:
-            yield from _compared(reference.run(run.inputs), run.outputs, "torch")
+            yield from _compared(reference.run(run.inputs), run.outputs, "torch", limits)
 
 
-def _compared(computed: Arrays, golden: Arrays, by: str) -> Iterator[Agreement]:
+def _compared(computed: Arrays, golden: Arrays, by: str, limits: Mapping[str, float]) -> Iterator[Agreement]:
     for name, array in golden.items():
-        found = compare(computed[name], array)
-        if is_float(array.dtype):
-            yield Agreement(name, by, found.rel_rms, HOP_LIMIT)
-        else:
-            yield Agreement(name, by, found.different / max(found.count, 1), 0.0)
+        whole = not is_float(array.dtype)
+        yield Agreement(name, by, compare(computed[name], array).error(whole=whole), 0.0 if whole else limits[name])

@@ -69,6 +69,7 @@ def open_session(
     *,
     whole: bool = True,
     in_order: bool = False,
+    fused: bool = False,
 ) -> Any:
     """An onnxruntime session: on the CPU it computes the graph as it is written, elsewhere as its provider likes.
 
@@ -79,12 +80,15 @@ def open_session(
         options: the provider's own.
         whole: whether a provider that leaves nodes to the CPU is an error.
         in_order: whether nodes run in the graph's own order, on which its memory may depend.
+        fused: whether the CPU may fuse nodes and add up in another order, as onnxruntime does by default.
 
     Raises:
         ModelError: onnxruntime refuses the graph, for an unknown operator for example.
     """
     onnxruntime = require_onnxruntime()
     settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    if fused:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     if in_order:
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
