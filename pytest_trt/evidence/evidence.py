@@ -13,7 +13,7 @@ from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.parts import apart
-from pytest_trt.errors import DataError, PytestTrtError
+from pytest_trt.errors import DataError, LoweringError, PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.coverage import coverage_at
@@ -313,7 +313,10 @@ def _mended(trial: Trial, weak: WeakBound) -> WeakBound:
     if not keep:
         return weak
     recipe = trial.built.recipe
-    engine = open_backend().build(replace(recipe, keep=(*recipe.keep, *keep)))
+    try:
+        engine = open_backend().build(replace(recipe, keep=(*recipe.keep, *keep)))
+    except LoweringError:  # nothing would be left to lower
+        return weak
     exact, found = trial.golden.onnx_outputs or trial.golden.outputs, engine.run(trial.golden.inputs)
     step = next(one for one in hop("fp32", "kept", exact, found, {}) if one.output == weak.output)
     return replace(weak, keep=keep, kept_error=step.rel_rms) if step.rel_rms <= weak.explained else weak

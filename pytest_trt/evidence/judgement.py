@@ -178,6 +178,8 @@ def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
     errors = [j.error for j in failed if not j.whole and math.isfinite(j.error)]
     if not failed:
         return ""
+    if all(judgement.whole for judgement in failed):
+        return _accept_unequal(case, precision, max(failed, key=lambda judgement: judgement.error))
     if all(j.comparison.actual_nan + j.comparison.actual_inf == 0 for j in failed if not j.whole) and not errors:
         return "A number is inside no tolerance where the golden holds NaN or infinity. Look for what puts it there."
     if not errors:
@@ -193,6 +195,17 @@ def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
     return (
         f"If this error is right for you, write tolerance.{precision} = {{ rel_rms = {limit:g} }} for this case"
         f" ({case.where}); if the model was meant to change, make the golden anew: {mend(case)}"
+    )
+
+
+def _accept_unequal(case: Case, precision: Precision, judgement: Judgement) -> str:
+    # a limit of the user's own counts near ties as they are
+    unequal = judgement.comparison.different + (judgement.near_ties or 0)
+    limit = min(1.0, float(f"{1.2 * unequal / max(judgement.comparison.count, 1):.1e}"))
+    return (
+        f"If this is right for you, write tolerance.{precision} = {{ outputs.{judgement.output} = {{ mismatch ="
+        f" {limit:g} }} }} for this case ({case.where}), or leave the output out (ignore_outputs ="
+        f' ["{judgement.output}"]); if the model was meant to change, make the golden anew: {mend(case)}'
     )
 
 

@@ -158,3 +158,18 @@ def test_an_error_begins_at_the_first_tensor_that_adds_half_of_it() -> None:
 def test_what_a_node_is_computed_from_ends_at_layers_of_weights() -> None:
     assert before(phases(), "wave") == MENDS
     assert before(networks.convolutional(), "relu2") == ("relu1", "add", "relu2")
+
+
+def test_a_cause_is_told_where_nothing_would_be_left_to_lower(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "rate"], ["phase"]), helper.make_node("Sin", ["phase"], ["y"], "wave")]
+    shapes: dict[str, Any] = {"x": (FLOAT, ["N", 6])}
+    outputs: dict[str, Any] = {"y": (FLOAT, ["N", 6])}
+    networks.save(networks.model(nodes, shapes, outputs, {"rate": np.float32(0.7)}), tmp_path / "net.onnx")
+    np.savez(tmp_path / "in.npz", x=np.random.default_rng(0).uniform(0, 500, (40, 6)).astype(np.float32))
+    case = Case.from_table({"onnx": "net.onnx", "inputs": "in.npz"}, tmp_path, "trt.toml")
+    update(case, tmp_path / "golden")
+
+    [finding] = weak(checked(case, "fp16"))
+
+    assert finding.evidence["tensor"] == "y"
+    assert finding.evidence["keep"] == []

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt import Case, check
 from pytest_trt.case.reference import subject_of
 from pytest_trt.errors import CaseError, GoldenError, GoldenMismatch
-from pytest_trt.evidence.judgement import Judgement, judge
+from pytest_trt.evidence.judgement import Judgement, accept_hint, judge
 from pytest_trt.golden.create import create, update
 from pytest_trt.golden.envelope import provable
 from pytest_trt.golden.golden import read, write
@@ -393,3 +393,15 @@ def test_an_output_without_a_bound_is_never_a_pass(tmp_path: Path) -> None:
 
     with pytest.raises(GoldenError, match="nothing says how large the error of 'i'"):
         judge(subject_of(case, Precision.FP16), bare, [dict(golden.outputs)])
+
+
+def test_whole_numbers_that_fail_alone_are_told_how_to_be_accepted(tmp_path: Path) -> None:
+    case = case_of(topk(), tmp_path)
+    wrong = swap("i", (slice(None), 0), (slice(None), 2))
+    subject = subject_of(case, Precision.FP16)
+
+    told = accept_hint(subject, tuple(judged(case, wrong).values()))
+
+    assert "tolerance.fp16 = { outputs.i = { mismatch = 0." in told
+    assert 'ignore_outputs = ["i"]' in told
+    assert "NaN" not in told
