@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
+from pytest_trt.golden.folds import folded, widened
 from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
@@ -27,7 +29,7 @@ from pytest_trt.precision import Precision
 from pytest_trt.storage.entry_point import blame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from onnx import ModelProto, NodeProto
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_trt.calibration.calibration import Progress
     from pytest_trt.golden.overflow import Settled
     from pytest_trt.model.feeds import Arrays
+    from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["Kept", "envelope_of", "fp16_accumulated", "provable", "simulate"]
 
@@ -138,13 +141,15 @@ def envelope_of(
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
-        several runs the largest) and ``bound`` = 2.5 x error + floor. Why a precision has none. And what overflows in
-        a precision, as :func:`pytest_trt.golden.overflow.recorded` tells it.
+        several runs the largest) and ``bound`` = 2.5 x error + floor; where the precision takes ranges, of the error
+        with those of either half of the inputs too (:mod:`pytest_trt.golden.folds`). Why a precision has none. And
+        what overflows in a precision, as :func:`pytest_trt.golden.overflow.recorded` tells it.
     """
     exact = [simulate(reference, Precision.FP32, run, batch) for run in inputs]
     envelope: dict[str, dict[str, dict[str, float]]] = {}
     refused: dict[str, str] = {}
     overflown: dict[str, dict[str, Any]] = {}
+    taken: dict[tuple[str, ...], list[Ranges]] = {}
     kept = kept or Kept()
     for number, precision in enumerate(precisions):
         if progress:
@@ -159,7 +164,10 @@ def envelope_of(
             roads = [settled.outputs]
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
             found = [_entries(reference, precision, lowered, exact) for lowered in roads]
-            envelope[precision.label] = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
+            worst = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
+            halves = folded(model, precision, inputs, batch, keep.keep, keep.ops, taken)
+            folds = list(_folds(reference, precision, halves, exact))
+            envelope[precision.label] = {name: widened(worst[name], [fold[name] for fold in folds]) for name in worst}
         except PytestTrtError as error:
             refused[precision.label] = str(error)
         except Exception as error:  # a fault of ours at one precision leaves the others
@@ -250,6 +258,15 @@ def _accumulated(
         noisy = Model(fp16_accumulated(model.proto, tensors), model.source)
         session = open_session(fp32_ends(noisy.proto), noisy.source)
         yield [run(session, noisy, feeds, batch) for feeds in inputs]
+
+
+def _folds(
+    reference: Model, precision: Precision, roads: Iterable[list[Arrays]], exact: list[Arrays]
+) -> Iterator[dict[str, dict[str, float]]]:
+    """The entries of each fold; one that overflows where the golden's own calibration does not tells nothing."""
+    for lowered in roads:
+        with suppress(LoweringError):
+            yield _entries(reference, precision, lowered, exact)
 
 
 def _bound(entry: Mapping[str, float]) -> float:
