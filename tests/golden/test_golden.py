@@ -116,7 +116,8 @@ def test_bounds_follow_from_the_simulated_error(case: Case) -> None:
 
     assert envelope["fp32"]["logits"] == {"error": 0.0, "bound": 1e-5}
     entry = envelope["int8"]["logits"]
-    assert entry["bound"] == pytest.approx(2.5 * entry["error"] + 0.5 / 127)
+    own = 2.5 * entry["error"] + 0.5 / 127
+    assert own <= entry["bound"] <= 3 * own + 1e-9  # of the worse half of the inputs as calibration data
     assert 1e-3 < entry["error"] < 3e-2
 
 
