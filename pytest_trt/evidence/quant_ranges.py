@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pytest_trt.calibration.calibration import activations
 from pytest_trt.errors import PytestTrtError
@@ -18,12 +21,13 @@ from pytest_trt.evidence._qdq_file import (
 )
 from pytest_trt.evidence.likeness import likeness_of
 from pytest_trt.evidence.rounding import Grid, Tally, TensorStatistics
+from pytest_trt.golden.folds import halves
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import Model, tensor_names
 from pytest_trt.ranges.amax import is_tensorrts_own
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from onnx import ModelProto
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_trt.precision import Precision
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["Quantised", "QuantisedTensor", "quantised_evidence"]
+__all__ = ["LEAST_DB", "LOST_DB", "MOST_DB", "Quantised", "QuantisedTensor", "quantised_evidence"]
 
 _QUANTISING = ("int8", "fp8")
 
@@ -77,6 +81,9 @@ class Quantised:
         likeness: how calibration samples and the golden's inputs compare, where there were samples.
         said: what the case or the builder said, where there are no ranges at all.
         unread: why there are no statistics, where the graph could not be run.
+        honest_db: the least SQNR, in dB, that the ranges of half of the golden's inputs leave of a tensor of which they
+            cost 6 dB or more: infinite where they cost no tensor that; None where nothing was to be told by it, or
+            the inputs can't be cut.
     """
 
     tensors: tuple[QuantisedTensor, ...] = ()
@@ -93,6 +100,7 @@ class Quantised:
     likeness: Likeness | None = None
     said: str = ""
     unread: str = ""
+    honest_db: float | None = None
 
 
 def quantised_evidence(
@@ -152,6 +160,7 @@ def quantised_evidence(
         likeness=likeness,
         said=said,
         unread=unread,
+        honest_db=_honest(model, tensors, runs, batch),
     )
 
 
@@ -166,6 +175,7 @@ def _of_file(
     grids = described(model.proto)
     plain = Model(bypassed(model.proto), model.source)
     tensors, unread = _measured(plain, grids, model.proto, runs, batch)
+    honest = _honest(plain, tensors, runs, batch)
     if unread and reference is not None and grids.keys() <= tensor_names(reference.proto):
         tensors, unread = _measured(reference, grids, model.proto, runs, batch)
     coverage = coverage_of(model.proto, keep)
@@ -179,6 +189,7 @@ def _of_file(
         operators=coverage.operators,
         refused=refused_by_tensorrt(model.proto),
         unread=unread,
+        honest_db=honest,
     )
 
 
@@ -206,3 +217,68 @@ def _measured(
         )
         for name, grid in grids.items()
     ), unread
+
+
+LOST_DB = 6.0
+"""Of the SQNR that could be: a range that takes as much costs something."""
+
+COSTLY_DB = 28.0
+"""What is kept better than this suffers from no range."""
+
+
+LEAST_DB, MOST_DB = 6.0, 18.0
+"""No choice of samples explains that less is left of a tensor (half of the amplitude is wrong); more needs none."""
+
+
+def _costs(seen: TensorStatistics) -> bool:
+    return seen.sqnr_db < COSTLY_DB and seen.attainable_db - seen.sqnr_db >= LOST_DB
+
+
+def _honest(
+    model: Model, tensors: Sequence[QuantisedTensor], runs: Sequence[Arrays], batch: int | None
+) -> float | None:
+    """What halves of the golden's inputs leave, each as calibration data, where that decides anything."""
+    costly = [tensor.statistics.sqnr_db for tensor in tensors if tensor.statistics and _costs(tensor.statistics)]
+    if not any(LEAST_DB <= left < MOST_DB for left in costly):
+        return None
+    folds = [half for turns in (False, True) for half in halves(runs, model.inputs, by_turns=turns)]
+    try:
+        found = list(_kept_by(model, {tensor.name: tensor for tensor in tensors}, folds, runs, batch))
+    except PytestTrtError:
+        return None
+    return min((seen.sqnr_db for seen in found if _costs(seen)), default=math.inf) if folds else None
+
+
+def _kept_by(
+    model: Model,
+    tensors: Mapping[str, QuantisedTensor],
+    folds: Sequence[Sequence[Arrays]],
+    runs: Sequence[Arrays],
+    batch: int | None,
+) -> Iterator[TensorStatistics]:
+    """What the ranges of each fold make of all inputs; a tensor that a fold reaches the end of loses nothing."""
+    largest = [_largest(model, tensors, fold, batch) for fold in folds]
+    tallies = [
+        (name, Tally(_grid(tensor, amax[name])))
+        for amax in largest
+        for name, tensor in tensors.items()
+        if tensor.statistics and 0 < amax[name] < tensor.statistics.amax
+    ]
+    for found in activations(model, {name for name, _ in tallies}, runs, batch) if tallies else ():
+        for name, tally in tallies:
+            tally.add(found[name])
+    yield from (tally.statistics() for _, tally in tallies)
+
+
+def _largest(model: Model, names: Iterable[str], fold: Sequence[Arrays], batch: int | None) -> dict[str, float]:
+    amax = dict.fromkeys(names, 0.0)
+    for found in activations(model, amax, fold, batch):
+        for name, array in found.items():
+            amax[name] = max(amax[name], float(np.abs(array[np.isfinite(array)]).max(initial=0.0)))
+    return amax
+
+
+def _grid(tensor: QuantisedTensor, amax: float) -> Grid:
+    """Symmetric, of the tensor's own type."""
+    kind = tensor.grid.kind if tensor.grid.is_float else "int8"
+    return Grid(amax / Grid(1.0, 0, kind).amax, 0, kind)

@@ -15,8 +15,9 @@ from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
-from pytest_trt.golden._partition import BLIND, ROOM, partition, saturating
+from pytest_trt.golden._partition import BLIND, ROOM, error_of, partition, saturating
 from pytest_trt.golden._reassociation import reassociated
+from pytest_trt.golden.folds import folded, widened
 from pytest_trt.golden.index_outputs import IndexOutputs, Simulation, reach
 from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
@@ -30,7 +31,7 @@ from pytest_trt.precision import Precision
 from pytest_trt.storage.entry_point import blame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from onnx import ModelProto, NodeProto
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pytest_trt.golden._partition import PartError
     from pytest_trt.golden.overflow import Settled
     from pytest_trt.model.feeds import Arrays
+    from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["MOST_UNEQUAL", "Kept", "envelope_of", "fp16_accumulated", "provable", "simulate", "takes_anything"]
 
@@ -145,16 +147,18 @@ def envelope_of(
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
-        several runs the largest) and ``bound`` = 2.5 x error + floor; of integer outputs also ``reach``, what
-        :func:`~pytest_trt.golden.index_outputs.reach` says, and of indices ``near``, how far apart the values that they
-        pick may be to be a near tie. Why a precision has none. And what overflows in
-        a precision, as :func:`pytest_trt.golden.overflow.recorded` tells it.
+        several runs the largest) and ``bound`` = 2.5 x error + floor; where the precision takes ranges, of the error
+        with those of either half of the inputs too (:mod:`pytest_trt.golden.folds`). Of integer outputs also ``reach``,
+        what :func:`~pytest_trt.golden.index_outputs.reach` says, and of indices ``near``, how far apart the values that
+        they pick may be to be a near tie. Why a precision has none. And what overflows in a precision, as
+        :func:`pytest_trt.golden.overflow.recorded` tells it.
     """
     exact = [_only(simulate(reference, Precision.FP32, run, batch), judged) for run in inputs]
     indices = IndexOutputs(reference, batch)
     envelope: dict[str, dict[str, dict[str, Any]]] = {}
     refused: dict[str, str] = {}
     overflown: dict[str, dict[str, Any]] = {}
+    taken: dict[tuple[str, ...], list[Ranges]] = {}
     kept = kept or Kept()
     for number, precision in enumerate(precisions):
         if progress:
@@ -171,7 +175,8 @@ def envelope_of(
                 again = reassociated(reference, inputs, exact, batch)
                 roads += [Simulation(precision, model, outputs) for outputs in again]
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
-            envelope[precision.label] = _entries(model, precision, roads, inputs, exact, indices)
+            halves = folded(model, precision, inputs, batch, keep.keep, keep.ops, taken)
+            envelope[precision.label] = _entries(model, precision, roads, halves, inputs, exact, indices)
         except PytestTrtError as error:
             refused[precision.label] = str(error)
         except Exception as error:  # a fault of ours at one precision leaves the others
@@ -323,17 +328,22 @@ def _entries(
     model: Model,
     precision: Precision,
     roads: list[Simulation],
+    folds: Iterable[Simulation],
     inputs: list[Arrays],
     exact: list[Arrays],
     indices: IndexOutputs,
 ) -> dict[str, dict[str, Any]]:
-    """By part of an output: the largest error over all simulations that are right, and the bound that follows."""
+    """By part of an output: the largest error over all simulations that are right, and the bound that follows.
+
+    Folds widen the bound; one that overflows where the golden's own calibration does not tells nothing.
+    """
     entries: dict[str, dict[str, Any]] = {}
     probabilities = saturating(model.proto, precision)
-    whole = [_of_whole(road, inputs, exact, indices) for road in roads]
+    halves = list(folds)
+    whole, half = ([_of_whole(road, inputs, exact, indices) for road in some] for some in (roads, halves))
     for name in exact[0]:
         if name in whole[0]:
-            entries[name] = _widest([one[name] for one in whole])
+            entries[name] = widened(_widest([one[name] for one in whole]), [one[name]["bound"] for one in half])
             continue
         values = [[low[name] for low in road.outputs] for road in roads]
         wanted = [high[name] for high in exact]
@@ -341,7 +351,9 @@ def _entries(
             entries[name] = {"error": math.inf, "bound": math.inf}
             continue
         for found in partition(name, values, wanted, probabilities.get(name, 0.0)):
-            entries[found.part.name] = _entry(found, precision)
+            errors = [error_of(found.part, [low[name] for low in fold.outputs], wanted) for fold in halves]
+            bounds = [_bound(error, precision) for error in errors if error < math.inf]
+            entries[found.part.name] = widened(_entry(found, precision), bounds)
     return entries
 
 
@@ -351,9 +363,12 @@ def _entry(found: PartError, precision: Precision) -> dict[str, Any]:
             f"simulated at {precision}, output {found.part.output!r} is NaN or infinite where fp32 is not:"
             f" this model overflows at {precision}."
         )
-    bound = SLACK * found.error + floor(precision.unit_roundoff, whole=False)
     told = {} if found.part.whole else {"part": found.part.as_table(), "moved": found.moved}
-    return {"error": found.error, "bound": bound, **told}
+    return {"error": found.error, "bound": _bound(found.error, precision), **told}
+
+
+def _bound(error: float, precision: Precision) -> float:
+    return SLACK * error + floor(precision.unit_roundoff, whole=False)
 
 
 def _moved(name: str, entry: Mapping[str, Any], moved: Mapping[str, float | None]) -> float | None:

@@ -118,7 +118,8 @@ def test_bounds_follow_from_the_simulated_error(case: Case) -> None:
     assert 0 < exact["error"] < 1e-6
     assert exact["bound"] == pytest.approx(2.5 * exact["error"] + 1e-5)
     entry = envelope["int8"]["logits"]
-    assert entry["bound"] == pytest.approx(2.5 * entry["error"] + 0.5 / 127)
+    own = 2.5 * entry["error"] + 0.5 / 127
+    assert own <= entry["bound"] <= 3 * own + 1e-9  # of the worse half of the inputs as calibration data
     assert 1e-3 < entry["error"] < 3e-2
 
 
