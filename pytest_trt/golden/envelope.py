@@ -386,25 +386,27 @@ def _capped(entry: Mapping[str, Any], moved: float | None) -> dict[str, Any]:
 def _too_weak(
     name: str, precision: str, entries: Mapping[str, Mapping[str, Any]], moved: Mapping[str, float | None]
 ) -> str:
-    still, error = _moved(name, entries[name], moved), entries[name]["error"]
-    told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"
-    instead = (
-        f'Leave it out (ignore_outputs = ["{name}"]) and judge what it is taken from, or set a limit of your own'
-        f" (tolerance.{precision}.outputs.{name} = {{ mismatch = ... }})"
-    )
+    """Why no bound is given, and what to do, without a stop."""
+    output = entries[name].get("part", {}).get("output", name)
+    others = any(entry.get("part", {}).get("output", other) != output for other, entry in entries.items())
+    error, leave = entries[name]["error"], f'(ignore_outputs = ["{output}"])'
     if math.isinf(error):
         return (
             f"output {name!r} has another shape simulated at {precision} than in fp32: how many rows it has depends on"
-            f' values. Leave it out (ignore_outputs = ["{name}"]) and judge what it is taken from'
+            f" values. Leave it out {leave} and judge what it is taken from"
         )
     if "reach" in entries[name]:
         return (
             f"a correct implementation has {error:.2g} of the elements of {name!r} wrong, and a bound beyond that takes"
-            f" any answer, so that it judges nothing. {instead}"
+            f" any answer, so that it judges nothing. Leave it out {leave} and judge what it is taken from, or set a"
+            f" limit of your own (tolerance.{precision}.outputs.{name} = {{ mismatch = ... }})"
         )
+    still = _moved(name, entries[name], moved)
+    told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"
     return (
-        f"a correct implementation errs on {name!r} by {entries[name]['error']:.2g} of its size{told}: no bound tells"
-        " it from a broken one. Give inputs that move the output more, or keep this model at a finer precision"
+        f"a correct implementation errs on {name!r} by {error:.2g} of its size{told}: no bound tells it from a broken"
+        " one. Give inputs that move the output more, or keep this model at a finer precision"
+        f"{f', or leave the output out {leave}' if others else ''}"
     )
 
 

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Case, check
 from pytest_trt.case.reference import subject_of
-from pytest_trt.errors import CaseError, GoldenError, GoldenMismatch
+from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenMismatch
+from pytest_trt.evidence.hops import export_hops
 from pytest_trt.evidence.judgement import Judgement, accept_hint, judge
-from pytest_trt.golden.create import create, update
+from pytest_trt.golden.create import _require_same, create, update
 from pytest_trt.golden.envelope import provable
 from pytest_trt.golden.golden import read, write
 from pytest_trt.golden.index_outputs import IndexOutputs, aligned, is_counted
@@ -39,14 +40,20 @@ def twins(apart: float = 1e-4) -> np.ndarray:
     return np.concatenate([first, first + apart * draw.standard_normal(first.shape)], axis=1).astype(np.float32)
 
 
-def topk(*after: onnx.NodeProto, output: str = "i", shape: tuple[Any, ...] = ("N", 3), kind: int = INT64) -> Any:
+def topk(
+    *after: onnx.NodeProto,
+    output: str = "i",
+    shape: tuple[Any, ...] = ("N", 3),
+    kind: int = INT64,
+    apart: float = 1e-4,
+) -> Any:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["s"], "fc"),
         helper.make_node("TopK", ["s", "k"], ["v", "i"], "topk"),
         *after,
     ]
     outputs: dict[str, Any] = {"v": (FLOAT, ["N", 3]), output: (kind, list(shape))}
-    weights = {"w": twins(), "k": np.array([3]), "two": np.array([0, 2]), "flat": np.array([-1])}
+    weights = {"w": twins(apart), "k": np.array([3]), "two": np.array([0, 2]), "flat": np.array([-1])}
     return networks.model(nodes, {"x": (FLOAT, ["N", 8])}, outputs, weights)
 
 
@@ -405,3 +412,17 @@ def test_whole_numbers_that_fail_alone_are_told_how_to_be_accepted(tmp_path: Pat
     assert "tolerance.fp16 = { outputs.i = { mismatch = 0." in told
     assert 'ignore_outputs = ["i"]' in told
     assert "NaN" not in told
+
+
+def test_pytorch_may_choose_the_other_of_equal_values_and_no_worse_one(tmp_path: Path) -> None:
+    case = case_of(topk(apart=0.0), tmp_path)
+    golden, model = create(case), subject_of(case, Precision.FP32).model
+    i = golden.outputs["i"]
+    other = replace(golden, onnx_outputs={**golden.outputs, "i": (i + CLASSES // 2) % CLASSES})
+    wrong = replace(golden, onnx_outputs={**golden.outputs, "i": (i + 1) % CLASSES})
+
+    _require_same(other, model, None, ["v", "i"])
+    assert not [hop for hop in export_hops(other) if hop.over]
+    with pytest.raises(ExportMismatch, match="output 'i'"):
+        _require_same(wrong, model, None, ["v", "i"])
+    _require_same(wrong, model, None, ["v"])
