@@ -79,7 +79,7 @@ def by_onnxruntime(
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter([{name: samples(array) for name, array in network.samples().items()}])
+            self.left = ({name: samples(array) for name, array in part.items()} for part in network.batches())
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(self.left, None)

@@ -1,0 +1,105 @@
+"""Specimens: the healthy deployments and the planted defects of each network, and which code must come first.
+
+Sets of codes are as in the zoo: each of them says the same defect.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks.foreign import plants
+from benchmarks.foreign.specimen import Planted, Specimen
+from benchmarks.zoo.defects import WRONG
+from benchmarks.zoo.given import with_pairs
+from benchmarks.zoo.weights import clipped, coarse, rounded_file, zeroed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.foreign.draws import Foreign
+    from benchmarks.foreign.specimen import Plant
+
+__all__ = ["DEFECTS", "TWINS", "WEAK"]
+
+WEAK = frozenset({"TRT307"})
+"""A bound that judges nothing."""
+
+
+def _planted(name: str, precisions: str, plant: Plant, *expected: str, **told: bool) -> tuple[Specimen, ...]:
+    return tuple(
+        Specimen(name, precision, plant, frozenset(expected), **told) for precision in precisions.split()
+    )
+
+
+def _four(amax: dict[str, float]) -> dict[str, float]:
+    return dict.fromkeys(amax, 4.0)
+
+
+def _rounded(precision: str, network: Foreign, folder: Path) -> Planted:
+    return Planted(rounded_file(lambda levels, scale: (levels, scale), network, folder, precision))
+
+
+def _pairs(network: Foreign, folder: Path) -> Planted:
+    return Planted(with_pairs(dict, network, folder))
+
+
+_CALIBRATION = (
+    *_planted("one range x 0.05", "int8", partial(plants.changed_range, 0.05), "TRT105", "TRT107"),
+    *_planted("all ranges 4", "int8", partial(plants.ranges, _four), "TRT102"),
+    *_planted("calibrated on data normalised wrongly", "int8 fp8", plants.wrongly_normalised, "TRT108"),
+    *_planted("Q/DQ with zero points", "model", partial(plants.from_onnxruntime, ActivationSymmetric=False), "TRT109"),
+    *_planted("a scale x 0.05 in Q/DQ", "model", plants.scale_by_onnxruntime, "TRT105", "TRT107"),
+)
+
+_WEIGHTS = (
+    *_planted("a quarter of a weight zeroed, onnxruntime's Q/DQ", "model", plants.zeros_by_onnxruntime, "TRT110"),
+    *_planted("a quarter of a weight zeroed, onnxconverter's fp16", "model", plants.halves_with_zeros, "TRT110"),
+    *(
+        specimen
+        for precision in ("int8", "fp16")
+        for name, change in (
+            ("a quarter of a weight zeroed", zeroed),
+            ("a weight 8 times too coarse", partial(coarse, 8)),
+            ("a weight 16 times too coarse", partial(coarse, 16)),
+            ("a weight clipped at half", partial(clipped, 0.5)),
+        )
+        for specimen in _planted(
+            f"{name}, {precision} file", "model", partial(plants.weights, change, precision), "TRT110"
+        )
+    ),
+)
+
+_PARTS = (
+    *_planted("class scores dead", "fp16 int8", partial(plants.dead_rows, 18), "TRT305", "TRT110"),
+    *_planted("a slice stands still", "fp16 int8", plants.still_slice, "TRT305"),
+    *_planted("outputs swapped", "fp16", plants.swapped, *WRONG),
+)
+
+_INSIDE = (
+    *_planted("few samples overflow", "fp16", plants.few_overflow, "TRT202"),
+    *_planted("few samples overflow, swallowed", "fp16", plants.swallowed, "TRT202"),
+    *_planted("flushed to zero", "fp16", plants.flushed, "TRT202"),
+    *_planted("a large constant", "fp16 bf16", plants.large_constant, *WEAK, warns=True),
+)
+
+_QUESTIONS = (
+    *_planted("hardly at the precision", "int8 fp8", partial(plants.kept, 1, None), "TRT206"),
+    *_planted("other inputs", "fp16", plants.other_inputs, "TRT502"),
+    *_planted("inputs are missing", "fp16", partial(plants.missing, "inputs"), "error"),
+    *_planted("other labels", "fp16", plants.changed_labels, "TRT502"),
+    *_planted("labels are missing", "fp16", partial(plants.missing, "labels"), "error"),
+)
+
+DEFECTS = (*_CALIBRATION, *_WEIGHTS, *_PARTS, *_INSIDE, *_QUESTIONS)
+"""Every planted defect."""
+
+TWINS = (
+    *_planted("onnxconverter's fp16 file", "model", plants.halves),
+    *_planted("onnxruntime's Q/DQ file", "model", plants.from_onnxruntime),
+    *_planted("int8 file", "model", _pairs),
+    *_planted("fp16 file", "model", partial(_rounded, "fp16")),
+    *_planted("a layer scaled up and down", "fp16", plants.healthy_scaled),
+    *_planted("the smallest layer in fp32", "int8", partial(plants.kept, 0, 1)),
+)
+"""Healthy deployments beside those of every precision and draw."""
