@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.foreign.draws import drawn
 from benchmarks.foreign.judging import Judging
-from benchmarks.foreign.specimen import Planted, Specimen
+from benchmarks.foreign.specimen import NoPlace, Planted, Specimen
 from benchmarks.foreign.specimens import DEFECTS, TWINS
 from benchmarks.foreign.wheels import Unavailable
 
@@ -73,7 +73,7 @@ def _plant(specimen: Specimen, network: Foreign, folder: Path) -> Planted | str 
     folder.mkdir(parents=True)
     try:
         return specimen.plant(network, folder)
-    except (LookupError, StopIteration):
+    except NoPlace:
         return None
     except Exception as error:  # another tool's, of any kind: told in the results
         return f"{type(error).__name__}: {error}"[:300]

@@ -51,7 +51,7 @@ class Source:
     golden: int
     calibration: int
     said: str
-    axes: Mapping[str, int | None] = field(default_factory=dict)
+    axes: Mapping[str, int | None] = field(default_factory=dict, compare=False)
 
     def taken(self, arrays: Arrays, chosen: NDArray[Any] | slice) -> Arrays:
         """Some of the samples."""

@@ -6,21 +6,23 @@ Each takes the network and an empty folder. Those of the zoo that ask nothing of
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.foreign.specimen import Planted
-from benchmarks.zoo.given import by_onnxruntime, by_ranges, ranges_of
+from benchmarks.foreign.specimen import NoPlace, Planted
+from benchmarks.zoo.given import by_onnxruntime, by_ranges, ranges_of, with_pairs
 from benchmarks.zoo.surgery import change_weight, matrix_nodes, rescale_between, swap_producers, through
 from benchmarks.zoo.weights import rounded_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
@@ -37,12 +39,13 @@ __all__ = [
     "from_onnxruntime_with",
     "halves",
     "halves_with_zeros",
+    "hardly_quantised",
     "healthy_scaled",
-    "kept",
     "large_constant",
     "missing",
     "other_inputs",
     "ranges",
+    "smallest_kept",
     "still_slice",
     "swallowed",
     "swapped",
@@ -72,10 +75,12 @@ def wrongly_normalised(network: Foreign, folder: Path) -> Planted:
     """Calibration samples as another network takes them: of another scale, and pictures with another zero.
 
     Raises:
-        LookupError: no input is of floats.
+        NoPlace: no input is of floats.
     """
     samples = network.samples()
-    name = next(name for name, array in samples.items() if _is_float(array))
+    name = next((name for name, array in samples.items() if _is_float(array)), "")
+    if not name:
+        raise NoPlace("no input is of floats")
     array = samples[name]
     if array.ndim == 4 and array.min() < 0:
         samples[name] = (array + 1) / 2
@@ -89,16 +94,22 @@ def wrongly_normalised(network: Foreign, folder: Path) -> Planted:
 
 def weights(change: Any, precision: str, network: Foreign, folder: Path) -> Planted:
     """A file of rounded weights, of which the one in the middle is changed."""
-    before = {tensor.name: tensor.SerializeToString() for tensor in _lowered(network, folder, precision)}
-    case = rounded_file(change, network, folder, precision)
-    after = onnx.load(str(case.onnx)).graph
-    changed = {t.name for t in after.initializer if before.get(t.name) != t.SerializeToString()}
-    return Planted(case, _around(after.node, changed))
+    rounded = rounded_file(change, network, folder, precision)
+    proto = onnx.load(str(rounded.onnx))
+    healthy = _healthy_weights(network, precision)
+    changed = {tensor.name for tensor in proto.graph.initializer if healthy[tensor.name] != _digest(tensor)}
+    return Planted(rounded, _around(proto.graph.node, changed))
 
 
-def _lowered(network: Foreign, folder: Path, precision: str) -> Sequence[onnx.TensorProto]:
-    case = rounded_file(lambda levels, scale: (levels, scale), network, folder, precision)
-    return list(onnx.load(str(case.onnx)).graph.initializer)
+@cache
+def _healthy_weights(network: Foreign, precision: str) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        case = rounded_file(lambda levels, scale: (levels, scale), network, Path(folder), precision)
+        return {tensor.name: _digest(tensor) for tensor in onnx.load(str(case.onnx)).graph.initializer}
+
+
+def _digest(tensor: onnx.TensorProto) -> bytes:
+    return sha256(tensor.SerializeToString()).digest()
 
 
 def from_onnxruntime(network: Foreign, folder: Path, **told: Any) -> Planted:
@@ -106,9 +117,7 @@ def from_onnxruntime(network: Foreign, folder: Path, **told: Any) -> Planted:
     return Planted(by_onnxruntime(network, folder, **told))
 
 
-def from_onnxruntime_with(
-    change: Callable[[ModelProto], frozenset[str]], network: Foreign, folder: Path
-) -> Planted:
+def from_onnxruntime_with(change: Callable[[ModelProto], frozenset[str]], network: Foreign, folder: Path) -> Planted:
     """The Q/DQ file that onnxruntime writes, with a defect in it."""
     return _edited_file(change, Planted(by_onnxruntime(network, folder)))
 
@@ -164,13 +173,13 @@ def dead_rows(count: int, network: Foreign, folder: Path) -> Planted:
     """The weights of convolutions with ``count`` output channels, the classes of a detector, are zero.
 
     Raises:
-        LookupError: there are none.
+        NoPlace: there are none.
     """
     proto = network.proto()
     held = _held(proto)
     found = [node for node in matrix_nodes(proto) if node.op_type == "Conv" and held[node.input[1]].dims[0] == count]
     if not found:
-        raise LookupError(count)
+        raise NoPlace(f"no convolution has {count} channels")
     for node in found:
         change_weight(proto, node.input[1], np.zeros_like)
     names = {str(node.input[1]) for node in found}
@@ -182,7 +191,7 @@ def still_slice(network: Foreign, folder: Path) -> Planted:
     """One slice of an output stands still, of those that move the one in the middle.
 
     Raises:
-        LookupError: no output has slices.
+        NoPlace: no output has slices.
     """
     outputs = _values(network, [value.name for value in network.proto().graph.output])
     name, axis, array = _sliced(outputs)
@@ -213,7 +222,7 @@ def _sliced(outputs: dict[str, NDArray[Any]]) -> tuple[str, int, NDArray[Any]]:
             axis = 1 if array.ndim == 2 or array.shape[1] < array.shape[-1] < 10 * array.shape[1] ** 2 else -1
             axis = 1 if array.shape[1] == 22 else axis % array.ndim
             return name, axis, array
-    raise LookupError("no output has slices")
+    raise NoPlace("no output has slices")
 
 
 def few_overflow(network: Foreign, folder: Path) -> Planted:
@@ -232,14 +241,14 @@ def swallowed(network: Foreign, folder: Path) -> Planted:
     """The same before an operator that makes a finite number of infinity.
 
     Raises:
-        LookupError: there is none.
+        NoPlace: there is none.
     """
     proto = network.proto()
     computed = {name for node in proto.graph.node for name in node.output}
     kinds = ("Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Erf")
     found = [node for node in proto.graph.node if node.op_type in kinds and node.input[0] in computed]
     if not found:
-        raise LookupError("nothing swallows an infinity")
+        raise NoPlace("nothing swallows an infinity")
     node = found[len(found) // 2]
     tensor, before = node.input[0], f"{node.input[0]}/bounded"
     factor = _between_samples(network, tensor)
@@ -248,9 +257,7 @@ def swallowed(network: Foreign, folder: Path) -> Planted:
     place = list(proto.graph.node).index(node)
     node.input[0] = before
     proto.graph.node.insert(place, helper.make_node("Mul", [f"{before}/large", "bounded/down"], [before], "bound_down"))
-    proto.graph.node.insert(
-        place, helper.make_node("Mul", [tensor, "bounded/up"], [f"{before}/large"], "bound_up")
-    )
+    proto.graph.node.insert(place, helper.make_node("Mul", [tensor, "bounded/up"], [f"{before}/large"], "bound_up"))
     return _with_own_golden(proto, network, folder, frozenset([f"{before}/large", "bound_up"]))
 
 
@@ -292,19 +299,28 @@ def large_constant(network: Foreign, folder: Path) -> Planted:
     return _with_own_golden(proto, network, folder, named)
 
 
-def kept(first: int, last: int | None, network: Foreign, _: Path) -> Planted:
-    """Layers stay in fp32: these, of all layers with the smallest weights first."""
-    proto = network.proto()
+def hardly_quantised(network: Foreign, folder: Path) -> Planted:
+    """A Q/DQ file of which only the smallest layer is int8."""
+    return Planted(with_pairs(dict, network, folder, keep=lambda proto: _by_size(proto)[1:]))
+
+
+def smallest_kept(network: Foreign, _: Path) -> Planted:
+    """The smallest layer stays in fp32, and the case says so."""
+    return Planted(replace(network.case, keep=tuple(_by_size(network.proto())[:1])))
+
+
+def _by_size(proto: ModelProto) -> list[str]:
+    """What layers compute, those with the fewest weights first."""
     held = _held(proto)
-    nodes = sorted(matrix_nodes(proto), key=lambda node: int(np.prod(held[node.input[1]].dims)))
-    return Planted(replace(network.case, keep=tuple(str(node.output[0]) for node in nodes[first:last])))
+    nodes = [node for node in proto.graph.node if node.op_type in MULTIPLY and node.input[1] in held]
+    return [str(node.output[0]) for node in sorted(nodes, key=lambda node: np.prod(held[node.input[1]].dims))]
 
 
 def swapped(network: Foreign, folder: Path) -> Planted:
     """Two outputs of one shape under each other's name.
 
     Raises:
-        LookupError: no two are of one shape.
+        NoPlace: no two are of one shape.
     """
     proto = network.proto()
     by_shape: dict[str, list[str]] = {}
@@ -312,7 +328,7 @@ def swapped(network: Foreign, folder: Path) -> Planted:
         by_shape.setdefault(f"{array.dtype}{array.shape}", []).append(name)
     first, second = next(iter(names for names in by_shape.values() if len(names) > 1), ("", ""))[:2]
     if not first:
-        raise LookupError("no two outputs are of one shape")
+        raise NoPlace("no two outputs are of one shape")
     swap_producers(proto, first, second)
     return Planted(network.deployed(proto, folder), frozenset([first, second]))
 
@@ -330,10 +346,10 @@ def changed_labels(network: Foreign, folder: Path) -> Planted:
     """The case names other true classes than the golden has.
 
     Raises:
-        LookupError: the network has none.
+        NoPlace: the network has none.
     """
     if not network.case.labels:
-        raise LookupError("no labels")
+        raise NoPlace("no labels")
     np.save(folder / "labels.npy", 1 - np.load(network.case.labels))
     return Planted(replace(network.case, labels=str(folder / "labels.npy")))
 
@@ -342,10 +358,10 @@ def missing(key: str, network: Foreign, folder: Path) -> Planted:
     """A file that the case names is not there.
 
     Raises:
-        LookupError: the case names none.
+        NoPlace: the case names none.
     """
     if getattr(network.case, key) is None:
-        raise LookupError(key)
+        raise NoPlace(f"the case has no {key}")
     return Planted(replace(network.case, **{key: str(folder / f"{key}.npz")}))
 
 

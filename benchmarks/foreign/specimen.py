@@ -9,7 +9,11 @@ from pathlib import Path
 from benchmarks.foreign.draws import Foreign
 from pytest_trt.case.case import Case
 
-__all__ = ["Plant", "Planted", "Specimen"]
+__all__ = ["NoPlace", "Plant", "Planted", "Specimen"]
+
+
+class NoPlace(Exception):
+    """The network has nothing that this could be done to."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Specimen:
     Attributes:
         name: of the defect, or of the healthy twin.
         precision: that is asked.
-        plant: makes the case. It raises LookupError where the network has no place for it.
+        plant: makes the case. It raises NoPlace where the network has no place for it.
         expected: codes that may come first; none for a healthy twin.
         only: networks that have a place for it; all if none is named.
         warns: that it is found where it is said, also where the case passes.

@@ -27,9 +27,7 @@ WEAK = frozenset({"TRT307"})
 
 
 def _planted(name: str, precisions: str, plant: Plant, *expected: str, **told: bool) -> tuple[Specimen, ...]:
-    return tuple(
-        Specimen(name, precision, plant, frozenset(expected), **told) for precision in precisions.split()
-    )
+    return tuple(Specimen(name, precision, plant, frozenset(expected), **told) for precision in precisions.split())
 
 
 def _four(amax: dict[str, float]) -> dict[str, float]:
@@ -84,7 +82,7 @@ _INSIDE = (
 )
 
 _QUESTIONS = (
-    *_planted("hardly at the precision", "int8 fp8", partial(plants.kept, 1, None), "TRT206"),
+    *_planted("hardly int8", "model", plants.hardly_quantised, "TRT206", "TRT103"),
     *_planted("other inputs", "fp16", plants.other_inputs, "TRT502"),
     *_planted("inputs are missing", "fp16", partial(plants.missing, "inputs"), "error"),
     *_planted("other labels", "fp16", plants.changed_labels, "TRT502"),
@@ -100,6 +98,6 @@ TWINS = (
     *_planted("int8 file", "model", _pairs),
     *_planted("fp16 file", "model", partial(_rounded, "fp16")),
     *_planted("a layer scaled up and down", "fp16", plants.healthy_scaled),
-    *_planted("the smallest layer in fp32", "int8", partial(plants.kept, 0, 1)),
+    *_planted("the smallest layer in fp32", "int8", plants.smallest_kept),
 )
 """Healthy deployments beside those of every precision and draw."""
