@@ -6,11 +6,9 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.foreign.draws import drawn
 from benchmarks.foreign.judging import Judging
 from benchmarks.foreign.specimen import NoPlace, Planted, Specimen
 from benchmarks.foreign.specimens import DEFECTS, TWINS
-from benchmarks.foreign.wheels import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

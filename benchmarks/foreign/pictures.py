@@ -19,7 +19,26 @@ __all__ = ["line_of_text", "photograph"]
 
 PHOTOGRAPHS = "scikit-image==0.26.0"
 NAMES = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_right.png", "camera.png")
-WORDS = "harbour ticket 7.90 winter Lisbon gate B12 fragile paper open 18:30 No.4 salt lemon route 66 keep dry".split()
+WORDS = [
+    "harbour",
+    "ticket",
+    "7.90",
+    "winter",
+    "Lisbon",
+    "gate",
+    "B12",
+    "fragile",
+    "paper",
+    "open",
+    "18:30",
+    "No.4",
+    "salt",
+    "lemon",
+    "route",
+    "66",
+    "keep",
+    "dry",
+]
 
 
 def line_of_text(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
