@@ -46,6 +46,7 @@ class Case:
         labels: true classes of the golden inputs, to report accuracy.
         class_output: the output that top-1, top-5 and labels speak of; the only float output if not given.
         constant_outputs: outputs that do not depend on the inputs and may stand still.
+        nan_outputs: outputs that rightly hold NaN in fp32, which is judged in its place.
         calibration: samples for int8 and fp8, a file or ``module:function``; "golden" takes the golden's own inputs.
         calibration_method: how samples become ranges: minmax (default), entropy, percentile or percentile:99.9, mse.
         lowering: what writes a precision into the graph: own, or modelopt (NVIDIA's); own if not given.
@@ -78,6 +79,7 @@ class Case:
     labels: str | None = None
     class_output: str | None = None
     constant_outputs: tuple[str, ...] = ()
+    nan_outputs: tuple[str, ...] = ()
     calibration: str | None = None
     calibration_method: str | None = None
     lowering: str | None = None
@@ -347,6 +349,7 @@ _READERS: Mapping[str, Any] = {
     "labels": _text,
     "class_output": _text,
     "constant_outputs": _texts,
+    "nan_outputs": _texts,
     "calibration": _text,
     "calibration_method": _method,
     "lowering": _lowering,

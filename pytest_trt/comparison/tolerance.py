@@ -12,7 +12,7 @@ from pytest_trt.errors import CaseError, unknown
 if TYPE_CHECKING:
     from pytest_trt.comparison.comparison import Comparison
 
-__all__ = ["SLACK", "Tolerance", "allowance", "bounded", "floor", "violations"]
+__all__ = ["SLACK", "Tolerance", "allowance", "bounded", "floor", "rank_violations", "violations"]
 
 SLACK = 2.5
 """How far a correct engine may be beyond the simulated error: measured engines are within 2 (docs/tolerance.md)."""
@@ -136,7 +136,7 @@ def allowance(tolerance: Tolerance, rms: float) -> tuple[float, float]:
 
 
 def violations(comparison: Comparison, tolerance: Tolerance) -> list[str]:
-    """Why the comparison is outside, a sentence each; none when it is inside.
+    """Why the comparison is outside but for its ranking, a sentence each; none when it is inside.
 
     NaN is outside of everything: each limit is tested as "not inside".
     """
@@ -146,6 +146,16 @@ def violations(comparison: Comparison, tolerance: Tolerance) -> list[str]:
     found += [_over(*limit) for limit in _upper(comparison, tolerance) if not limit[1] <= limit[2]]
     found += [_under(*limit) for limit in _lower(comparison, tolerance) if not limit[1] >= limit[2]]
     return found
+
+
+def rank_violations(comparison: Comparison, tolerance: Tolerance) -> list[str]:
+    """Why too many best classes changed, a sentence each; none where no limit asks, or all are inside."""
+    found = comparison.ranking
+    checks = [
+        ("top-1 agreement", found.top1 if found else math.nan, tolerance.top1),
+        ("top-5 agreement", found.top5 if found else math.nan, tolerance.top5),
+    ]
+    return [_under(label, value, limit) for label, value, limit in checks if limit is not None and not value >= limit]
 
 
 def _upper(c: Comparison, t: Tolerance) -> list[tuple[str, float, float]]:
@@ -164,8 +174,6 @@ def _lower(c: Comparison, t: Tolerance) -> list[tuple[str, float, float]]:
     checks = [
         ("cosine", c.cosine, t.cosine),
         ("SQNR in dB", c.sqnr_db, t.sqnr_db),
-        ("top-1 agreement", c.ranking.top1 if c.ranking else math.nan, t.top1),
-        ("top-5 agreement", c.ranking.top5 if c.ranking else math.nan, t.top5),
     ]
     return [(label, value, limit) for label, value, limit in checks if limit is not None]
 

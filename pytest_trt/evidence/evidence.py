@@ -11,6 +11,7 @@ from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.comparison.parts import apart
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
@@ -162,7 +163,7 @@ class Evidence:
     backend: str
     simulated: bool
     observed: tuple[Observed, ...] = ()
-    envelope: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    envelope: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     hops: tuple[Hop, ...] = ()
     refused: Refusal | None = None
     layers: tuple[Layer, ...] = ()
@@ -213,7 +214,7 @@ def explained_by_rounding(trial: Trial) -> dict[str, float] | None:
     if rounded is None:
         return None
     found = simulate(rounded, Precision.FP32, trial.golden.inputs, trial.subject.case.batch)
-    steps = hop("golden", "rounded", trial.golden.onnx_outputs or trial.golden.outputs, found, {})
+    steps = hop("golden", "rounded", trial.golden.onnx_outputs or trial.golden.outputs, found, {}, _splitting(trial))
     return {step.output: step.rel_rms for step in steps}
 
 
@@ -302,7 +303,7 @@ def _beyond_simulation(trial: Trial, hops: Sequence[Hop]) -> float:
     label = trial.subject.asked
     envelope = trial.golden.envelope.get(label, {})
     shares = (
-        envelope[step.output]["error"] / step.rel_rms
+        float(envelope[step.output]["error"]) / step.rel_rms
         for step in hops
         if step.end == "simulated" and step.output in envelope and step.rel_rms
     )
@@ -363,7 +364,7 @@ def fp32_hop(
     if exact is None:
         return ()
     reference = trial.golden.onnx_outputs or trial.golden.outputs
-    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements, rounding))
+    return hop("golden", "fp32", reference, exact, _fp32_limits(trial, judgements, rounding), _splitting(trial))
 
 
 def later_hops(
@@ -391,9 +392,15 @@ def later_hops(
     steps = (
         step
         for (before, first), (after, second) in pairwise(ends)
-        for step in hop(before, after, first, second, limits)
+        for step in hop(before, after, first, second, limits, _splitting(trial))
     )
     return (*fp32_hop(trial, judgements, exact, rounding), *steps)
+
+
+def _splitting(trial: Trial) -> Callable[[Arrays], Arrays]:
+    """Tells outputs apart into the parts that they are judged in."""
+    parts, golden = trial.golden.parts(trial.subject.asked), trial.golden.outputs
+    return lambda arrays: apart(arrays, golden, parts)
 
 
 def _fp32_limits(

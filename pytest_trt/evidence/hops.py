@@ -11,7 +11,7 @@ from pytest_trt.golden.create import HOP_LIMIT
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ class Hop:
     Attributes:
         start: what it starts from: "torch", "golden", "fp32", "simulated".
         end: what it ends at: "onnx fp32", "fp32", "simulated", "engine".
-        output: its name.
+        output: its name, or that of one of its parts.
         rel_rms: its error: relative RMS, of whole numbers the share that differs.
         limit: what it may be; None where nothing says.
     """
@@ -65,32 +65,42 @@ def export_hops(golden: Golden) -> tuple[Hop, ...]:
     return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, dict.fromkeys(golden.outputs, HOP_LIMIT))
 
 
-def hop(start: str, end: str, before: Arrays, after: Arrays, limits: Mapping[str, float | None]) -> tuple[Hop, ...]:
-    """One step, for every output that both ends have.
+def hop(
+    start: str,
+    end: str,
+    before: Arrays,
+    after: Arrays,
+    limits: Mapping[str, float | None],
+    split: Callable[[Arrays], Arrays] = lambda arrays: arrays,
+) -> tuple[Hop, ...]:
+    """One step, for every output that both ends have, or for each of its parts.
 
     Args:
         start: name of where it starts.
         end: name of where it ends.
         before: outputs by name at its start.
         after: outputs by name at its end.
-        limits: what its error may be, by output.
+        limits: what its error may be, by output or part.
+        split: tells outputs apart into their parts.
     """
+    first, second = split(before), split(after)
     return tuple(
-        Hop(start, end, name, _error(after[name], reference), limits.get(name))
-        for name, reference in before.items()
-        if name in after and after[name].shape == reference.shape
+        Hop(start, end, name, _error(second[name], reference), limits.get(name))
+        for name, reference in first.items()
+        if name in second and second[name].shape == reference.shape
     )
 
 
 def limits_of(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """The bounds of a case's outputs, which the lowering alone may spend."""
-    return {judgement.output: judgement.bound for judgement in judgements}
+    """The bounds of a case's outputs and their parts, which the lowering alone may spend."""
+    whole = {judgement.output: judgement.bound for judgement in judgements}
+    return whole | {one.part.name: one.bound for judgement in judgements for one in judgement.parts}
 
 
 def fp32_limits(
     judgements: Sequence[Judgement],
     told: Tolerance | None,
-    envelope: Mapping[str, Mapping[str, float]],
+    envelope: Mapping[str, Mapping[str, Any]],
     rounding: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float | None]:
     """What a model in fp32 may differ by from a golden that another file made, by output.
@@ -99,22 +109,25 @@ def fp32_limits(
         judgements: of the outputs; whole numbers may differ as they may at the precision, and so may outputs whose
             limits at the precision are the user's own, who says what is right.
         told: the user's own tolerance at fp32, whose ``rel_rms`` counts where it is given.
-        envelope: of fp32, by output: a network that is chaotic in fp32 has a wide one.
-        rounding: what the rounding of stored weights alone moves each output by.
+        envelope: of fp32, by output or part: a network that is chaotic in fp32 has a wide one.
+        rounding: what the rounding of stored weights alone moves each output, or part, by.
     """
-    own = {j.output: told.of(j.output, whole=j.whole).rel_rms if told else None for j in judgements}
-    bounds = {
-        j.output: max(
-            FP32_LIMIT,
-            envelope.get(j.output, {}).get("bound", 0.0),
-            ROUNDING_SPREAD * rounding.get(j.output, 0.0),
-        )
-        for j in judgements
-    }
-    return {
-        j.output: own[j.output] or (j.bound if j.whole or j.origin == "tolerance" else bounds[j.output])
-        for j in judgements
-    }
+    limits: dict[str, float | None] = {}
+    for judgement in judgements:
+        own = told.of(judgement.output, whole=judgement.whole).rel_rms if told else None
+        for name, bound in limits_of([judgement]).items():
+            at_precision = judgement.whole or judgement.origin == "tolerance"
+            exact = max(FP32_LIMIT, _in_fp32(judgement, name, envelope), ROUNDING_SPREAD * rounding.get(name, 0.0))
+            limits[name] = own or (bound if at_precision else exact)
+    return limits
+
+
+def _in_fp32(judgement: Judgement, name: str, envelope: Mapping[str, Mapping[str, Any]]) -> float:
+    """The bound of a part in fp32, where outputs may fall into others: then the widest of them."""
+    if name in envelope:
+        return float(envelope[name]["bound"])
+    own = (entry for entry in envelope.values() if entry.get("part", {}).get("output") == judgement.output)
+    return max((float(entry["bound"]) for entry in own), default=0.0)
 
 
 def blamed(hops: Sequence[Hop]) -> Hop | None:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_trt.case.reference import class_output, mend
-from pytest_trt.comparison.comparison import compare
-from pytest_trt.comparison.error_metrics import accuracy, rms
-from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, violations
+from pytest_trt.comparison.error_metrics import accuracy, rank, rms
+from pytest_trt.comparison.parts import Part, parts_of
+from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, rank_violations, violations
 from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
 from pytest_trt.model.feeds import is_float
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Literal
 
     from numpy.typing import NDArray
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["Judgement", "accept_hint", "judge", "limited"]
+__all__ = ["JudgedPart", "Judgement", "accept_hint", "judge", "limited"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,28 @@ class Accuracy:
     actual: float
     reference: float
     samples: int
+
+
+@dataclass(frozen=True)
+class JudgedPart:
+    """One part of an output against its bound.
+
+    Attributes:
+        part: which elements.
+        error: relative RMS, or for whole numbers the share that differs.
+        bound: what it may be; None where the user's limits are of another kind.
+        outside: whether any limit is missed.
+    """
+
+    part: Part
+    error: float
+    bound: float | None
+    outside: bool
+
+    @property
+    def strain(self) -> tuple[bool, float]:
+        """Larger for what is worse."""
+        return self.outside, self.error / self.bound if self.bound else self.error
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,7 @@ class Judgement:
         whole: whether the output is integer or boolean, and judged by its share of unequal elements.
         run: the data set, where there are several.
         accuracy: on the golden's labels, for the output that they belong to.
+        parts: each part that the output falls into, with its error and bound; ``comparison`` is of the worst of them.
     """
 
     output: str
@@ -61,6 +85,13 @@ class Judgement:
     whole: bool = False
     run: str = ""
     accuracy: Accuracy | None = None
+    parts: tuple[JudgedPart, ...] = ()
+
+    @property
+    def part(self) -> Part:
+        """The part that is furthest beyond its bound, or nearest to it; the whole output, where it has no parts."""
+        worst = max(self.parts, key=lambda one: one.strain, default=None)
+        return worst.part if worst else Part(self.output)
 
     @property
     def error(self) -> float:
@@ -136,18 +167,59 @@ def _of_output(
     tolerance = told.of(name, whole=whole)
     if not ranked:
         tolerance = replace(tolerance, top1=None, top5=None, accuracy_drop=None)
-    bound = None if tolerance.overrides_envelope else golden.envelope.get(label, {}).get(name, {}).get("bound")
-    limits = bounded(tolerance, bound, whole=whole)
+    limits = {part: _limits(tolerance, golden, label, part, whole=whole) for part in _parts(golden, label, name)}
+    own = tolerance.overrides_envelope or not any(limit.overrides_envelope for limit in limits.values())
     found = [
-        limited(name, actual, run, limits, "envelope" if bound is not None else "tolerance", mend(case), ranked=ranked)
-        for run, actual in zip(golden.runs, (_named(part, name) for part in outputs), strict=True)
+        _of_run(_named(arrays, name), run, limits, "tolerance" if own else "envelope", mend(case), ranked=ranked)
+        for run, arrays in zip(golden.runs, outputs, strict=True)
     ]
     worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
-    if not limits.overrides_envelope and not worst.comparison.mismatched:
+    overridden = all(limit.overrides_envelope for limit in limits.values())
+    if not overridden and not worst.comparison.mismatched:
         raise _boundless(subject, name, golden)
-    if not limits.overrides_envelope and (why := golden.refused.get(label)):
+    if not overridden and (why := golden.refused.get(label)):
         worst = replace(worst, reasons=(*worst.reasons, f"when the golden was made: {why}"))
     return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
+
+
+def _parts(golden: Golden, label: str, name: str) -> tuple[Part, ...]:
+    """As the envelope has them; without one the sentinels are told from the rest, but in a golden that knows none."""
+    found = golden.parts(label).get(name)
+    if found or golden.schema < 2:
+        return found or (Part(name),)
+    split = parts_of(name, [run.outputs[name] for run in golden.runs])
+    beyond = split[0].beyond
+    return (Part(name, beyond=beyond), *(part for part in split if part.sentinels))
+
+
+def _limits(tolerance: Tolerance, golden: Golden, label: str, part: Part, *, whole: bool) -> Tolerance:
+    bound = golden.envelope.get(label, {}).get(part.name, {}).get("bound")
+    return bounded(tolerance, bound, whole=whole)
+
+
+def _of_run(
+    actual: NDArray[Any],
+    run: Run,
+    limits: Mapping[Part, Tolerance],
+    origin: Literal["envelope", "tolerance"],
+    remake: str,
+    *,
+    ranked: bool,
+) -> Judgement:
+    """The worst part's judgement, with the reasons of all."""
+    found = {part: limited(part, actual, run, limit, origin, remake) for part, limit in limits.items()}
+    parts = tuple(JudgedPart(part, one.error, one.bound, bool(one.reasons)) for part, one in found.items())
+    worst = found[max(parts, key=lambda one: one.strain).part]
+    reasons = tuple(dict.fromkeys(reason for one in found.values() for reason in one.reasons))
+    told = replace(worst, reasons=reasons, parts=parts)
+    return _ranked_too(told, actual, run.outputs[worst.output]) if ranked else told
+
+
+def _ranked_too(judgement: Judgement, actual: NDArray[Any], reference: NDArray[Any]) -> Judgement:
+    """With the agreement of classes, which is of the output, and not of a part."""
+    comparison = replace(judgement.comparison, ranking=rank(actual, reference))
+    reasons = (*judgement.reasons, *rank_violations(comparison, judgement.tolerance))
+    return replace(judgement, comparison=comparison, reasons=reasons)
 
 
 def _require_outputs(told: Tolerance, subject: Subject) -> None:
@@ -189,29 +261,27 @@ def _named(outputs: Arrays, name: str) -> NDArray[Any]:
 
 
 def limited(
-    name: str,
+    part: Part,
     actual: NDArray[Any],
     run: Run,
     limits: Tolerance,
     origin: Literal["envelope", "tolerance"],
     remake: str,
-    *,
-    ranked: bool,
 ) -> Judgement:
-    """One output of one run against limits.
+    """One part of one output of one run against limits.
 
     Args:
-        name: of the output.
-        actual: of the engine.
+        part: of the output.
+        actual: the output, of the engine.
         run: of the golden.
         limits: every limit that applies.
         origin: where the limit on the error's size came from.
         remake: the command that makes the golden anew.
-        ranked: whether classes are compared.
 
     Raises:
         GoldenMismatch: the shapes differ.
     """
+    name = part.output
     reference = run.outputs[name]
     if actual.shape != reference.shape:
         raise GoldenMismatch(
@@ -220,15 +290,18 @@ def limited(
             f" {remake}"
         )
     beside = any(output.size for output in run.outputs.values())
-    atol, rtol = allowance(limits, rms(reference))
-    comparison = compare(actual, reference, atol=atol, rtol=rtol, ranking=ranked)
+    atol, rtol = allowance(limits, rms(reference if part.least else part.of(reference, reference)))
+    comparison = part.compare(actual, reference, atol=atol, rtol=rtol)
+    where = "" if part.whole else f"{part.name}: "
     return Judgement(
         output=name,
         comparison=comparison,
         tolerance=limits,
         origin=origin,
         # an output without elements beside others that have some is as it should be
-        reasons=() if beside and not reference.size else tuple(violations(comparison, limits)),
+        reasons=()
+        if beside and not reference.size
+        else tuple(f"{where}{reason}" for reason in violations(comparison, limits)),
         whole=not is_float(reference.dtype),
         run=run.name,
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import rms, scores_of
+from pytest_trt.comparison.parts import Part
+from pytest_trt.evidence.judgement import JudgedPart
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,9 +41,10 @@ def resemblance_of(name: str, actual: Mapping[str, Any], reference: Arrays) -> s
     Args:
         name: of the output.
         actual: all outputs, by name.
-        reference: the golden's, by name; finite on both sides.
+        reference: the golden's, by name; what is not finite is so on both sides, and left out.
     """
-    a, r = np.asarray(actual[name]).astype(np.float64), reference[name].astype(np.float64)
+    finite = np.isfinite(reference[name].astype(np.float64))
+    a, r = (np.where(finite, array, 0).astype(np.float64) for array in (np.asarray(actual[name]), reference[name]))
     error = _norm(a - r)
     if not error or a.size > _ELEMENTS or not np.isfinite(error):
         return ""
@@ -131,6 +134,10 @@ def _scaled(a: Doubles, r: Doubles, left: float) -> str:
 
 
 _STILL = 1e-6
+_MOST_SLICES = 4096
+_AT_ONCE = 1 << 20  # elements that are taken to float64
+_LOOSE = 0.1  # where the user's limits are no relative RMS
+_LEAST_BOUND = 1e-3  # what moves by less moves as little as an output that proves nothing
 _WIDTH = 4.0
 
 
@@ -204,6 +211,9 @@ class Observed:
         lacking: of these, where the output is finite and the golden is not.
         first: index of the first of them: of those that the golden has not, else of those that the output lacks.
         constant: whether all samples have the same values, and the golden's have not.
+        part: name of the part that error and bound are of; empty where that is all of the output.
+        still: the slices of an axis that have the same values in all samples, and in the golden move by more than an
+            error may; None where no slice does, or all do.
         lean: which way the error leans; None where the output is inside, not finite or whole.
         place: the part that holds nearly all of the error; None as above, or where no part does.
         flips: of the best class, where classes are ranked.
@@ -219,10 +229,17 @@ class Observed:
     lacking: int = 0
     first: tuple[int, ...] = ()
     constant: bool = False
+    part: str = ""
+    still: Part | None = None
     lean: Lean | None = None
     place: Place | None = None
     flips: Flips | None = None
     resemblance: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the part that error and bound are of, or of the output."""
+        return self.part or self.output
 
 
 def observe(
@@ -250,6 +267,8 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
     measured = bool(judgement.reasons) and not comparison.mismatched and a.size > 0
     floats = measured and not judgement.whole
     error = _error(a, r) if floats else None
+    part = judgement.part
+    constant = not (still or judgement.whole) and _is_constant(a) and not _is_constant(r)
     return Observed(
         output=judgement.output,
         reasons=judgement.reasons,
@@ -259,9 +278,11 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         nonfinite=comparison.mismatched,
         lacking=int(_odd(r, a).sum()) if comparison.mismatched else 0,
         first=_first_odd(a, r) if comparison.mismatched else (),
-        constant=not (still or judgement.whole) and _is_constant(a) and not _is_constant(r),
-        lean=_lean(error) if error is not None else None,
-        place=_place(error, r) if error is not None else None,
+        constant=constant,
+        part="" if part.whole else part.name,
+        still=None if still or constant or judgement.whole else _still(a, r, judgement),
+        lean=_lean(_of_rows(error, part)) if error is not None else None,
+        place=_place(np.where(part.mask(r), error, 0.0), r) if error is not None else None,
         flips=_flips(a, r, judgement) if comparison.ranking else None,
         resemblance=resemblance_of(judgement.output, actual, reference) if measured else "",
     )
@@ -293,6 +314,71 @@ def _is_constant(array: NDArray[Any]) -> bool:
         return False
     width = _STILL * float(np.abs(first).max())
     return all(float(np.abs(part.astype(np.float64) - first).max()) <= width for part in array[1:])
+
+
+def _of_rows(array: NDArray[np.float64], part: Part) -> NDArray[np.float64]:
+    return array if part.axis is None else array.take(part.rows, axis=part.axis)
+
+
+def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | None:
+    """Slices that stand still over the samples, along the axis that has the most of them.
+
+    The golden's must move by more than the part that they are in may err by: less can be rounding.
+    """
+    if r.ndim < 2 or len(r) < 2 or not r.size:
+        return None
+    moves = _variance(r) - _allowed(r, judgement) ** 2
+    stands = _stands(a)
+    found: list[Part] = []
+    for axis in range(r.ndim - 1):
+        others = tuple(one for one in range(r.ndim - 1) if one != axis)
+        if 2 <= moves.shape[axis] <= _MOST_SLICES:
+            rows = np.flatnonzero(stands.all(axis=others) & (moves.mean(axis=others) > 0))
+            found += [Part(judgement.output, axis + 1, tuple(int(row) for row in rows))] if rows.size else []
+    return max(found, key=lambda part: len(part.rows) / r.shape[part.axis or 0], default=None)
+
+
+def _allowed(r: NDArray[Any], judgement: Judgement) -> NDArray[np.float64]:
+    """What each position may err by, absolutely, for the part that it is in; of r's shape without the samples."""
+    allowed = np.zeros(r.shape[1:])
+    for one in judgement.parts or (JudgedPart(judgement.part, judgement.error, judgement.bound, outside=False),):
+        if one.part.sentinels:
+            continue
+        size = max(_LOOSE if one.bound is None else one.bound, _LEAST_BOUND) * _size_of(one.part, r)
+        if one.part.axis is None:
+            allowed[...] = size
+        else:
+            np.moveaxis(allowed, one.part.axis - 1, 0)[list(one.part.rows)] = size
+    return allowed
+
+
+def _size_of(part: Part, r: NDArray[Any]) -> float:
+    """RMS of a part's values, also of one whose logarithms are compared."""
+    return rms(r if part.whole else replace(part, least=0.0).of(r, r))
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Some samples at a time, in float64, for the memory; what is not finite is 0."""
+    step = max(1, _AT_ONCE // max(array[0].size, 1))
+    for start in range(0, len(array), step):
+        values = array[start : start + step].astype(np.float64)
+        yield np.where(np.isfinite(values), values, 0.0)
+
+
+def _variance(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Over the samples, position by position."""
+    mean = sum((piece.sum(axis=0) for piece in _pieces(array)), np.zeros(array.shape[1:])) / len(array)
+    squares = (((piece - mean) ** 2).sum(axis=0) for piece in _pieces(array))
+    return np.asarray(sum(squares, np.zeros(array.shape[1:])) / len(array))
+
+
+def _stands(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where all samples are the same, to a millionth of the largest."""
+    low, high = np.full(array.shape[1:], np.inf), np.full(array.shape[1:], -np.inf)
+    for piece in _pieces(array):
+        np.minimum(low, piece.min(axis=0), out=low)
+        np.maximum(high, piece.max(axis=0), out=high)
+    return np.asarray(high - low <= _STILL * np.maximum(np.abs(low), np.abs(high)))
 
 
 def _lean(error: NDArray[np.float64]) -> Lean:

@@ -34,7 +34,8 @@ def hardly(evidence: Evidence) -> Iterator[Finding]:
     listing = f"{', '.join(map(repr, found.left_out[:_TOLD]))}{f' and {more} more' if more > 0 else ''}"
     yield Finding(
         "TRT206",
-        Severity.ERROR,
+        # a file that is judged as it is was asked for no more than it is
+        Severity.WARNING if evidence.precision is Precision.MODEL else Severity.ERROR,
         f"this is hardly {found.precision}: {' and '.join(told)} run in it, and at least {evidence.honoured:.0%} are"
         f" required; not {listing}.",
         "Ask for a precision that reaches them (fp16, bf16; int8 and fp8 have no LSTM, GRU or RNN), name what stays in"

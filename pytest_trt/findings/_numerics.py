@@ -76,6 +76,17 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                 " is never read.",
                 {"output": seen.output},
             )
+        elif seen.still is not None:
+            axis, rows = seen.still.axis, seen.still.rows
+            yield Finding(
+                "TRT305",
+                Severity.ERROR,
+                f"{len(rows)} slice(s) of output {seen.output!r}, {seen.still.name}, are the same for every sample, and"
+                " the golden's are not: nothing of the input reaches them.",
+                "Look at what computes them alone: weights that became zero, and a scale or a range that they share"
+                " with slices of far larger values.",
+                {"output": seen.output, "axis": axis, "slices": list(rows)},
+            )
 
 
 def concentrated(evidence: Evidence) -> Iterator[Finding]:
@@ -162,11 +173,12 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "TRT302",
                 Severity.ERROR,
-                f"output {seen.output!r} is outside its tolerance: {_size(seen)}{_blame(hop, evidence)}{_like(seen)}"
+                f"output {seen.name!r} is outside its tolerance: {_size(seen)}{_blame(hop, evidence)}{_like(seen)}"
                 f"{_left(evidence)}.",
                 _remedy(hop, evidence) or _look(evidence),
                 {
                     "output": seen.output,
+                    "part": seen.part,
                     "error": seen.error,
                     "bound": seen.bound,
                     "reasons": list(seen.reasons),
@@ -179,7 +191,7 @@ def outside(evidence: Evidence) -> Iterator[Finding]:
 
 def differs_in_fp32(evidence: Evidence) -> Iterator[Finding]:
     """TRT302: inside the bound of its precision, and the model differs from the golden's in fp32 already."""
-    told = {seen.output for seen in evidence.observed if seen.reasons}
+    told = {name for seen in evidence.observed if seen.reasons for name in (seen.output, seen.part)}
     for hop in evidence.hops:
         if str(hop) == "golden -> fp32" and hop.over and hop.output not in told:
             yield Finding(

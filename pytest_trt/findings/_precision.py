@@ -163,19 +163,19 @@ def _as_tf32_errs(evidence: Evidence) -> list[str]:
 
     A model that differs in fp32 itself errs by chance as TF32 does, also where that was accepted.
     """
-    errors = {seen.output: seen.error for seen in evidence.observed}
+    errors = {seen.name: seen.error for seen in evidence.observed}
     if any(h.end == "fp32" and (h.over or h.rel_rms > 0.5 * errors.get(h.output, 0.0)) for h in evidence.hops):
         return []
     of_tf32, of_fp32 = evidence.envelope.get("tf32", {}), evidence.envelope.get("fp32", {})
     found = []
     for seen in evidence.observed:
-        expected, exact = of_tf32.get(seen.output), of_fp32.get(seen.output)
+        expected, exact = of_tf32.get(seen.name), of_fp32.get(seen.name)
         if seen.whole or expected is None or exact is None:
             continue
         low = expected["error"] / SLACK
         if low <= 10 * exact["bound"] or not low <= seen.error <= expected["bound"]:
             return []
-        found.append(f"{seen.output!r} is off by {seen.error:.2g}, tf32's own error is {expected['error']:.2g}")
+        found.append(f"{seen.name!r} is off by {seen.error:.2g}, tf32's own error is {expected['error']:.2g}")
     return found
 
 
@@ -194,9 +194,15 @@ def _told_weights(evidence: Evidence) -> str:
 
 
 def _severity(evidence: Evidence) -> Severity:
-    """A warning where outputs are inside and an engine ran, which may keep it in fp32, or masks are padding."""
+    """A warning where outputs are inside and an engine ran, which may keep it in fp32, or masks are padding.
+
+    A number that nothing is multiplied by and that overflows without a trace is a mask's minus infinity.
+    """
     inner, right = evidence.inner, not any(seen.reasons for seen in evidence.observed)
-    if inner is None or _beyond(evidence):
+    beyond = _beyond(evidence)
+    if inner is None and beyond and right and not evidence.overflow:
+        return Severity.ERROR if any(weight.multiplies for weight in beyond) else Severity.WARNING
+    if inner is None or beyond:
         return Severity.ERROR
     excused = inner.kind == "masked" or not evidence.simulated
     return Severity.WARNING if excused and right else Severity.ERROR

@@ -240,7 +240,7 @@ def _errors(a: NDArray[Any], r: NDArray[Any], comparison: Comparison) -> Errors:
     counts = np.zeros(_BINS, np.int64)
     for block in blocks(a, r):
         error = block.signed[np.isfinite(block.signed)]
-        places = ((error / half + 1) * (_BINS / 2)).astype(np.int64)
+        places = ((np.clip(error / half, -1.0, 1.0) + 1) * (_BINS / 2)).astype(np.int64)
         counts += np.bincount(np.clip(places, 0, _BINS - 1), minlength=_BINS)
     return Errors(tuple(_short(edge) for edge in edges), tuple(int(count) for count in counts))
 

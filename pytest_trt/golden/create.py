@@ -12,6 +12,7 @@ import numpy as np
 
 from pytest_trt.case.reference import Reference, class_output, find_golden, mend, reference_of
 from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.parts import Part, sentinels_beyond
 from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefused
 from pytest_trt.golden._probe import probed
 from pytest_trt.golden._question import inputs_of, labels_of, question_of
@@ -106,7 +107,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     inputs, labels = inputs_of(case, reference), labels_of(case)
     exact = simulate(model, Precision.FP32, inputs, case.batch)
     outputs = reference.run(inputs) if reference.run else exact
-    _require_numbers(outputs, model.source)
+    _require_numbers(outputs, model.source, case)
     if labels is not None:
         _require_labels(case, model, labels, outputs)
     kept = kept_of(case)
@@ -125,6 +126,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
             "seed": case.seed,
             "reason": reason,
             "inputs": case.inputs or "drawn",
+            **({"nan_outputs": [*case.nan_outputs]} if case.nan_outputs else {}),
             "question": question_of(case, reference, inputs, labels),
         },
         overflow=overflow,
@@ -172,10 +174,16 @@ def movements(golden: Golden, reference: Reference | None, batch: int | None) ->
 
 def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
     """Over the samples of a run, or over runs of one shape."""
-    outputs = [run.outputs[name] for run in golden.runs]
+    outputs = [_ordinary(name, run.outputs[name], golden) for run in golden.runs]
     if len(outputs) > 1 and len({output.shape for output in outputs}) == 1:
         return movement(np.stack(outputs), len(outputs))
     return movement(outputs[0], _parts(golden.runs[0].inputs, reference))
+
+
+def _ordinary(name: str, output: NDArray[Any], golden: Golden) -> NDArray[Any]:
+    """The output with NaN for what stands for infinity, which moves nothing and hides what moves."""
+    beyond = sentinels_beyond([run.outputs[name] for run in golden.runs])
+    return output if beyond is None else Part(name, beyond=beyond).placed(output)
 
 
 def _parts(inputs: Arrays, reference: Reference | None) -> int:
@@ -195,12 +203,20 @@ def _require_labels(case: Case, model: Model, labels: NDArray[Any], outputs: Arr
         )
 
 
-def _require_numbers(outputs: Arrays, source: str) -> None:
+def _require_numbers(outputs: Arrays, source: str, case: Case) -> None:
     for name, array in outputs.items():
-        if is_float(array.dtype) and np.isnan(array.astype(np.float32)).any():
+        nan = np.isnan(array.astype(np.float32)) if is_float(array.dtype) else np.zeros(0, bool)
+        if nan.all() and nan.size:
             raise GoldenRefused(
-                f"{source} computes NaN in fp32: output {name!r} holds it, and nothing can be compared with it."
-                " Look for NaN among its weights, and for inputs that it does not take (ids out of range, for example)."
+                f"{source} computes NaN in fp32: output {name!r} holds nothing else. Look for NaN among its weights,"
+                " and for inputs that it does not take (ids out of range, for example)."
+            )
+        if nan.any() and name not in case.nan_outputs:
+            raise GoldenRefused(
+                f"{source} computes NaN in fp32: output {name!r} holds {int(nan.sum())} of {nan.size}, and nothing can"
+                " be compared with it. Look for NaN among its weights, and for inputs that it does not take (ids out of"
+                " range, for example). Where NaN is right (0/0 of padding), list the output, and each NaN is judged in"
+                f' its place: nan_outputs = ["{name}"] ({case.where}).'
             )
 
 

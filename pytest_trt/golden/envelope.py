@@ -15,6 +15,7 @@ from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
+from pytest_trt.golden._partition import BLIND, ROOM, partition, saturating
 from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.onnxruntime import OnnxruntimeEngine
     from pytest_trt.calibration.calibration import Progress
+    from pytest_trt.golden._partition import PartError
     from pytest_trt.golden.overflow import Settled
     from pytest_trt.model.feeds import Arrays
 
@@ -111,9 +113,7 @@ def _erring(model: ModelProto, node: NodeProto, roundings: int, name: Callable[[
     return nodes
 
 
-_BLIND = 0.8
 _SAME = 1e-5
-_ROOM = 1.25
 
 
 def envelope_of(
@@ -123,7 +123,7 @@ def envelope_of(
     batch: int | None,
     progress: Progress | None = None,
     kept: Kept | None = None,
-) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, dict[str, Any]]]:
     """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
 
     Nodes at which a simulation overflows stay in fp32 for it, so that no bound is made of a broken one.
@@ -142,7 +142,7 @@ def envelope_of(
         a precision, as :func:`pytest_trt.golden.overflow.recorded` tells it.
     """
     exact = [simulate(reference, Precision.FP32, run, batch) for run in inputs]
-    envelope: dict[str, dict[str, dict[str, float]]] = {}
+    envelope: dict[str, dict[str, dict[str, Any]]] = {}
     refused: dict[str, str] = {}
     overflown: dict[str, dict[str, Any]] = {}
     kept = kept or Kept()
@@ -158,8 +158,7 @@ def envelope_of(
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
             roads = [settled.outputs]
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
-            found = [_entries(reference, precision, lowered, exact) for lowered in roads]
-            envelope[precision.label] = {name: max((e[name] for e in found), key=_bound) for name in found[0]}
+            envelope[precision.label] = _entries(model, precision, roads, exact)
         except PytestTrtError as error:
             refused[precision.label] = str(error)
         except Exception as error:  # a fault of ours at one precision leaves the others
@@ -202,10 +201,10 @@ def _require_settled(settled: Settled, precision: Precision) -> None:
 
 
 def provable(
-    envelope: Mapping[str, Mapping[str, Mapping[str, float]]],
+    envelope: Mapping[str, Mapping[str, Mapping[str, Any]]],
     refused: Mapping[str, str],
     moved: Mapping[str, float | None],
-) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str]]:
     """Keep only bounds that a broken engine would miss.
 
     An engine that is blind to its input and answers the mean of the golden has exactly the error by which the
@@ -217,11 +216,11 @@ def provable(
         refused: why a precision has none.
         moved: movement by float output; those that may stand still are left out.
     """
-    kept: dict[str, dict[str, dict[str, float]]] = {}
+    kept: dict[str, dict[str, dict[str, Any]]] = {}
     reasons = dict(refused)
     for precision, entries in envelope.items():
-        capped = {name: _capped(entry, moved.get(name)) for name, entry in entries.items()}
-        weak = [name for name, entry in capped.items() if entry["bound"] < _ROOM * entry["error"]]
+        capped = {name: _capped(entry, _moved(name, entry, moved)) for name, entry in entries.items()}
+        weak = [name for name, entry in capped.items() if entry["bound"] < ROOM * entry["error"]]
         useless = [name for name, entry in capped.items() if entry["bound"] >= 1]
         if weak or useless:
             reasons[precision] = _too_weak((weak or useless)[0], entries, moved)
@@ -252,10 +251,6 @@ def _accumulated(
         yield [run(session, noisy, feeds, batch) for feeds in inputs]
 
 
-def _bound(entry: Mapping[str, float]) -> float:
-    return entry["bound"]
-
-
 def _require_same_network(
     model: Model, reference: Model, inputs: list[Arrays], exact: list[Arrays], batch: int | None
 ) -> None:
@@ -273,31 +268,44 @@ def _require_same_network(
 
 
 def _entries(
-    reference: Model, precision: Precision, lowered: list[Arrays], exact: list[Arrays]
-) -> dict[str, dict[str, float]]:
-    entries = {}
-    for output in reference.outputs:
-        whole = not is_float(output.dtype)
-        pairs = zip(lowered, exact, strict=True)
-        error = max(_error(low[output.name], high[output.name], whole=whole) for low, high in pairs)
-        if not error < float("inf"):
-            raise LoweringError(
-                f"simulated at {precision}, output {output.name!r} is NaN or infinite where fp32 is not:"
-                f" this model overflows at {precision}."
-            )
-        count = min(high[output.name].size for high in exact)
-        bound = SLACK * error + floor(precision.unit_roundoff, whole=whole, count=count)
-        entries[output.name] = {"error": error, "bound": bound}
+    model: Model, precision: Precision, roads: list[list[Arrays]], exact: list[Arrays]
+) -> dict[str, dict[str, Any]]:
+    """By part of an output: the largest error over all simulations that are right, and the bound that follows."""
+    entries: dict[str, dict[str, Any]] = {}
+    probabilities = saturating(model.proto, precision)
+    for output in model.outputs:
+        name, whole = output.name, not is_float(output.dtype)
+        values = [[low[name] for low in lowered] for lowered in roads]
+        count = min(high[name].size for high in exact)
+        for found in partition(name, values, [high[name] for high in exact], probabilities.get(name, 0.0)):
+            if not found.error < float("inf"):
+                raise LoweringError(
+                    f"simulated at {precision}, output {name!r} is NaN or infinite where fp32 is not:"
+                    f" this model overflows at {precision}."
+                )
+            bound = SLACK * found.error + floor(precision.unit_roundoff, whole=whole, count=count)
+            entries[found.part.name] = {"error": found.error, "bound": bound, **_described(found)}
     return entries
 
 
-def _capped(entry: Mapping[str, float], moved: float | None) -> dict[str, float]:
-    bound = entry["bound"] if moved is None else min(entry["bound"], _BLIND * moved)
-    return {"error": entry["error"], "bound": bound}
+def _described(found: PartError) -> dict[str, Any]:
+    return {} if found.part.whole else {"part": found.part.as_table(), "moved": found.moved}
 
 
-def _too_weak(name: str, entries: Mapping[str, Mapping[str, float]], moved: Mapping[str, float | None]) -> str:
-    still = moved.get(name)
+def _moved(name: str, entry: Mapping[str, Any], moved: Mapping[str, float | None]) -> float | None:
+    """What a part moves by; None where its output may stand still."""
+    if "part" not in entry:
+        return moved.get(name)
+    found: float | None = entry["moved"] if moved.get(entry["part"]["output"]) is not None else None
+    return found
+
+
+def _capped(entry: Mapping[str, Any], moved: float | None) -> dict[str, Any]:
+    return {**entry, "bound": entry["bound"] if moved is None else min(entry["bound"], BLIND * moved)}
+
+
+def _too_weak(name: str, entries: Mapping[str, Mapping[str, Any]], moved: Mapping[str, float | None]) -> str:
+    still = _moved(name, entries[name], moved)
     told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"
     return (
         f"a correct implementation errs on {name!r} by {entries[name]['error']:.2g} of its size{told}: no bound tells"

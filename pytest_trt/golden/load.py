@@ -20,7 +20,7 @@ from pytest_trt.errors import (
 from pytest_trt.golden._question import require_asked
 from pytest_trt.golden.create import HOP_LIMIT, kept_of, movements, table_of
 from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
-from pytest_trt.golden.golden import Golden, Run, is_candidate, read, require_evidence, require_fit
+from pytest_trt.golden.golden import SCHEMA, Golden, Run, is_candidate, read, require_evidence, require_fit
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import is_float
 from pytest_trt.model.samples import data_sets
@@ -75,13 +75,16 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
 
 
 def ages(golden: Golden, case: Case) -> tuple[str, ...]:
-    """A warning of a golden that was made before goldens kept their question."""
-    if golden.origin == "test data" or golden.provenance.get("question"):
+    """A warning of a golden that was made before goldens kept their question, or their outputs' parts."""
+    lacks = {
+        "does not know its question: nobody can say whether the inputs and labels of the case are those that it was"
+        " made from": not golden.provenance.get("question"),
+        "knows no parts of outputs: each is judged whole, and one slice may hide another": golden.schema < SCHEMA,
+    }
+    told = "; it ".join(what for what, lacking in lacks.items() if lacking)
+    if golden.origin == "test data" or not told:
         return ()
-    return (
-        f"the golden {golden.source} is older than this release and does not know its question: nobody can say whether"
-        f" the inputs and labels of the case are those that it was made from. Make it anew: {mend(case)}",
-    )
+    return (f"the golden {golden.source} is older than this release, and {told}. Make it anew: {mend(case)}",)
 
 
 def _require_runs(golden: Golden, reference: Reference, batch: int | None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe
+from pytest_trt.comparison.parts import Part, as_endless, sentinels_beyond
 from pytest_trt.errors import LoweringError
 from pytest_trt.golden._traced import Traced, both
 from pytest_trt.model.feeds import is_float
@@ -232,7 +233,8 @@ class _Search:
 
     def _harms(self, name: str, pairs: Pairs) -> bool:
         most = min(max(_HARM, 64 * self.precision.unit_roundoff), _MOST_HARM)
-        return any(_error(pair, most) for one in self._frontier(name) if one in pairs for pair in pairs[one])
+        near = [(one, pair) for one in self._frontier(name) if one in pairs for pair in pairs[one]]
+        return any(_error(_masked_alike(pair) if one in self.graph.outputs else pair, most) for one, pair in near)
 
     def _told(self, name: str, pairs: Pairs) -> Overflow:
         node, word = self.graph.makers[name], self.graph.word
@@ -293,6 +295,17 @@ def _bad(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> bool:
 def _largest_bad(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
     sizes = [np.abs(high[~np.isfinite(low) & np.isfinite(high)]).max(initial=0.0) for low, high in pairs]
     return float(max(sizes, default=0.0))
+
+
+def _masked_alike(pair: tuple[NDArray[Any], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An output of both runs without its sentinels, where an infinity stands for one of fp32's."""
+    low, high = pair
+    beyond = sentinels_beyond([high]) if is_float(high.dtype) and low.shape == high.shape else None
+    if beyond is None:
+        return pair
+    ordinary = Part("", beyond=beyond).mask(high)
+    alike = as_endless(low, high)
+    return np.where(ordinary, low, alike - high), np.where(ordinary, high, 0.0)
 
 
 def _error(pair: tuple[NDArray[Any], NDArray[Any]], most: float) -> bool:

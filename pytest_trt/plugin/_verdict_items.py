@@ -254,7 +254,8 @@ def _model_key(case: Case) -> str:
 def _making_key(case: Case) -> tuple[object, ...]:
     data = [str((case.base / path).resolve()) if path else None for path in (case.inputs, case.labels)]
     drawn = (case.samples, case.seed) if case.inputs is None else None
-    return (*data, drawn, dict(case.input), case.opset, case.output_names, case.class_output, case.constant_outputs)
+    may = (case.constant_outputs, case.nan_outputs)
+    return (*data, drawn, dict(case.input), case.opset, case.output_names, case.class_output, *may)
 
 
 def _update_once(item: pytest.Item, case: Case) -> None:

@@ -161,6 +161,7 @@ def blocks_of(name: str, o: dict[str, Any], later: int = 0) -> Iterator[Block]:
         later + 3,
         [f"    {o['beyond']} of {o['count']} elements differ by more than is allowed ({_share(o)})", *_nonfinite(o)],
     )
+    yield Block(later + 4, _parts(o))
     yield Block(later + 3, worst[:3])
     yield Block(later + 6, worst[3:])
     yield Block(
@@ -183,6 +184,13 @@ def _nonfinite(o: dict[str, Any]) -> list[str]:
     if not any(counts):
         return []
     return ["    NaN {}, Inf {} in the output; NaN {}, Inf {} in the golden".format(*counts)]
+
+
+def _parts(o: dict[str, Any]) -> list[str]:
+    """The parts of an output that is judged in several."""
+    parts = o.get("parts", [])
+    told = [f"{part['name']} {number(part['error'])} of {number(part['bound'])}" for part in parts]
+    return [f"    parts: {', '.join(told)}"] if len(parts) > 1 else []
 
 
 def _worst(elements: list[dict[str, Any]]) -> list[str]:

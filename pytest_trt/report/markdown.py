@@ -136,6 +136,15 @@ def _details(record: Record) -> list[str]:
             [_output(name, output) for name, output in outputs.items()],
         ),
         *_table(
+            ("part", "error", "bound", ""),
+            [
+                (part["name"], number(part["error"]), number(part["bound"]), "outside" if part["outside"] else "")
+                for output in outputs.values()
+                for part in output.get("parts", ())
+                if len(output["parts"]) > 1
+            ],
+        ),
+        *_table(
             ("output", "worst element", *_OF_ELEMENT),
             [
                 (

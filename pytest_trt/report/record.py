@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.coverage import Coverage
     from pytest_trt.evidence.finding import Finding
     from pytest_trt.evidence.hops import Hop
-    from pytest_trt.evidence.judgement import Judgement
+    from pytest_trt.evidence.judgement import JudgedPart, Judgement
     from pytest_trt.findings.verdict import Figures, Verdict
 
 __all__ = [
@@ -233,6 +233,7 @@ def _output(judgement: Judgement) -> dict[str, Any]:
         "bound_from": judgement.origin,
         "metric": "mismatch" if judgement.whole else "rel_rms",
         "reasons": list(judgement.reasons),
+        "parts": [_part(part) for part in judgement.parts],
         "run": judgement.run,
         "limits": {
             f.name: value
@@ -242,6 +243,10 @@ def _output(judgement: Judgement) -> dict[str, Any]:
         "accuracy": _plain(judgement.accuracy),
         **_compared(comparison),
     }
+
+
+def _part(one: JudgedPart) -> dict[str, Any]:
+    return {"name": one.part.name, "error": _plain(one.error), "bound": _plain(one.bound), "outside": one.outside}
 
 
 def _compared(c: Comparison) -> dict[str, Any]:

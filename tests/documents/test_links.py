@@ -59,7 +59,20 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     assert sorted(named) == sorted(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))
 
 
-WORDS = ("golden", "envelope", "hop", "lowering", "sandwich", "typed", "held", "honoured", "movement", "range", "amax")
+WORDS = (
+    "golden",
+    "envelope",
+    "hop",
+    "lowering",
+    "sandwich",
+    "typed",
+    "held",
+    "honoured",
+    "movement",
+    "range",
+    "amax",
+    "part",
+)
 LEARNT = ("tutorial", "tolerance", "lowering", "simulation", "localise", "calibration", "reference")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.parts import Part
 from pytest_trt.comparison.tolerance import Tolerance
 from pytest_trt.evidence.evidence import Evidence
 from pytest_trt.evidence.hops import Hop
@@ -37,7 +40,10 @@ def found(
 ) -> list[Finding]:
     run = Run({}, {"out": reference, **others})
     limits = Tolerance(mismatch=bound) if reference.dtype.kind == "i" else Tolerance(rel_rms=bound)
-    judgement = limited("out", actual, run, limits, "envelope", "make it anew", ranked=ranking)
+    part = Part("out")
+    judgement = limited(part, actual, run, limits, "envelope", "make it anew")
+    if ranking:
+        judgement = replace(judgement, comparison=compare(actual, reference, ranking=True))
     evidence = Evidence(
         case="net",
         precision=Precision.INT8,
@@ -111,8 +117,9 @@ def test_a_zeroed_class_is_concentrated_there_and_named() -> None:
     broken = LOGITS.copy()
     broken[:, 7] = 0
 
-    first = found(broken)[0]
+    still, first = found(broken)[:2]
 
+    assert (still.code, still.evidence["axis"], still.evidence["slices"]) == ("TRT305", 1, [7])
     assert (first.code, first.evidence["place"], first.evidence["index"]) == ("TRT306", "class", 7)
     assert first.evidence["resemblance"] == "class 7 is zero throughout"
 

@@ -369,5 +369,5 @@ def test_metadata_are_plain_to_read(case: Case, tmp_path: Path) -> None:
     with safe_open(remade(case, tmp_path), framework="np") as file:
         metadata = file.metadata()
 
-    assert (metadata["schema"], metadata["case"], metadata["origin"]) == ("1", "net", "onnx")
+    assert (metadata["schema"], metadata["case"], metadata["origin"]) == ("2", "net", "onnx")
     assert json.loads(metadata["envelope"])["fp16"]["logits"]["bound"] > 0
