@@ -13,28 +13,16 @@ import logging
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from benchmarks.foreign.judging import ROOT
+from benchmarks.foreign.measure import Asked, measured
 from benchmarks.foreign.networks import NETWORKS
 from benchmarks.foreign.table import ASKED, tables
 
 QUICK = ("silero", "ppcls")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is run."""
-
-    folder: Path
-    wheels: Path
-    checkout: Path
-    precisions: tuple[str, ...]
-    seeds: int
-    planted: bool
 
 
 def main() -> None:
@@ -82,37 +70,8 @@ def _told() -> argparse.Namespace:
 def _all(networks: tuple[str, ...], asked: Asked) -> list[dict[str, list[Any]]]:
     """One network a process, as many at once as there are cores."""
     workers = min(len(networks), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1) as pool:
-        return [part.result() for part in [pool.submit(one, name, asked) for name in networks]]
-
-
-def one(name: str, asked: Asked) -> dict[str, list[Any]]:
-    """All that is asked of one network; what can't be had is skipped with its reason."""
-    from benchmarks.foreign.truth import truth_of
-
-    from benchmarks.foreign.draws import drawn
-    from benchmarks.foreign.judging import Judging
-    from benchmarks.foreign.measure import healthy_of, planted_of
-    from benchmarks.foreign.wheels import Unavailable
-
-    logging.disable(logging.WARNING)
-    found: dict[str, list[Any]] = {"rows": [], "seconds": [], "truth": [], "skipped": []}
-    judging = Judging(asked.folder / name / "judging", asked.checkout)
-    try:
-        for seed in range(asked.seeds):
-            network = drawn(name, asked.folder, asked.wheels, seed)
-            rows, seconds = healthy_of(network, seed, asked.precisions, judging)
-            found["rows"] += rows
-            found["seconds"].append(seconds)
-            print(name, seed, *(f"{row['precision']} {row['verdict']}" for row in rows), flush=True)
-        if asked.planted:
-            network = drawn(name, asked.folder, asked.wheels, 0)
-            found["rows"] += planted_of(network, judging)
-            found["truth"] = truth_of(network, found["rows"])
-    except Unavailable as reason:
-        print(f"{name} is skipped: {reason}", flush=True)
-        found["skipped"].append({"network": name, "reason": str(reason)})
-    return found
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        return [part.result() for part in [pool.submit(measured, name, asked) for name in networks]]
 
 
 if __name__ == "__main__":

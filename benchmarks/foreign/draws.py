@@ -38,7 +38,7 @@ class Foreign(Network):
     def case(self) -> Case:
         """The healthy deployment, with true classes where they are known."""
         labels = self.folder / f"{self.name}.labels.npy"
-        return replace(super().case, labels=str(labels) if labels.exists() else None)
+        return replace(super().case, labels=str(labels) if labels.exists() else None, keep=self.source.keep)
 
     @property
     def other(self) -> Path:
@@ -73,8 +73,8 @@ def drawn(name: str, folder: Path, wheels: Path, seed: int) -> Foreign:
     if not network.other.exists():
         network.folder.mkdir(parents=True, exist_ok=True)
         _place(network.onnx, folder / name / f"{name}.onnx", wheels)
-        pools = [_pool(network, folder / name, wheels, use) for use in ("golden", "calibration")]
-        _take(network, *pools, np.random.default_rng(seed))
+        golden, calibration = (_pool(network, folder / name, wheels, use) for use in ("golden", "calibration"))
+        _take(network, golden, calibration, np.random.default_rng(seed))
     return network
 
 

@@ -1,4 +1,4 @@
-"""Cases through pytest, as users have them: a trt.toml, a process, a record; by this checkout of the project or another.
+"""Cases through pytest, as users have them: a trt.toml, a process, a record; by this checkout or another.
 
 Only the public face is used, so that another checkout can be asked the very same.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class Judging:
         record.unlink(missing_ok=True)
         (self.folder / "pytest.ini").write_text("[pytest]\n")
         (self.folder / "trt.toml").unlink(missing_ok=True)
-        file.write_text("\n".join(_table(case, precisions) for case, precisions in asked))
+        known = _keys(self.checkout)
+        file.write_text("\n".join(_table(case, precisions, known) for case, precisions in asked))
         os.link(file, self.folder / "trt.toml")
         command = [sys.executable, "-m", "pytest", "trt.toml", "-q", "-p", "no:cacheprovider"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,12 +82,24 @@ class Judging:
         )
 
 
-def _table(case: Case, precisions: Iterable[str]) -> str:
+@cache
+def _keys(checkout: Path) -> frozenset[str]:
+    """The keys of a case that a checkout knows."""
+    command = "import dataclasses, pytest_trt; print(*(f.name for f in dataclasses.fields(pytest_trt.Case)))"
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=checkout, env=environment, capture_output=True, text=True, check=True
+    )
+    return frozenset(done.stdout.split())
+
+
+def _table(case: Case, precisions: Iterable[str], known: frozenset[str]) -> str:
     """The ``[[model]]`` of a case."""
     lines = ["[[model]]"]
     for field in fields(case):
         value = getattr(case, field.name)
-        if field.name not in ("base", "where", "command", "precisions") and value not in (field.default, {}, ()):
+        told = field.name in known and field.name not in ("base", "where", "command", "precisions")
+        if told and value not in (field.default, {}, ()):
             lines.append(f"{field.name} = {_value(value)}")
     return "\n".join([*lines, f"precisions = {_value(list(precisions))}", ""])
 

@@ -43,6 +43,7 @@ class Source:
         calibration: how many calibrate it.
         axes: of inputs whose samples are not along axis 0; None: the same for all samples.
         said: what it does, in a word or two.
+        keep: nodes that fp16 has no numbers for, and that every deployment keeps in fp32.
     """
 
     package: str
@@ -52,6 +53,7 @@ class Source:
     calibration: int
     said: str
     axes: Mapping[str, int | None] = field(default_factory=dict, compare=False)
+    keep: tuple[str, ...] = ()
 
     def taken(self, arrays: Arrays, chosen: NDArray[Any] | slice) -> Arrays:
         """Some of the samples."""

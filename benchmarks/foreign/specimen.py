@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.foreign.draws import Foreign
-from pytest_trt.case.case import Case
 
-__all__ = ["NoPlace", "Plant", "Planted", "Specimen"]
+if TYPE_CHECKING:
+    from pytest_trt.case.case import Case
+
+__all__ = ["NoPlace", "Plant", "Planted", "Refused", "Specimen"]
 
 
 class NoPlace(Exception):
     """The network has nothing that this could be done to."""
+
+
+class Refused(Exception):
+    """It could not be made, and the message says why: another tool failed, or is not there."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,6 @@ class Specimen:
         precision: that is asked.
         plant: makes the case. It raises NoPlace where the network has no place for it.
         expected: codes that may come first; none for a healthy twin.
-        only: networks that have a place for it; all if none is named.
         warns: that it is found where it is said, also where the case passes.
     """
 
@@ -52,5 +58,4 @@ class Specimen:
     precision: str
     plant: Plant
     expected: frozenset[str] = frozenset()
-    only: tuple[str, ...] = field(default=())
     warns: bool = False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.foreign.networks import CHOSEN, REPORTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 __all__ = ["is_found", "is_placed", "is_right", "tables"]
 
@@ -46,7 +48,9 @@ def _rates(rows: list[Row], seconds: list[Row]) -> str:
     head = ["network", "healthy: alarms", *(f"at {precision}" for precision in ASKED)]
     head += ["defects: found", "right code first", "right tensor", "golden, CPU s", "gate, CPU s"]
     networks = [name for name in (*CHOSEN, *REPORTED) if any(row["network"] == name for row in rows)]
-    groups = [(name, (name,)) for name in networks or dict.fromkeys(row["network"] for row in rows)]
+    groups: list[tuple[str, tuple[str, ...]]] = [
+        (name, (name,)) for name in networks or dict.fromkeys(row["network"] for row in rows)
+    ]
     groups += [("chosen on", CHOSEN), ("reported", REPORTED), ("all", tuple(name for name, _ in groups))]
     lines = [head, ["---"] * len(head)]
     for label, names in groups:
@@ -92,10 +96,15 @@ def _kinds(rows: list[Row]) -> str:
 
 
 def _truth(truth: list[Row]) -> str:
-    head = ["network", "against float64", "precision", "ours, simulated", "bound", "the other tool's file", "by"]
+    head = ["network", "output", "file", "golden against float64", "file in onnxruntime", "ours, simulated"]
+    head += ["our bound", "verdict"]
     lines = [head, ["---"] * len(head)]
-    lines += [[str(row[column]) for column in head] for row in truth]
+    lines += [[_figure(row.get(column)) for column in head] for row in truth if "refused" not in row]
     return _markdown(lines)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _wrong(rows: Iterable[Row]) -> str:
