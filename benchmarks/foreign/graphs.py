@@ -35,6 +35,7 @@ __all__ = [
     "with_own_golden",
 ]
 
+ROUNDING = ("QuantizeLinear", "DequantizeLinear", "Cast")
 MULTIPLY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -67,9 +68,11 @@ def values_of(network: Foreign, tensors: Sequence[str]) -> dict[str, NDArray[Any
 
 
 def stored_behind(proto: ModelProto, name: str) -> str:
-    """What is stored behind a DequantizeLinear or a Cast."""
-    made = next((node for node in proto.graph.node if name in node.output), None)
-    return str(made.input[0]) if made is not None and made.op_type in ("DequantizeLinear", "Cast") else name
+    """What is behind pairs of QuantizeLinear and DequantizeLinear, or a Cast."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    while name in makers and makers[name].op_type in ROUNDING:
+        name = makers[name].input[0]
+    return name
 
 
 def rows_first(node: NodeProto) -> bool:
@@ -78,10 +81,10 @@ def rows_first(node: NodeProto) -> bool:
 
 
 def around(nodes: Sequence[NodeProto], names: set[str]) -> frozenset[str]:
-    """The tensors, and what is read from them by a DequantizeLinear or Cast, and by the layer behind."""
-    for _ in range(2):
-        kinds = ("DequantizeLinear", "Cast")
-        names = names | {node.output[0] for node in nodes if node.op_type in kinds and names & set(node.input)}
+    """The tensors, and what is read from them through rounding, and by the layers behind."""
+    for node in nodes:
+        if node.op_type in ROUNDING and node.input[0] in names:
+            names = {*names, *node.output}
     layers = [node for node in nodes if node.op_type in MULTIPLY and names & set(node.input)]
     return frozenset(names | {name for node in layers for name in (node.name, node.output[0]) if name})
 

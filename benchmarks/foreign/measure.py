@@ -14,7 +14,7 @@ from benchmarks.foreign.draws import drawn
 from benchmarks.foreign.judging import Judging
 from benchmarks.foreign.specimen import NoPlace, Planted, Refused, Specimen
 from benchmarks.foreign.specimens import DEFECTS, TWINS
-from benchmarks.foreign.truth import THIRD, truth_of
+from benchmarks.foreign.truth import is_worse, truth_of
 from benchmarks.foreign.wheels import Unavailable
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def measured(name: str, asked: Asked) -> dict[str, list[Any]]:
             rows, files = planted_of(network, judging)
             found["rows"] += rows
             found["truth"] = truth_of(network, files, found["rows"])
+            for row in rows:
+                row["worse"] = is_worse([one for one in found["truth"] if one["file"] == row["name"]])
     except Unavailable as reason:
         print(f"{name} is skipped: {reason}", flush=True)
         found["skipped"].append({"network": name, "reason": str(reason)})
@@ -96,7 +98,7 @@ def planted_of(
     """What is said of every specimen that the network has a place for, and again where what was said is followed.
 
     Returns:
-        a row a verdict, and the files of other tools by the name of their twin.
+        a row a verdict, and the files by the name of their twin.
     """
     chosen = list(specimens)
     planted = {f"{index:02}": _plant(one, network, judging.folder / f"{index:02}") for index, one in enumerate(chosen)}
@@ -107,9 +109,13 @@ def planted_of(
         judging("own", own, "--trt-update-golden")
     judged = judging("planted", asked)
     rows = [_row(chosen[int(name)], one, network, judged, name) for name, one in planted.items() if one is not None]
-    files = {one.name: Path(str(cases[f"{i:02}"].onnx)) for i, one in enumerate(chosen) if f"{i:02}" in cases}
+    files = {
+        one.name: Path(str(cases[f"{i:02}"].onnx))
+        for i, one in enumerate(chosen)
+        if f"{i:02}" in cases and not one.expected
+    }
     followed = _followed(network, judging, {name: (chosen[int(name)], case) for name, case in cases.items()}, judged)
-    return rows + followed, {name: files[name] for name in THIRD if name in files}
+    return rows + followed, files
 
 
 def _followed(
@@ -119,7 +125,7 @@ def _followed(
     mended: list[tuple[Specimen, Case]] = []
     for name, (specimen, case) in cases.items():
         finding = next(iter(judged.results.get((name, specimen.precision), {}).get("findings", ())), None)
-        keep = re.search(r"keep = (\[[^\]]+\])", finding["message"]) if finding else None
+        keep = re.search(r"keep = (\[[^\]]+\])", f"{finding['message']} {finding['remedy']}") if finding else None
         if keep and specimen.precision != "model":
             golden = str(judging.folder / name / "kept.safetensors")
             kept = (*case.keep, *json.loads(keep[1]))

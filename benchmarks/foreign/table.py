@@ -74,7 +74,7 @@ def _shares(rows: list[Row]) -> list[str]:
 
 
 def _alarms(row: Row) -> bool:
-    return bool(row["verdict"] != "passed")
+    return bool(row["verdict"] != "passed" and not row.get("worse"))
 
 
 def _seconds(rows: list[Row]) -> list[str]:
@@ -96,10 +96,10 @@ def _kinds(rows: list[Row]) -> str:
 
 
 def _truth(truth: list[Row]) -> str:
-    head = ["network", "output", "file", "golden against float64", "file in onnxruntime", "ours, simulated"]
-    head += ["our bound", "verdict"]
+    head = ["network", "output", "file", "golden against float64", "file in onnxruntime"]
+    head += ["our file in onnxruntime", "ours, simulated", "our bound", "verdict"]
     lines = [head, ["---"] * len(head)]
-    lines += [[_figure(row.get(column)) for column in head] for row in truth if "refused" not in row]
+    lines += [[_figure(row.get(column)) for column in head] for row in truth]
     return _markdown(lines)
 
 
@@ -123,7 +123,9 @@ def _kind(row: Row) -> str:
     if row["verdict"] == "not planted":
         return "not planted"
     if not row["expected"]:
-        return "false alarm" if _alarms(row) else ""
+        return (
+            "false alarm" if _alarms(row) else "rightly refused, worse than ours" if row["verdict"] != "passed" else ""
+        )
     if not is_found(row):
         return "not found"
     if not is_right(row):

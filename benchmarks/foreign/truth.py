@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
     from benchmarks.foreign.draws import Foreign
 
-__all__ = ["THIRD", "truth_of", "widened"]
+__all__ = ["THIRD", "is_worse", "truth_of", "widened"]
 
 Row = dict[str, Any]
 Arrays = dict[str, "NDArray[Any]"]
 EXACT_SAMPLES = 4
 """How many golden samples are computed in float64, which numpy takes its time for."""
 
-THIRD = {"onnxconverter's fp16 file": "fp16", "onnxruntime's Q/DQ file": "int8"}
-"""The twins that another tool wrote, and our precision that each stands beside."""
+THIRD = {"onnxconverter's fp16 file": "fp16 file", "onnxruntime's Q/DQ file": "int8 file"}
+"""The twins that another tool wrote, and our own file that each stands beside."""
+
+WORSE = 2.0
+"""What errs by more than so many times what our file does is no healthy file; both in plain onnxruntime."""
 
 
 def truth_of(network: Foreign, files: Mapping[str, Path], rows: Sequence[Row]) -> list[Row]:
@@ -39,7 +42,7 @@ def truth_of(network: Foreign, files: Mapping[str, Path], rows: Sequence[Row]) -
 
     Args:
         network: the draw that the rows are of.
-        files: of the other tools, by the name of the twin.
+        files: by the name of the twin: of other tools, and ours.
         rows: what the gate said of this draw.
 
     Returns:
@@ -47,32 +50,49 @@ def truth_of(network: Foreign, files: Mapping[str, Path], rows: Sequence[Row]) -
     """
     golden = outputs_of(network.onnx, network.inputs)
     exact = _exact_errors(network)
-    return [row for name, path in files.items() for row in _rows(network, name, path, golden, exact, rows)]
+    return [row for name in THIRD if name in files for row in _rows(network, name, files, golden, exact, rows)]
 
 
 def _rows(
-    network: Foreign, name: str, path: Path, golden: Arrays, exact: Mapping[str, float | str], rows: Sequence[Row]
+    network: Foreign,
+    name: str,
+    files: Mapping[str, Path],
+    golden: Arrays,
+    exact: Mapping[str, Any],
+    rows: Sequence[Row],
 ) -> Iterator[Row]:
-    ours = next((row for row in rows if (row["precision"], row["seed"]) == (THIRD[name], 0)), {})
-    judged = next((row for row in rows if row["name"] == name), {})
+    asked = THIRD[name].split()[0]
+    simulated = next((row for row in rows if (row["precision"], row["seed"]) == (asked, 0)), {}).get("outputs", {})
+    verdict = next((row["verdict"] for row in rows if row["name"] == name), None)
+    theirs, ours = (_errors(files.get(file), network, golden) for file in (name, THIRD[name]))
+    for output in theirs:
+        error, bound = simulated.get(output, (None, None))
+        yield {
+            "network": network.name,
+            "file": name,
+            "output": output,
+            "golden against float64": exact.get(output),
+            "file in onnxruntime": theirs[output],
+            "our file in onnxruntime": ours.get(output),
+            "ours, simulated": error,
+            "our bound": bound,
+            "verdict": verdict,
+        }
+
+
+def _errors(path: Path | None, network: Foreign, golden: Arrays) -> dict[str, float]:
+    """Of every float output of a file; none where there is no file, or onnxruntime refuses it."""
     try:
-        theirs = outputs_of(path, network.inputs)
-    except Exception as error:  # onnxruntime's, of any kind: it refuses the file
-        yield {"network": network.name, "file": name, "refused": _short(error)}
-        return
-    for output, expected in golden.items():
-        if expected.dtype.kind == "f":
-            ours_error, bound = ours.get("outputs", {}).get(output, (None, None))
-            yield {
-                "network": network.name,
-                "file": name,
-                "output": output,
-                "golden against float64": exact.get(output),
-                "file in onnxruntime": relative_rms(theirs[output], expected),
-                "ours, simulated": ours_error,
-                "our bound": bound,
-                "verdict": judged.get("verdict"),
-            }
+        found = outputs_of(path, network.inputs) if path else {}
+    except Exception:  # onnxruntime's classes of errors have no base of their own
+        return {}
+    return {name: relative_rms(found[name], golden[name]) for name in found if golden[name].dtype.kind == "f"}
+
+
+def is_worse(truth: Sequence[Row]) -> bool:
+    """Whether a file errs by more than ours would, so that to refuse it is right."""
+    known = [row for row in truth if row["our file in onnxruntime"] is not None]
+    return any(row["file in onnxruntime"] > WORSE * row["our file in onnxruntime"] for row in known)
 
 
 def _exact_errors(network: Foreign) -> dict[str, float | str]:
