@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def wrongly_normalised(network: Foreign, folder: Path) -> Planted:
     Raises:
         NoPlace: no input is of floats.
     """
-    samples = network.samples()
+    samples: dict[str, Any] = network.samples()
     name = next((name for name, array in samples.items() if is_float(array)), "")
     if not name:
         raise NoPlace("no input is of floats")

@@ -103,7 +103,7 @@ def _pool(network: Foreign, folder: Path, wheels: Path, use: str) -> Arrays:
         count = 3 * getattr(network.source, use)
         rng = np.random.default_rng([len(use), count])
         arrays, classes = network.source.draw(rng, count, network.onnx, wheels)
-        np.savez(path, **arrays, **({} if classes is None else {"true classes": classes}))
+        np.savez(path, **(arrays if classes is None else {**arrays, "true classes": classes}))
     with np.load(path) as file:
         return dict(file)
 

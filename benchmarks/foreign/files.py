@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ def halves(network: Foreign, folder: Path) -> Planted:
         Refused: onnxruntime does not open it, or the tool is not installed.
     """
     try:
-        from onnxconverter_common import float16
+        float16 = import_module("onnxconverter_common.float16")
     except ImportError:
         raise Refused("needs onnxconverter-common: pip install onnxconverter-common") from None
     with catch_warnings():

@@ -47,11 +47,15 @@ def relative_rms(actual: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def outputs_of(model: Path | ModelProto, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """What a network computes in onnxruntime on the CPU, by output."""
+    """What a network computes in onnxruntime on the CPU, by output, each node as it is written.
+
+    Nothing is fused: onnxruntime's own int8 kernels add up in 16 bits on some CPUs, and saturate.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     given = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
     session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

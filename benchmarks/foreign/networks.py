@@ -26,7 +26,8 @@ CHOSEN = ("silero", "ppcls", "nudenet", "basicpitch")
 REPORTED = ("dnsmos", "minilm")
 """These are only reported on."""
 
-Arrays = dict[str, "NDArray[Any]"]
+Arrays = dict[str, Any]
+"""By input name."""
 Draw = Callable[[np.random.Generator, int, "Path", "Path"], tuple[Arrays, "NDArray[Any] | None"]]
 """So many inputs as they come, and their true classes where they are known, given the file and the wheels' folder."""
 

@@ -125,11 +125,11 @@ def best(shift: int, network: Foreign, folder: Path) -> Planted:
     """The five largest values of an output and where they are, near ties among them, deployed off by ``shift``.
 
     Raises:
-        NoPlace: no float output has a last axis of a dozen or more.
+        NoPlace: no float output has a last axis of eight or more.
     """
     name, healthy = _with_output(network)
     array = values_of(network, [name])[name]
-    if array.shape[-1] < 12:
+    if array.shape[-1] < 8:
         raise NoPlace("nothing to choose the best of")
     changed = network.proto()
     changed.CopyFrom(healthy)

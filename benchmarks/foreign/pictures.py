@@ -76,7 +76,8 @@ def photograph(rng: np.random.Generator, size: int, wheels: Path) -> NDArray[np.
     left, top = (int(rng.integers(0, length - side + 1)) for length in whole.size)
     cut = whole.resize((size, size), pillow.Image.Resampling.BILINEAR, (left, top, left + side, top + side))
     values = np.asarray(cut, np.float32)[:, :: int(rng.choice([-1, 1]))]
-    return np.clip(values * rng.uniform(0.6, 1.25), 0, 255).astype(np.uint8)
+    lit: NDArray[np.uint8] = np.clip(values * rng.uniform(0.6, 1.25), 0, 255).astype(np.uint8)
+    return lit
 
 
 @cache

@@ -55,7 +55,8 @@ def log_mel(sound: NDArray[Any], rate: int, bands: int, frames: int) -> NDArray[
     starts = hop * np.arange(frames)[:, None]
     power = np.abs(np.fft.rfft(sound[starts + np.arange(window)] * np.hanning(window))) ** 2
     decibels = 10 * np.log10(np.maximum(power @ _mel_bands(rate, bands, window), 1e-10))
-    return (np.maximum(decibels - decibels.max(), -80) / 40 + 1).astype(np.float32)
+    loudness: NDArray[np.float32] = (np.maximum(decibels - decibels.max(), -80) / 40 + 1).astype(np.float32)
+    return loudness
 
 
 def _mel_bands(rate: int, bands: int, window: int) -> NDArray[np.float64]:
@@ -80,4 +81,5 @@ def _spoken(rng: np.random.Generator) -> tuple[NDArray[Any], int]:
 
 def _resampled(sound: NDArray[Any], rate: int, wanted: int) -> NDArray[Any]:
     at = np.arange(int(len(sound) * wanted / rate)) * (rate / wanted)
-    return np.interp(at, np.arange(len(sound)), sound)
+    resampled: NDArray[Any] = np.interp(at, np.arange(len(sound)), sound)
+    return resampled
