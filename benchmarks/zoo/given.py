@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pytest_trt.ranges.amax import Ranges
 from pytest_trt.ranges.files import write_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import onnx
@@ -31,9 +31,14 @@ __all__ = ["by_onnxruntime", "by_ranges", "by_samples", "ranges_of", "with_pairs
 
 def ranges_of(network: Network, keep: Sequence[str] = ()) -> dict[str, float]:
     """The healthy min-max ranges of all tensors that int8 quantises, in the graph's order."""
+    return dict(_calibrated(network, tuple(keep)))
+
+
+@cache
+def _calibrated(network: Network, keep: tuple[str, ...]) -> Mapping[str, float]:
     model = at_opset(load(network.onnx), Precision.INT8)
     tensors = quantised_activations(model.proto, keep)
-    return dict(calibrate(model, tensors, [network.samples()], "zoo", 8).amax)
+    return calibrate(model, tensors, [network.samples()], "zoo", 8).amax
 
 
 def by_ranges(
@@ -79,7 +84,7 @@ def by_onnxruntime(
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter([{name: samples(array) for name, array in network.samples().items()}])
+            self.left = ({name: samples(array) for name, array in part.items()} for part in network.batches())
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(self.left, None)

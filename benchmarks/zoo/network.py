@@ -14,6 +14,8 @@ from pytest_trt.case.case import Case
 from pytest_trt.golden.create import update
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["CHOSEN", "MEAN", "REPORTED", "SPREAD", "Network", "example"]
@@ -73,6 +75,10 @@ class Network:
         """The calibration samples by input name."""
         with np.load(self.folder / f"{self.name}.calibration.npz") as file:
             return dict(file)
+
+    def batches(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """The calibration samples, in parts that a tool can hold all inner tensors of."""
+        yield self.samples()
 
 
 def example(folder: Path) -> Network:

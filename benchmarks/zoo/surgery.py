@@ -21,31 +21,36 @@ __all__ = [
     "prepend",
     "rescale_between",
     "set_attribute",
+    "stored",
     "swap_producers",
     "through",
 ]
 
 
-def _weights(proto: ModelProto) -> dict[str, TensorProto]:
-    return {tensor.name: tensor for tensor in proto.graph.initializer}
+def stored(proto: ModelProto) -> dict[str, TensorProto]:
+    """What the graph stores, in initializers and Constant nodes, by the name that nodes read it under."""
+    constants = [node for node in proto.graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+    return {tensor.name: tensor for tensor in proto.graph.initializer} | {
+        node.output[0]: node.attribute[0].t for node in constants
+    }
 
 
 def matrix_nodes(proto: ModelProto) -> list[NodeProto]:
     """Nodes that multiply by a stored weight, in the graph's order."""
-    held = _weights(proto)
+    held = stored(proto)
     kinds = ("Conv", "ConvTranspose", "Gemm", "MatMul")
     return [node for node in proto.graph.node if node.op_type in kinds and node.input[1] in held]
 
 
 def change_weight(proto: ModelProto, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
     """Replace one stored weight by what ``change`` makes of it."""
-    tensor = _weights(proto)[name]
+    tensor = stored(proto)[name]
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
 
 
 def middle_weight(proto: ModelProto, *, window: bool = False) -> str:
     """The weight of the middle one of the nodes that multiply, or of those with a window of more than one pixel."""
-    held = _weights(proto)
+    held = stored(proto)
     names = [str(node.input[1]) for node in matrix_nodes(proto)]
     chosen = [name for name in names if held[name].dims[-1] > 1 and len(held[name].dims) == 4] if window else names
     return chosen[len(chosen) // 2]

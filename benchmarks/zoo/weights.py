@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from benchmarks.zoo.given import ranges_of
-from benchmarks.zoo.surgery import matrix_nodes
+from benchmarks.zoo.surgery import matrix_nodes, stored
 from pytest_trt.golden.create import update
 from pytest_trt.lowering.lowering import at_opset, lower
 from pytest_trt.model.model import load
@@ -40,7 +40,7 @@ def rounded_file(change: Change, network: Network, folder: Path, precision: str 
         precision: int8 or fp16.
     """
     if precision == "fp16":
-        proto = lower(load(network.onnx), "fp16", typed=True).proto
+        proto = lower(load(network.onnx), "fp16", typed=True, keep=network.case.keep).proto
         _change_halves(proto, change)
     else:
         model = at_opset(load(network.onnx), Precision.INT8)
@@ -105,7 +105,7 @@ def _change_levels(proto: onnx.ModelProto, change: Change) -> None:
 
 
 def _change_halves(proto: onnx.ModelProto, change: Change) -> None:
-    held = {tensor.name: tensor for tensor in proto.graph.initializer}
+    held = stored(proto)
     nodes = matrix_nodes(proto)
     node = nodes[len(nodes) // 2]
     tensor = held[node.input[1]]
