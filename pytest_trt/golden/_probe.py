@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.parts import Part, sentinels_beyond
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.golden import LEAST_MOVEMENT
@@ -110,7 +110,8 @@ def _distance(probe: NDArray[Any], output: NDArray[Any]) -> float | None:
         return 1.0  # even its shape moves
     if (_finite(output) & ~_finite(probe)).any():
         return None
-    rel_rms = compare(probe, output).rel_rms
+    beyond = sentinels_beyond([output]) if is_float(output.dtype) else None
+    rel_rms = Part("", beyond=beyond).compare(probe, output).rel_rms
     return rel_rms if np.isfinite(rel_rms) else 1.0
 
 

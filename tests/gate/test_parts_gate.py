@@ -149,6 +149,14 @@ def test_logits_beside_a_sentinel_are_judged_by_their_own_size(case: Case, low: 
     assert judged(replace(case, onnx="other.onnx", reference="net.onnx"), precision).verdict == "failed"
 
 
+def test_a_single_sample_of_logits_beside_a_sentinel_is_seen_to_move(case: Case) -> None:
+    networks.save(logits(-1e4), case.base / "net.onnx")
+    np.savez(case.base / "in.npz", x=np.random.default_rng(1).standard_normal((1, 16)).astype(np.float32))
+    update(case, case.base / "golden")
+
+    assert judged(case, "fp16").passed
+
+
 def test_an_infinity_of_the_golden_that_the_output_lacks_fails(case: Case) -> None:
     networks.save(logits(-np.inf), case.base / "net.onnx")
     update(case, case.base / "golden")
