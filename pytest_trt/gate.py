@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.backends.achieved_precision import achieved, unhonoured
 from pytest_trt.backends.backend import DEFAULT, Built, Planner, choose, known_backend
 from pytest_trt.case.build_settings import how_of, recipe_of, require_heeded
-from pytest_trt.case.reference import subject_of
+from pytest_trt.case.reference import require_float_output, subject_of, unjudged_outputs
 from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtError
 from pytest_trt.evidence.evidence import Trial
 from pytest_trt.evidence.finding import Scrutiny
@@ -81,7 +81,7 @@ def check(
         require_heeded(how.words, name)
         if how.only_build:
             return built_only(subject, chosen, how, Path(golden_dir))
-        subject.model.require_float_output()
+        require_float_output(case, subject.model)
         golden = open_golden(subject, Path(golden_dir))
         built = build(subject, golden, chosen, how)
         outputs = [built.engine.run(run.inputs) for run in golden.runs]
@@ -164,6 +164,8 @@ def verdict_of(
     case, model = subject.case, subject.model
     calibrated = needs_ranges(model, subject.precision)
     judged = partial(judge, subject, golden)
+    names = {spec.name for spec in subject.judged}
+    outputs = [{name: array for name, array in run.items() if name in names} for run in outputs]
     judgements = judged(outputs)
     outside = [judgement for judgement in judgements if judgement.reasons]
     other = built is not None and built.unhonoured is not None
@@ -176,6 +178,7 @@ def verdict_of(
         judgements=judgements,
         held=subject.held if subject.precision is Precision.MODEL or subject.held != "fp32" else None,
         where=case.where,
+        unjudged=unjudged_outputs(case, model),
         accept=accept_hint(subject, judgements),
         layers=_layers(ran, subject.asked),
         warnings=(*ran.warnings, *ages(golden, case)),

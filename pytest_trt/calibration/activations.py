@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -229,6 +229,7 @@ class Stream:
         source: what messages call them.
         at_once: the most samples in one run, where the first axis is dynamic; None for all of a piece.
         most: the most samples in one piece; None as they come.
+        deciding: the tensors that tell whether samples may be cut; all that are wanted if None.
         known: whether it was found out what may be cut.
     """
 
@@ -238,6 +239,7 @@ class Stream:
     source: str
     at_once: int | None
     most: int | None
+    deciding: Collection[str] | None = None
     known: bool = False
 
     def pieces(self) -> Iterator[Arrays]:
@@ -272,7 +274,7 @@ class Stream:
         found, first, cut = self._opened(), [], None
         for arrays in islice(found, _LOOKED_AT):
             first.append(arrays)
-            cut = independent(self.session, self.model, arrays)
+            cut = independent(self.session, self.model, arrays, self.deciding)
             if cut is not None:
                 break
         if cut:

@@ -81,8 +81,8 @@ def calibrate(
     passes = 1 if chosen.name == "minmax" else 2
     opened = opener(samples, source, method, twice=passes > 1)
     inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
-    session = open_session(with_outputs(model.proto, inner), model.source)
-    stream = Stream(model, session, opened, source, batch, batch)
+    session = open_session(with_outputs(model.proto, inner), model.source, unfused=True)
+    stream = Stream(model, session, opened, source, batch, batch, needed)
     title = f"calibrating on {source}"
     notes: tuple[str, ...] = ()
     with _told(progress) as tell:
@@ -115,7 +115,8 @@ def activations(
         BackendError: onnxruntime fails while running.
     """
     wanted, fed = list(tensors), {spec.name for spec in model.inputs}
-    session = open_session(with_outputs(model.proto, [name for name in wanted if name not in fed]), model.source)
+    inner = [name for name in wanted if name not in fed]
+    session = open_session(with_outputs(model.proto, inner), model.source, unfused=True)
     at_once = batch
     for number, run_ in enumerate(runs):
         arrays = conform(run_, model.inputs, "samples")

@@ -16,7 +16,7 @@ from pytest_trt.backends.build_options import read_build_options
 from pytest_trt.backends.recipe import Span
 from pytest_trt.calibration.threshold import read_method
 from pytest_trt.case.budgets import Budgets, read_budgets
-from pytest_trt.comparison.tolerance import Tolerance
+from pytest_trt.comparison.tolerance import Tolerance, known_weak_bounds
 from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.lowering.lowering import known_lowering
 from pytest_trt.model.samples import InputSpec
@@ -47,6 +47,9 @@ class Case:
         class_output: the output that top-1, top-5 and labels speak of; the only float output if not given.
         constant_outputs: outputs that do not depend on the inputs and may stand still.
         nan_outputs: outputs that rightly hold NaN in fp32, which is judged in its place.
+        outputs: the outputs that are judged; all if none is named.
+        ignore_outputs: outputs that are not judged, in place of ``outputs``.
+        weak_bounds: what an output does that is inside a bound which says little: warn (default) or fail.
         calibration: samples for int8 and fp8, a file or ``module:function``; "golden" takes the golden's own inputs.
         calibration_method: how samples become ranges: minmax (default), entropy, percentile or percentile:99.9, mse.
         lowering: what writes a precision into the graph: own, or modelopt (NVIDIA's); own if not given.
@@ -80,6 +83,9 @@ class Case:
     class_output: str | None = None
     constant_outputs: tuple[str, ...] = ()
     nan_outputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    ignore_outputs: tuple[str, ...] = ()
+    weak_bounds: str | None = None
     calibration: str | None = None
     calibration_method: str | None = None
     lowering: str | None = None
@@ -103,6 +109,10 @@ class Case:
     def __post_init__(self) -> None:
         if (self.onnx is None) == (self.torch is None):
             raise CaseError(f"{self.where}: name the model with exactly one of `onnx` and `torch`.")
+        if self.outputs and self.ignore_outputs:
+            raise CaseError(
+                f"{self.where}: `outputs` names what is judged, and `ignore_outputs` what is not: keep one of them."
+            )
         if not self.name:
             object.__setattr__(self, "name", _default_name(self))
         wrong = wrong_name(self.name)
@@ -305,6 +315,13 @@ def _method(value: Any, where: str) -> str:
         raise SpecError(f"{where}: {error}") from error
 
 
+def _weak_bounds(value: Any, where: str) -> str:
+    try:
+        return known_weak_bounds(_text(value, where))
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+
+
 def _build(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise CaseError(f'{where} = {value!r} must be a table: build = {{ workspace = "2G" }}.')
@@ -350,6 +367,9 @@ _READERS: Mapping[str, Any] = {
     "class_output": _text,
     "constant_outputs": _texts,
     "nan_outputs": _texts,
+    "outputs": _texts,
+    "ignore_outputs": _texts,
+    "weak_bounds": _weak_bounds,
     "calibration": _text,
     "calibration_method": _method,
     "lowering": _lowering,

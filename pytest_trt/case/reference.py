@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_trt.case.case import Case
-    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.feeds import Arrays, TensorSpec
     from pytest_trt.model.torch_export import Network, TorchModel
     from pytest_trt.precision import Precision
 
@@ -29,11 +29,14 @@ __all__ = [
     "Subject",
     "class_output",
     "find_golden",
+    "judged_outputs",
     "mend",
     "model_of",
     "network_of",
     "reference_of",
+    "require_float_output",
     "subject_of",
+    "unjudged_outputs",
 ]
 
 
@@ -73,6 +76,11 @@ class Subject:
     def asked(self) -> str:
         """The precision that layers should run in and whose error counts: of a file as it is, the one that it holds."""
         return asked_of(self.precision, self.model)
+
+    @cached_property
+    def judged(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are judged."""
+        return judged_outputs(self.case, self.model)
 
 
 def subject_of(case: Case, precision: Precision) -> Subject:
@@ -144,16 +152,69 @@ def mend(case: Case, place: Path | None = None) -> str:
     return f"pytest {case.command} --trt-update-golden"
 
 
+def judged_outputs(case: Case, model: Model) -> tuple[TensorSpec, ...]:
+    """The outputs that the case wants judged, in the model's order.
+
+    Raises:
+        CaseError: ``outputs`` or ``ignore_outputs`` names one that the model has not, or nothing is left.
+    """
+    names = [spec.name for spec in model.outputs]
+    for key in ("outputs", "ignore_outputs"):
+        for name in getattr(case, key):
+            if name not in names:
+                raise CaseError(
+                    f"{case.where}: {key} names {name!r}, which is no output of {model.source}: it has"
+                    f" {', '.join(map(repr, names))}."
+                )
+    found = tuple(
+        spec
+        for spec in model.outputs
+        if spec.name not in case.ignore_outputs and (not case.outputs or spec.name in case.outputs)
+    )
+    if not found:
+        raise CaseError(
+            f"{case.where}: ignore_outputs names every output of {model.source}, and nothing would be judged: leave one"
+            " of them out of it."
+        )
+    return found
+
+
+def require_float_output(case: Case, model: Model) -> None:
+    """Refuse a case whose judged outputs hold nothing that precision could move.
+
+    Raises:
+        ModelError: every output is integer or boolean.
+        CaseError: all that are judged are, and others are left out.
+    """
+    model.require_float_output()
+    if not any(is_float(spec.dtype) for spec in judged_outputs(case, model)):
+        raise CaseError(
+            f"{case.where}: of the outputs of {model.source} that are judged none is of floats, and there is nothing"
+            f" whose error could be measured: judge one of"
+            f" {', '.join(repr(spec.name) for spec in model.outputs if is_float(spec.dtype))} too."
+        )
+
+
+def unjudged_outputs(case: Case, model: Model) -> tuple[str, ...]:
+    """The outputs that ``outputs`` or ``ignore_outputs`` leaves unjudged, in the model's order.
+
+    Raises:
+        CaseError: as :func:`judged_outputs`.
+    """
+    judged = {spec.name for spec in judged_outputs(case, model)}
+    return tuple(spec.name for spec in model.outputs if spec.name not in judged)
+
+
 def class_output(case: Case, model: Model) -> str:
     """The output whose classes are ranked.
 
     Raises:
         CaseError: the case names one that the model has not, or there are several and it names none.
     """
-    floats = [spec.name for spec in model.outputs if is_float(spec.dtype)]
+    floats = [spec.name for spec in judged_outputs(case, model) if is_float(spec.dtype)]
     if case.class_output is not None and case.class_output not in floats:
         raise CaseError(
-            f"{case.where}: class_output = {case.class_output!r} is no float output of {model.source}, which has"
+            f"{case.where}: class_output = {case.class_output!r} is no judged float output of {model.source}, which has"
             f" {', '.join(map(repr, floats))}."
         )
     if case.class_output is None and len(floats) != 1:

@@ -16,6 +16,7 @@ from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from pytest_trt.evidence.sensitivity import Sensitivity
+    from pytest_trt.golden.envelope import Kept
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
@@ -34,6 +35,7 @@ class _Judged:
     inputs: list[Arrays]
     outputs: list[Arrays] | None
     bounds: dict[str, float] | None
+    kept: Kept | None = None
 
 
 @click.command(name="sensitivity")
@@ -80,12 +82,12 @@ def command(
     ranges = _ranges(at_opset(reference, wanted), source, data, batch, method, precision)
     found = sensitivity(
         reference, wanted, judged.inputs, ranges,
-        exact=judged.outputs, bounds=judged.bounds, batch=batch, progress=watched(),
+        exact=judged.outputs, bounds=judged.bounds, batch=batch, kept=judged.kept, progress=watched(),
     )  # fmt: skip
     if output and found.keep is not None:
         written(output, "".join(f"{node}\n" for node in found.keep).encode())
     last = [f"wrote {output}"] if output and found.keep is not None else []
-    say([*_lines(found), *last], asdict(found), json_wanted=as_json)
+    say([*_lines(found, judged.kept), *last], asdict(found), json_wanted=as_json)
     if found.bounded and found.keep is None:
         raise click.exceptions.Exit(1)
 
@@ -105,6 +107,7 @@ def _require_fitting(precision: str, calibration: tuple[Any, Any], judged: tuple
 def _judged(
     model: Model, precision: Precision, golden_file: Path | None, inputs: str | None, bound: float | None
 ) -> _Judged:
+    from pytest_trt.golden.envelope import Kept
     from pytest_trt.model.sample_stream import pieces
 
     if golden_file is None:
@@ -117,7 +120,8 @@ def _judged(
         bounds = dict.fromkeys((spec.name for spec in model.outputs), bound)
     elif not bounds:
         raise click.UsageError(f"the golden {golden_file} has no bound for {precision}: give one with --bound.")
-    return _Judged([run.inputs for run in golden.runs], [run.outputs for run in golden.runs], bounds)
+    kept = Kept(tuple(golden.kept.get("keep", ())), tuple(golden.kept.get("ops", ())))
+    return _Judged([run.inputs for run in golden.runs], [run.outputs for run in golden.runs], bounds, kept)
 
 
 def _golden(model: Model, file: Path) -> Golden:
@@ -153,21 +157,21 @@ def _ranges(
     return calibrate(model, tensors, samples, data, batch, method, precision=precision, progress=watched())
 
 
-def _lines(found: Sensitivity) -> list[str]:
+def _lines(found: Sensitivity, kept: Kept | None) -> list[str]:
     unit = " of its bound" if found.bounded else ""
     lines = [
         f"{found.precision}: error {found.error:.3g}{unit}; with one layer in fp32, the {_MOST_LINES} that gain most:"
     ]
     for gain in found.layers[:_MOST_LINES]:
         lines.append(f"  {gain.error:.3g}  {gain.op} {gain.node}")
-    return [*lines, *_list_lines(found)]
+    return [*lines, *_list_lines(found, kept.keep if kept else ())]
 
 
-def _list_lines(found: Sensitivity) -> list[str]:
+def _list_lines(found: Sensitivity, kept: tuple[str, ...]) -> list[str]:
     if not found.bounded:
         return ["no bound was given, so no layers are chosen: --golden or --bound"]
     if found.keep is None:
         return ["no list short of all layers brings it inside its bound"]
     if not found.keep:
-        return ["inside its bound with no layer kept"]
-    return [f"inside its bound ({found.kept_error:.3g} of it) with:", f"keep = {json.dumps(list(found.keep))}"]
+        return [f"inside its bound with no {'further ' if kept else ''}layer kept"]
+    return [f"inside its bound ({found.kept_error:.3g} of it) with:", f"keep = {json.dumps([*kept, *found.keep])}"]

@@ -87,6 +87,10 @@ class Comparison:
     mismatched: int
     ranking: Ranking | None = None
 
+    def error(self, *, whole: bool) -> float:
+        """The one figure that bounds are of: relative RMS, or for whole numbers the share that differs."""
+        return self.different / max(self.count, 1) if whole else self.rel_rms
+
 
 def compare(
     actual: ArrayLike,
@@ -95,6 +99,7 @@ def compare(
     atol: float | None = None,
     rtol: float | None = None,
     ranking: bool = False,
+    sample_axis: int = 0,
 ) -> Comparison:
     """Compare an array with its golden reference.
 
@@ -105,6 +110,7 @@ def compare(
         rtol: see ``atol``; giving one alone takes 0 for the other.
         ranking: also compare the best classes. The class axis is the last for one to three axes, axis 1
             for more (N, C, H, W); all others count as samples.
+        sample_axis: of scores of three axes, 1 where positions come first (T, N, C).
 
     Returns:
         The figures. Where both arrays hold the same NaN or infinity, the element counts as equal.
@@ -122,7 +128,7 @@ def compare(
     if tally.extreme():
         tally.sum_scaled(a, r)
     p99, p999 = percentiles(a, r, tally.histogram, _PERCENTILES)
-    return tally.figures(a, r, p99, p999, rank(a, r) if ranking else None)
+    return tally.figures(a, r, p99, p999, rank(a, r, sample_axis) if ranking else None)
 
 
 @dataclass

@@ -188,22 +188,32 @@ class Ranking:
     """Agreement of the class scores over the samples.
 
     Attributes:
-        samples: how many were ranked; every place of a map of scores (N, C, H, W) is one.
+        samples: how many were ranked; every position of a sequence (N, T, C) and every place of a map of scores
+            (N, C, H, W) is one.
         top1: share of samples whose best class is the reference's best class.
         top5: share of samples whose five best classes hold the reference's best class.
         flips: the first samples whose best class changed, five at most.
+        sequences: of scores of three axes, how many sequences of positions these are; None of others.
+        top1_all: share of the sequences that keep the best class at every position; None as above.
     """
 
     samples: int
     top1: float
     top5: float
     flips: tuple[Flip, ...]
+    sequences: int | None = None
+    top1_all: float | None = None
 
 
-def rank(actual: NDArray[Any], reference: NDArray[Any]) -> Ranking:
+def rank(actual: NDArray[Any], reference: NDArray[Any], sample_axis: int = 0) -> Ranking:
     """Compare best classes; the class axis is the last of one to three axes, axis 1 of more.
 
     A sample whose actual scores hold a NaN agrees with nothing.
+
+    Args:
+        actual: scores under test.
+        reference: of the golden.
+        sample_axis: of scores of three axes, 1 where the positions come first (T, N, C).
 
     Raises:
         DataError: there is no class axis, or it is empty.
@@ -215,16 +225,19 @@ def rank(actual: NDArray[Any], reference: NDArray[Any]) -> Ranking:
     scores_of_best = np.take_along_axis(a, best[:, None], axis=1)
     above = (a >= scores_of_best).sum(axis=1) - 1  # a tie is not known to be won
     flipped = np.flatnonzero(first != best)
+    kept = (first == best).reshape(reference.shape[:2]).all(axis=1 - sample_axis) if reference.ndim == 3 else None
     return Ranking(
         samples=len(best),
         top1=float((first == best).mean()),
         top5=float(((above < 5) & ~blind).mean()),
         flips=tuple(Flip(int(i), int(best[i]), int(first[i])) for i in flipped[:_FLIPS]),
+        sequences=None if kept is None else len(kept),
+        top1_all=None if kept is None else float(kept.mean()),
     )
 
 
 def accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Share of samples whose best class is the label; NaN scores are wrong.
+    """Share of samples (positions of sequences) whose best class is the label; NaN scores are wrong.
 
     Raises:
         DataError: there is not one label a sample.
@@ -237,8 +250,8 @@ def accuracy(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     return float(right.mean())
 
 
-def scores_of(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Samples by classes, in float64.
+def scores_of(array: NDArray[Any]) -> NDArray[Any]:
+    """Samples by classes, in float32, which holds narrower floats exactly; whole numbers in float64.
 
     Raises:
         DataError: there is no class axis, or it is empty.
@@ -246,5 +259,6 @@ def scores_of(array: NDArray[Any]) -> NDArray[np.float64]:
     if not array.ndim or not array.size:
         raise DataError(f"shape {list(array.shape)} has no classes to rank.")
     classes = array.ndim - 1 if array.ndim <= 3 else 1
-    moved = np.moveaxis(array, classes, -1).astype(np.float64)
+    wide = array.dtype.kind in "biu" or array.dtype == np.float64
+    moved = np.moveaxis(array, classes, -1).astype(np.float64 if wide else np.float32, copy=False)
     return moved.reshape(-1, array.shape[classes])

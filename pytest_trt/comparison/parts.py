@@ -205,8 +205,8 @@ def apart(arrays: Arrays, goldens: Arrays, parts: Mapping[str, Sequence[Part]]) 
 def sentinels_beyond(goldens: Sequence[NDArray[Any]]) -> float | None:
     """From which size on an element is a sentinel; None where there is none.
 
-    A sentinel is a number of one sign that many elements share, to five per cent, more than a decade beyond all others
-    and 100 at least; NaN and infinities always are.
+    A sentinel is a negative number that many elements share, to five per cent, more than a decade beyond all others and
+    at most -100; a positive one is as likely a quotient that grew. NaN and infinities always are.
     """
     odd = any(not np.isfinite(array).all() for array in goldens if array.size)
     values = np.concatenate([_finite(array) for array in goldens]) if goldens else np.empty(0)
@@ -234,7 +234,7 @@ def _threshold(values: Doubles) -> float | None:
     least = sizes.max() * (1 - _SPREAD)
     far = values[sizes >= least]
     ordinary = sizes.max(where=sizes < least, initial=0.0)
-    if far.size < 2 or not ordinary or least <= _GAP * ordinary or abs(np.sign(far).sum()) < far.size:
+    if far.size < 2 or not ordinary or least <= _GAP * ordinary or far.max() > 0:
         return None
     return float(math.sqrt(least * ordinary)) if least < 1e300 else float(least)
 

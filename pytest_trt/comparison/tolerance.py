@@ -12,16 +12,29 @@ from pytest_trt.errors import CaseError, unknown
 if TYPE_CHECKING:
     from pytest_trt.comparison.comparison import Comparison
 
-__all__ = ["SLACK", "Tolerance", "allowance", "bounded", "floor", "rank_violations", "violations"]
+__all__ = [
+    "SLACK",
+    "WEAK_BOUNDS",
+    "Tolerance",
+    "allowance",
+    "bounded",
+    "floor",
+    "known_weak_bounds",
+    "rank_violations",
+    "violations",
+]
+
+WEAK_BOUNDS = ("warn", "fail")
+"""What a bound does that says little about the output that is inside it."""
 
 SLACK = 2.5
 """How far a correct engine may be beyond the simulated error: measured engines are within 2 (docs/tolerance.md)."""
 
-_LEAST_FLOOR = 1e-5  # correct fp32 implementations of one network differ by up to 5e-6
+_LEAST_FLOOR = 1e-5  # what fp32 differs by beyond that is measured (docs/tolerance.md)
 _TIES = 0.01  # share of class ids or flags that a reduced precision may change by near ties
 
 
-_SHARES = ("mismatch", "outliers", "cosine", "top1", "top5", "accuracy_drop")
+_SHARES = ("mismatch", "outliers", "cosine", "top1", "top5", "top1_all", "accuracy_drop")
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,9 @@ class Tolerance:
         atol, rtol: every element within atol + rtol x |golden|, but for a share of ``outliers``.
         outliers: share of elements that may be beyond atol and rtol; 0 if not given.
         cosine: least cosine. sqnr_db: least signal to quantization noise ratio, dB.
-        top1, top5: least share of samples that keep their best class (first, among five).
+        top1, top5: least share of samples that keep their best class (first, among five); of sequences (N, T, C), of
+            positions.
+        top1_all: least share of sequences that keep their best class at every position.
         accuracy_drop: largest loss of accuracy on the golden's labels, as a share of samples.
         outputs: limits for single outputs, by name, which replace these one by one.
     """
@@ -50,6 +65,7 @@ class Tolerance:
     sqnr_db: float | None = None
     top1: float | None = None
     top5: float | None = None
+    top1_all: float | None = None
     accuracy_drop: float | None = None
     outputs: Mapping[str, Tolerance] = field(default_factory=dict)
 
@@ -97,6 +113,17 @@ class Tolerance:
         """Whether a limit here says how large the error may be, so that the envelope is not asked."""
         sizes = (self.rel_rms, self.mismatch, self.max_abs, self.atol, self.rtol, self.cosine, self.sqnr_db)
         return any(limit is not None for limit in sizes)
+
+
+def known_weak_bounds(word: str) -> str:
+    """What weak bounds do.
+
+    Raises:
+        SpecError: the word is not known.
+    """
+    if word not in WEAK_BOUNDS:
+        raise unknown("word for weak bounds", word, WEAK_BOUNDS)
+    return word
 
 
 def floor(unit_roundoff: float, *, whole: bool, count: int = 100) -> float:
@@ -154,6 +181,7 @@ def rank_violations(comparison: Comparison, tolerance: Tolerance) -> list[str]:
     checks = [
         ("top-1 agreement", found.top1 if found else math.nan, tolerance.top1),
         ("top-5 agreement", found.top5 if found else math.nan, tolerance.top5),
+        ("share of sequences that keep every best class", _sequences(comparison), tolerance.top1_all),
     ]
     return [_under(label, value, limit) for label, value, limit in checks if limit is not None and not value >= limit]
 
@@ -176,6 +204,10 @@ def _lower(c: Comparison, t: Tolerance) -> list[tuple[str, float, float]]:
         ("SQNR in dB", c.sqnr_db, t.sqnr_db),
     ]
     return [(label, value, limit) for label, value, limit in checks if limit is not None]
+
+
+def _sequences(c: Comparison) -> float:
+    return math.nan if c.ranking is None or c.ranking.top1_all is None else c.ranking.top1_all
 
 
 def _over(label: str, value: float, limit: float) -> str:

@@ -7,11 +7,13 @@ __all__ = [
     "finding",
     "hops",
     "judgement",
+    "likeness",
     "localise",
     "output_errors",
     "quant_ranges",
     "reproducibility",
     "rounding",
     "sensitivity",
+    "weak_bounds",
     "weights",
 ]

@@ -36,6 +36,7 @@ _PLACES: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "GRU": ("GRU", (1, 2)),
     "RNN": ("RNN", (1, 2)),
     "Gather": ("Gather", (0,)),
+    "Einsum": ("Einsum", (0, 1)),
 }
 """By operator: what it is called among its like, and which of its inputs it multiplies by or looks up."""
 
@@ -98,12 +99,13 @@ class Operand:
     shape: tuple[int, int]
     gain: NDArray[np.float32] | None
     _layout: _Layout
-    _chain: _Chain
+    _chain: _Chain | _Packed
     _node: NodeProto
 
     def stored(self) -> Stored:
         """Its values, read now and kept nowhere."""
-        return _stored(self._chain, self._layout)
+        chain = self._chain
+        return chain.stored() if isinstance(chain, _Packed) else _stored(chain, self._layout)
 
     def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows in the shape in which the node reads them."""
@@ -155,6 +157,54 @@ class _Chain:
     held: Mapping[str, TensorProto]
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """A weight of few bits with its blocks' scales, as onnxruntime's MatMulNBits holds it.
+
+    Attributes:
+        values: uint8, shape (channels, blocks, bytes of a block), the first of a byte's values in its lowest bits.
+        scales: shape (channels x blocks).
+        zeros: packed as the values are, or a float for each block; None where it is half of all levels.
+        columns: values of a channel.
+        bits: of a value.
+        block: values of a block.
+    """
+
+    values: TensorProto
+    scales: TensorProto
+    zeros: TensorProto | None
+    columns: int
+    bits: int
+    block: int
+
+    def stored(self) -> Stored:
+        """Its rows, as :class:`Stored` tells them."""
+        packed = array_of(self.values)
+        channels, blocks = packed.shape[:2]
+        levels = _unpacked(packed.reshape(channels, -1), self.bits).astype(np.float32)[:, : blocks * self.block]
+        scales = array_of(self.scales).astype(np.float32).reshape(-1)
+        numbers = np.arange(channels * blocks, dtype=np.int32).reshape(channels, blocks)
+        groups = np.repeat(numbers, self.block, 1)[:, : self.columns]
+        rows = (levels[:, : self.columns] - self._zero(channels, blocks).reshape(-1)[groups]) * scales[groups]
+        kind = f"{'int' if self.zeros is None else 'uint'}{self.bits}"
+        return Stored(rows, kind, "block", groups, scales, self.zeros is None)
+
+    def _zero(self, channels: int, blocks: int) -> NDArray[np.float32]:
+        if self.zeros is None:
+            return np.full((channels, blocks), 2 ** (self.bits - 1), np.float32)
+        zeros = array_of(self.zeros)
+        if zeros.dtype == np.uint8:
+            zeros = _unpacked(zeros.reshape(channels, -1), self.bits)[:, :blocks]
+        return np.ascontiguousarray(zeros.reshape(channels, blocks), np.float32)
+
+
+def _unpacked(packed: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Rows of bytes as rows of values."""
+    places = np.arange(0, 8, bits, dtype=np.uint8)
+    found: NDArray[np.uint8] = (packed[..., None] >> places) & np.uint8(2**bits - 1)
+    return found.reshape(len(packed), -1)
+
+
 def operands(model: ModelProto) -> Iterator[Operand]:
     """Every stored operand of two axes or more, in the graph's order, those of subgraphs where they stand."""
     yield from _of_graph(model.graph, ChainMap(), ChainMap())
@@ -182,6 +232,8 @@ def _of_node(
     made: Mapping[str, NodeProto],
     gain: NDArray[np.float32] | None,
 ) -> Iterator[Operand]:
+    if node.op_type == "MatMulNBits":
+        yield from _of_packed(node, held)
     family, places = _PLACES.get(node.op_type, ("", ()))
     for index in places:
         chain = _chain(node, index, held, made)
@@ -204,6 +256,31 @@ def _of_node(
                 chain,
                 node,
             )
+
+
+def _of_packed(node: NodeProto, held: Mapping[str, TensorProto]) -> Iterator[Operand]:
+    names = [*node.input, "", ""]
+    told = {name: _attribute(node, name, 0) for name in ("N", "K", "bits", "block_size")}
+    shape, bits = (told["N"], told["K"]), told["bits"] or 4
+    stored = names[1] in held and names[2] in held and (not names[3] or names[3] in held)
+    if not stored or bits not in (1, 2, 4, 8) or names[4] or 0 in shape or not told["block_size"]:
+        return
+    packed = _Packed(held[names[1]], held[names[2]], held.get(names[3]), shape[1], bits, told["block_size"])
+    layout = _Layout(shape, shape, (0, 1), shape)
+    yield Operand(
+        called(node),
+        node.name,
+        node.output[0],
+        "MatMul",
+        1,
+        names[1],
+        id(packed.values),
+        shape,
+        None,
+        layout,
+        packed,
+        node,
+    )
 
 
 def _chain(
@@ -265,11 +342,25 @@ def _layout(node: NodeProto, family: str, index: int, shape: tuple[int, ...]) ->
             order = (len(shape) - 1, *range(len(shape) - 1))
         elif len(shape) > 2:
             order = (len(shape) - 2, *range(len(shape) - 2), len(shape) - 1)
+    elif family == "Einsum":
+        order, first = _einsum_order(node, index, len(shape))
     elif family in ("LSTM", "GRU", "RNN"):
         first = 2
     sizes = [parts[axis] for axis in order]
     channels = int(np.prod(sizes[:first]))
     return _Layout(shape, parts, order, (channels, int(np.prod(shape)) // channels))
+
+
+def _einsum_order(node: NodeProto, index: int, axes: int) -> tuple[tuple[int, ...], int]:
+    """A factor's axes, those first that its result has of it alone, and how many these are; as they are if none is."""
+    equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "")
+    factors, _, result = equation.partition("->")
+    labels = [*factors.split(","), "", ""][index]
+    others = "".join(one for place, one in enumerate(factors.split(",")) if place != index)
+    if len(labels) != axes or "." in labels or len(set(labels)) != axes:
+        return tuple(range(axes)), 1
+    own = [place for place, label in enumerate(labels) if label in result and label not in others]
+    return (*own, *(place for place in range(axes) if place not in own)), max(len(own), 1)
 
 
 def _stored(chain: _Chain, layout: _Layout) -> Stored:

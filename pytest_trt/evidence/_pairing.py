@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
 from pytest_trt.errors import LoweringError
+from pytest_trt.evidence._isolation import isolated_nodes
 from pytest_trt.lowering.weights import masks_of
 from pytest_trt.model.graph import copy_at_opset, element_types, float_activations, graphs, opset, tensor_shapes
 from pytest_trt.model.model import Model, tensor_names
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from onnx import ModelProto, NodeProto
+
+    from pytest_trt.evidence._isolation import Isolated
 
 __all__ = ["NEVER", "Pair", "Tensor", "paired"]
 
@@ -46,9 +49,12 @@ class Tensor:
         lowered: its name in the lowered half.
         rounded: what the lowered graph's own rounding (Q/DQ, or a cast down and up) makes of the fp32 tensor; None
             where the lowered graph does not round it.
+        alone: what the lowered node makes of exact inputs; None where that can't be had, or is the tensor itself.
+        same: whether the lowered node computes it just so from exact inputs: nothing that is stored is read on the way.
         masking: whether it is added to the scores of a softmax, where a value far below zero means "never".
-        signal, error, noise: the pair's outputs: sums of squares of the fp32 tensor, of what the lowered one differs
-            by (None where it has another shape), and of what ``rounded`` differs by (None where that is).
+        signal, error, noise, own: the pair's outputs: sums of squares of the fp32 tensor, of what the lowered one
+            differs by (None where it has another shape), and of what ``rounded`` and ``alone`` differ by (None where
+            these are).
     """
 
     name: str
@@ -58,10 +64,13 @@ class Tensor:
     readers: tuple[str, ...]
     lowered: str
     rounded: str | None
+    alone: str | None
+    same: bool
     masking: bool
     signal: str
     error: str | None
     noise: str | None
+    own: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,17 +108,17 @@ def paired(reference: Model, lowered: Model) -> Pair:
     pair, other = copy_at_opset(reference.proto, least), copy_at_opset(lowered.proto, least)
     taken = tensor_names(pair) | tensor_names(other)
     prefix, measured = _free("lowered:", taken), _free("measured:", taken)
-    roundings = _roundings(other, set(tensor_names(pair)))
-    tensors = _tensors(pair, other, roundings, prefix, measured)
+    roundings, isolated = _roundings(other, set(tensor_names(pair))), isolated_nodes(pair, other)
+    tensors = _tensors(pair, other, roundings, isolated, prefix, measured)
     if not tensors:
         raise LoweringError(
             f"{reference.source} and {lowered.source} have no tensor name in common, so that nothing can be compared"
             " between them: lower the very file that is named as the reference."
         )
     _set_apart(other, prefix)
-    _merge(pair, other, tensors, roundings)
+    _merge(pair, other, tensors, roundings, isolated)
     found = Pair(Model(pair, f"{reference.source} beside its lowered graph"), tensors, prefix)
-    found.give(name for tensor in tensors for name in (tensor.signal, tensor.error, tensor.noise) if name)
+    found.give(name for tensor in tensors for name in (tensor.signal, tensor.error, tensor.noise, tensor.own) if name)
     return found
 
 
@@ -147,7 +156,12 @@ def _widens(node: NodeProto, down: NodeProto) -> bool:
 
 
 def _tensors(
-    reference: ModelProto, lowered: ModelProto, roundings: Mapping[str, object], prefix: str, measured: str
+    reference: ModelProto,
+    lowered: ModelProto,
+    roundings: Mapping[str, object],
+    isolated: Mapping[str, Isolated],
+    prefix: str,
+    measured: str,
 ) -> tuple[Tensor, ...]:
     types, held = element_types(lowered), _defined(lowered)
     shapes, masks = (tensor_shapes(reference), tensor_shapes(lowered)), masks_of(reference.graph)
@@ -160,23 +174,37 @@ def _tensors(
     for name in float_activations(reference):
         if name not in held or types.get(name) != TensorProto.FLOAT:
             continue
-        maker, own = makers.get(name), name in roundings
+        maker, rounds, alone = makers.get(name), name in roundings, isolated.get(name)
+        differs = _differ(*(told.get(name) for told in shapes))
+        measurable = alone is not None and not alone.same and not differs
         found.append(
             Tensor(
                 name=name,
                 node=_called(maker) if maker else "",
                 op=maker.op_type if maker else "",
-                reads=tuple(maker.input) if maker else (),
+                reads=tuple(_paired_before(maker, makers, held)) if maker else (),
                 readers=tuple(readers.get(name, ())),
                 lowered=f"{prefix}{name}",
-                rounded=f"{measured}{name}/rounded" if own else None,
+                rounded=f"{measured}{name}/rounded" if rounds else None,
+                alone=f"{measured}{name}/alone" if measurable else None,
+                same=alone is not None and alone.same and not differs,
                 masking=name in masks,
                 signal=f"{measured}{name}/signal",
-                error=None if _differ(*(told.get(name) for told in shapes)) else f"{measured}{name}/error",
-                noise=f"{measured}{name}/noise" if own else None,
+                error=None if differs else f"{measured}{name}/error",
+                noise=f"{measured}{name}/noise" if rounds else None,
+                own=f"{measured}{name}/own" if measurable else None,
             )
         )
     return tuple(found)
+
+
+def _paired_before(node: NodeProto, makers: Mapping[str, NodeProto], held: set[str], depth: int = 8) -> Iterator[str]:
+    """What a node reads; in place of tensors that the lowered graph has not, what these are made from."""
+    for name in filter(None, node.input):
+        if name in held or name not in makers or not depth:
+            yield name
+        else:
+            yield from _paired_before(makers[name], makers, held, depth - 1)
 
 
 def _differ(first: Shape | None, second: Shape | None) -> bool:
@@ -221,9 +249,10 @@ def _merge(
     other: ModelProto,
     tensors: tuple[Tensor, ...],
     roundings: Mapping[str, tuple[NodeProto, NodeProto]],
+    isolated: Mapping[str, Isolated],
 ) -> None:
     """Put the second graph's nodes between those of the first, each as early as its counterpart."""
-    nodes = list(_interleaved(pair, other, tensors, roundings))
+    nodes = list(_interleaved(pair, other, tensors, roundings, isolated))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del pair.graph.node[:]
     pair.graph.node.extend(copies)
@@ -240,6 +269,7 @@ def _interleaved(
     other: ModelProto,
     tensors: tuple[Tensor, ...],
     roundings: Mapping[str, tuple[NodeProto, NodeProto]],
+    isolated: Mapping[str, Isolated],
 ) -> Iterator[NodeProto]:
     by_name = {tensor.name: tensor for tensor in tensors}
     made = _fed(other)
@@ -254,13 +284,13 @@ def _interleaved(
                 made.update(following.output)
                 yield following
             yield from _measures(tensor, roundings)
+            yield from _alone(tensor, isolated)
     yield from left
 
 
 def _measures(tensor: Tensor, roundings: Mapping[str, tuple[NodeProto, NodeProto]]) -> Iterator[NodeProto]:
-    exact = tensor.name
+    exact = _exact(tensor)
     if tensor.masking:
-        exact = f"{tensor.signal}/limited"
         yield from _limited(tensor.name, exact)
     yield _squares(exact, tensor.signal)
     if tensor.error is not None:
@@ -273,6 +303,17 @@ def _measures(tensor: Tensor, roundings: Mapping[str, tuple[NodeProto, NodeProto
         node.name, node.input[0], node.output[0] = target, source, target
         yield node
     yield from _differences(tensor, exact, tensor.rounded, tensor.noise, finite=True)
+
+
+def _exact(tensor: Tensor) -> str:
+    return f"{tensor.signal}/limited" if tensor.masking else tensor.name
+
+
+def _alone(tensor: Tensor, isolated: Mapping[str, Isolated]) -> Iterator[NodeProto]:
+    """The lowered node once more, on exact inputs."""
+    if tensor.alone is not None and tensor.own is not None:
+        yield isolated[tensor.name].on_exact_inputs(tensor.alone)
+        yield from _differences(tensor, _exact(tensor), tensor.alone, tensor.own)
 
 
 def _differences(tensor: Tensor, exact: str, other: str, target: str, *, finite: bool = False) -> Iterator[NodeProto]:

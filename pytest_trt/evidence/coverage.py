@@ -16,7 +16,7 @@ from pytest_trt.model.graph import MATRIX_OPERANDS, constants, element_types, is
 from pytest_trt.model.model import nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from onnx import NodeProto
 
@@ -164,7 +164,7 @@ def _at_held(proto: ModelProto, held: str) -> Callable[[NodeProto], bool] | None
     moving = any(is_operator(node, "QuantizeLinear") and node.input[0] not in fixed for node in nodes)
     needed = all if moving else any
     return lambda node: (
-        node.op_type in MATRIX_OPERANDS and needed(_dequantised(node.input[index], made) for index in (0, 1))
+        node.op_type in (*MATRIX_OPERANDS, "Einsum") and needed(_dequantised(name, made) for name in node.input[:2])
     )
 
 
@@ -180,9 +180,9 @@ def _operators(
 ) -> Iterator[_Operator]:
     fixed = fixed_of(proto)
     for node in nodes_of(proto.graph):
-        if node.op_type not in (*MATRIX_OPERANDS, *_RECURRENT) or not is_standard(node):
+        if node.op_type not in (*MATRIX_OPERANDS, *_RECURRENT, "Einsum") or not is_standard(node):
             continue
-        places = (1, 2) if node.op_type in _RECURRENT else (0, 1)
+        places = (1, 2) if node.op_type in _RECURRENT else range(min(len(node.input), 2))
         stored = [_size(shapes.get(node.input[place])) or 0 for place in places if node.input[place] in fixed]
         own = bool(kept.intersection((node.name, *node.output)))
         yield _Operator(node.name or node.output[0], sum(stored), _macs(node, shapes), at(node), own)
@@ -190,6 +190,8 @@ def _operators(
 
 def _macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
     """How many multiply-adds a node takes; None where a shape is not known."""
+    if node.op_type == "Einsum":
+        return _einsum_macs(node, [shapes.get(name) for name in node.input])
     first, second = (shapes.get(name) for name in node.input[:2])
     output = _size(shapes.get(node.output[0]))
     if node.op_type in _RECURRENT:
@@ -202,6 +204,17 @@ def _macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
         return _times(output, _size(second[1:] if second else None))
     across = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return _times(output, _size((first[0] if across else first[-1],) if first else None))
+
+
+def _einsum_macs(node: NodeProto, shapes: Sequence[Shape | None]) -> int | None:
+    """The product of the lengths of all axes that its equation names; none where these are dots, or of other axes."""
+    equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "")
+    lengths: dict[str, int | str | None] = {}
+    for labels, shape in zip(equation.partition("->")[0].split(","), shapes, strict=False):
+        if shape is None or len(labels) != len(shape) or "." in labels:
+            return None
+        lengths.update(zip(labels, shape, strict=True))
+    return _size(tuple(lengths.values()))
 
 
 def _times(*sizes: int | None) -> int | None:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
+from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.parts import apart
-from pytest_trt.errors import PytestTrtError
+from pytest_trt.errors import DataError, LoweringError, PytestTrtError
 from pytest_trt.evidence._qdq_file import bypassed
 from pytest_trt.evidence.bisection import departure_of
 from pytest_trt.evidence.coverage import coverage_at
 from pytest_trt.evidence.hops import blamed, fp32_limits, hop, limits_of
-from pytest_trt.evidence.localise import first_nonfinite, localise
+from pytest_trt.evidence.localise import first_nonfinite, localise, ranked
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.evidence.reproducibility import Repeated, rebuilt, rerun
 from pytest_trt.evidence.rounding import half_weights
+from pytest_trt.evidence.weak_bounds import before, cause_of, weak_bounds
 from pytest_trt.evidence.weights import rounded_reference, weights_of
 from pytest_trt.golden.envelope import simulate
 from pytest_trt.golden.overflow import Overflow, settle
 from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.lowering.placement import kept_in_fp32
+from pytest_trt.model.feeds import conform, is_float, split
 from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.quant_ranges import Quantised
     from pytest_trt.evidence.reproducibility import Again
     from pytest_trt.evidence.rounding import HalfWeights
+    from pytest_trt.evidence.weak_bounds import WeakBound
     from pytest_trt.evidence.weights import Weights
     from pytest_trt.golden.golden import Golden
     from pytest_trt.model.feeds import Arrays
@@ -51,6 +56,7 @@ __all__ = [
     "Evidence",
     "Refusal",
     "Trial",
+    "begun",
     "covered",
     "departed",
     "explained_by_rounding",
@@ -65,11 +71,13 @@ __all__ = [
     "quantised_of",
     "repeated_of",
     "stored_weights",
+    "weak_of",
     "weights_unrun",
 ]
 
 
 _QUANTISED = ("int8", "fp8", "int4")
+_FEW = 2  # samples, or runs of a fixed batch, that tell where the error of a weak bound begins
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,8 @@ class Evidence:
         departure: where an engine leaves its simulation; None where it does not, or nobody looked.
         coverage: what of the network runs at the precision; None where nobody knows.
         honoured: the least share of it that must.
+        weak: outputs that are inside bounds which say little.
+        weak_fails: whether these are errors.
     """
 
     case: str
@@ -179,12 +189,15 @@ class Evidence:
     departure: Departure | None = None
     coverage: Coverage | None = None
     honoured: float = 0.0
+    weak: tuple[WeakBound, ...] = ()
+    weak_fails: bool = False
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
     """What fp16 does to the weights, where the model is lowered to it."""
     lowered = trial.subject.precision is Precision.FP16 and trial.subject.held == "fp32"
-    return half_weights(trial.subject.model, trial.subject.case.keep) if lowered else None
+    model, case = trial.subject.model, trial.subject.case
+    return half_weights(model, kept_in_fp32(model.proto, Precision.FP16, case.keep, case.ops)) if lowered else None
 
 
 def stored_weights(trial: Trial) -> Weights | None:
@@ -275,13 +288,97 @@ def covered(trial: Trial) -> Coverage | None:
     return coverage_at(built.recipe.model, trial.subject.precision, trial.feeds[0], case.keep, case.ops, case.batch)
 
 
-def located_of(trial: Trial) -> tuple[Located, ...] | None:
-    """The tensors that the error comes from: of the graph as it is simulated, against fp32."""
+def weak_of(trial: Trial, judgements: Sequence[Judgement]) -> tuple[WeakBound, ...]:
+    """Outputs that are inside bounds which say little."""
+    still = trial.subject.case.constant_outputs
+    return weak_bounds(_fp32_form(trial).proto, trial.golden, trial.subject.asked, judgements, still)
+
+
+def begun(trial: Trial, weak: Sequence[WeakBound]) -> tuple[tuple[WeakBound, ...], tuple[Located, ...] | None]:
+    """Weak bounds with the tensor that the error of each begins at, and the tensors, where all samples were looked at.
+
+    An error that rounding does not explain may be that of few samples: all are looked at, and a further run tells
+    whether keeping the tensor and what it is computed from in fp32 mends it. Else a few samples tell.
+    """
+    whole = any(one.explained is not None for one in weak)
+    located = _located(trial, () if whole else _few(trial)) or ()
+    found = tuple(_mended(trial, replace(one, cause=cause_of(located, one.error))) for one in weak)
+    return found, located if whole else None
+
+
+def _mended(trial: Trial, weak: WeakBound) -> WeakBound:
+    if weak.explained is None or weak.cause is None or trial.built is None or trial.subject.held != "fp32":
+        return weak
+    keep = before(_fp32_form(trial).proto, weak.cause.node) if weak.cause.node else ()
+    if not keep:
+        return weak
+    recipe = trial.built.recipe
+    try:
+        engine = open_backend().build(replace(recipe, keep=(*recipe.keep, *keep)))
+    except LoweringError:  # nothing would be left to lower
+        return weak
+    exact, found = trial.golden.onnx_outputs or trial.golden.outputs, engine.run(trial.golden.inputs)
+    step = next(one for one in hop("fp32", "kept", exact, found, {}) if one.output == weak.output)
+    return replace(weak, keep=keep, kept_error=step.rel_rms) if step.rel_rms <= weak.explained else weak
+
+
+def _few(trial: Trial) -> list[Arrays]:
+    """A few of the golden's samples; all, where they can't be cut."""
+    specs = _fp32_form(trial).inputs
+    has_dynamic = not any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
+    try:
+        cut = split(conform(trial.feeds[0], specs, "the golden"), specs, _FEW)
+        return list(islice(cut, 1 if has_dynamic else _FEW))
+    except DataError:
+        return trial.feeds
+
+
+def located_of(trial: Trial, quantised: Quantised | None = None) -> tuple[Located, ...] | None:
+    """The tensors that the error comes from: of the graph as it is simulated, against fp32.
+
+    What is known already is told by the same figure: an output's error as it is judged, and what a range leaves of a
+    tensor as TRT105 to TRT107 tell it.
+    """
+    return _located(trial, quantised=quantised)
+
+
+def _located(
+    trial: Trial, feeds: Sequence[Arrays] = (), quantised: Quantised | None = None
+) -> tuple[Located, ...] | None:
+    """On the golden's inputs, or on some samples of them alone, which say less of the outputs."""
     if trial.built is None or trial.built.recipe.plan is not None:
         return None
     engine = trial.built.engine
     simulated = engine if isinstance(engine, OnnxruntimeEngine) else open_backend().build(trial.built.recipe)
-    return localise(_fp32_form(trial), simulated.model, trial.feeds, trial.subject.case.batch)
+    found = localise(_fp32_form(trial), simulated.model, feeds or trial.feeds, trial.subject.case.batch)
+    ends, rounded = {} if feeds else _ends(trial, simulated), _rounded(quantised)
+    return ranked(
+        replace(
+            one,
+            local_db=rounded.get(one.tensor, one.local_db),
+            cumulative_db=ends.get(one.tensor, one.cumulative_db),
+        )
+        for one in found
+    )
+
+
+def _ends(trial: Trial, simulated: OnnxruntimeEngine) -> dict[str, float]:
+    """SQNR of each float output against fp32's, of the worst run, in dB; none where fp32 is not that of the golden."""
+    if is_of_another(trial):
+        return {}
+    exact = [trial.golden.onnx_outputs or run.outputs for run in trial.golden.runs]
+    ran = trial.built is not None and simulated is trial.built.engine
+    outputs = trial.outputs if ran else [simulated.run(feeds) for feeds in trial.feeds]
+    return {
+        name: min(compare(low[name], high[name]).sqnr_db for low, high in zip(outputs, exact, strict=True))
+        for name, array in exact[0].items()
+        if is_float(array.dtype) and outputs[0][name].shape == array.shape
+    }
+
+
+def _rounded(quantised: Quantised | None) -> dict[str, float]:
+    """SQNR that its range leaves of each tensor, in dB."""
+    return {one.name: one.statistics.sqnr_db for one in (quantised.tensors if quantised else ()) if one.statistics}
 
 
 def departed(trial: Trial, located: Sequence[Located] | None, hops: Sequence[Hop], *, asked: bool) -> Departure | None:
@@ -410,6 +507,8 @@ def _fp32_limits(
     if trial.subject.held != "fp32" and rounding is None:
         return limits_of(judgements)
     told, exact = trial.subject.case.tolerance.get("fp32"), trial.golden.envelope.get("fp32", {})
+    if trial.subject.held != "fp32":
+        judgements = [judgement for judgement in judgements if judgement.near_ties is None]
     return fp32_limits(judgements, told, exact, rounding or {})
 
 

@@ -38,6 +38,7 @@ CODES: Mapping[str, str] = {
     "TRT304": "bias",
     "TRT305": "constant output",
     "TRT306": "concentrated error",
+    "TRT307": "weak bound",
     "TRT401": "rerun differs",
     "TRT402": "reload differs",
     "TRT403": "rebuild outside tolerance",

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.golden.create import HOP_LIMIT
+from pytest_trt.golden.create import fp32_limit
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
@@ -59,10 +59,17 @@ class Hop:
 
 
 def export_hops(golden: Golden) -> tuple[Hop, ...]:
-    """PyTorch -> ONNX fp32, as it was when the golden was made; none where it was not made from PyTorch."""
+    """PyTorch -> ONNX fp32, as it was when the golden was made; none where it was not made from PyTorch.
+
+    Indices, which may be near ties, were looked at then.
+    """
     if not golden.onnx_outputs:
         return ()
-    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, dict.fromkeys(golden.outputs, HOP_LIMIT))
+    exact = golden.envelope.get("fp32", {})
+    known = golden.parts("fp32") or golden.outputs
+    compared = [name for name in golden.outputs if name in known and "near" not in exact.get(name, {})]
+    limits = {name: fp32_limit(golden, name) for name in compared}
+    return hop("torch", "onnx fp32", golden.outputs, golden.onnx_outputs, limits)
 
 
 def hop(
@@ -92,9 +99,12 @@ def hop(
 
 
 def limits_of(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """The bounds of a case's outputs and their parts, which the lowering alone may spend."""
-    whole = {judgement.output: judgement.bound for judgement in judgements}
-    return whole | {one.part.name: one.bound for judgement in judgements for one in judgement.parts}
+    """The bounds of a case's outputs and their parts, which the lowering alone may spend.
+
+    There are none of indices, which may be near ties.
+    """
+    told = [judgement for judgement in judgements if judgement.near_ties is None]
+    return {name: bound for judgement in told for name, bound in _bounds(judgement).items()}
 
 
 def fp32_limits(
@@ -108,18 +118,23 @@ def fp32_limits(
     Args:
         judgements: of the outputs; whole numbers may differ as they may at the precision, and so may outputs whose
             limits at the precision are the user's own, who says what is right.
-        told: the user's own tolerance at fp32, whose ``rel_rms`` counts where it is given.
+        told: the user's own tolerance at fp32, whose ``rel_rms`` (``mismatch`` of whole numbers) counts where it is
+            given.
         envelope: of fp32, by output or part: a network that is chaotic in fp32 has a wide one.
         rounding: what the rounding of stored weights alone moves each output, or part, by.
     """
     limits: dict[str, float | None] = {}
     for judgement in judgements:
-        own = told.of(judgement.output, whole=judgement.whole).rel_rms if told else None
-        for name, bound in limits_of([judgement]).items():
+        own = _own_limit(told.of(judgement.output, whole=judgement.whole), judgement) if told else None
+        for name, bound in _bounds(judgement).items():
             at_precision = judgement.whole or judgement.origin == "tolerance"
             exact = max(FP32_LIMIT, _in_fp32(judgement, name, envelope), ROUNDING_SPREAD * rounding.get(name, 0.0))
             limits[name] = own or (bound if at_precision else exact)
     return limits
+
+
+def _bounds(judgement: Judgement) -> dict[str, float | None]:
+    return {judgement.output: judgement.bound} | {one.part.name: one.bound for one in judgement.parts}
 
 
 def _in_fp32(judgement: Judgement, name: str, envelope: Mapping[str, Mapping[str, Any]]) -> float:
@@ -130,6 +145,10 @@ def _in_fp32(judgement: Judgement, name: str, envelope: Mapping[str, Mapping[str
     return max((float(entry["bound"]) for entry in own), default=0.0)
 
 
+def _own_limit(told: Tolerance, judgement: Judgement) -> float | None:
+    return told.mismatch if judgement.whole else told.rel_rms
+
+
 def blamed(hops: Sequence[Hop]) -> Hop | None:
     """The first step that is larger than it may be, on the output where it is the most beyond; None if all are fine."""
     first = next((found for found in hops if found.over), None)
@@ -138,6 +157,4 @@ def blamed(hops: Sequence[Hop]) -> Hop | None:
 
 
 def _error(actual: NDArray[Any], reference: NDArray[Any]) -> float:
-    comparison = compare(actual, reference)
-    floats = is_float(reference.dtype)
-    return comparison.rel_rms if floats else comparison.different / max(comparison.count, 1)
+    return compare(actual, reference).error(whole=not is_float(reference.dtype))

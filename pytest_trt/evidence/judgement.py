@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_trt.case.reference import class_output, mend
+from pytest_trt.case.reference import class_output, mend, reference_of, unjudged_outputs
 from pytest_trt.comparison.error_metrics import accuracy, rank, rms
 from pytest_trt.comparison.parts import Part, parts_of
 from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, rank_violations, violations
 from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
+from pytest_trt.golden.envelope import MOST_UNEQUAL
+from pytest_trt.golden.index_outputs import IndexOutputs, is_counted
 from pytest_trt.model.feeds import is_float
+from pytest_trt.model.scores import sequences_of_scores
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
     from numpy.typing import NDArray
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["JudgedPart", "Judgement", "accept_hint", "judge", "limited"]
+__all__ = ["JudgedPart", "Judgement", "accept_hint", "judge", "limited", "settled"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Judgement:
         run: the data set, where there are several.
         accuracy: on the golden's labels, for the output that they belong to.
         parts: each part that the output falls into, with its error and bound; ``comparison`` is of the worst of them.
+        near_ties: of an output of indices that is judged by the values that they pick, how many elements differ and are
+            near ties, which count as equal; None of all others.
     """
 
     output: str
@@ -85,6 +90,7 @@ class Judgement:
     whole: bool = False
     run: str = ""
     accuracy: Accuracy | None = None
+    near_ties: int | None = None
     parts: tuple[JudgedPart, ...] = ()
 
     @property
@@ -96,9 +102,7 @@ class Judgement:
     @property
     def error(self) -> float:
         """The figure that the main bound is of: relative RMS, or for whole numbers the share that differs."""
-        if self.whole:
-            return self.comparison.different / max(self.comparison.count, 1)
-        return self.comparison.rel_rms
+        return self.comparison.error(whole=self.whole)
 
     @property
     def bound(self) -> float | None:
@@ -121,10 +125,50 @@ def judge(subject: Subject, golden: Golden, outputs: list[Arrays]) -> tuple[Judg
     told = subject.case.tolerance.get(subject.precision.label, Tolerance())
     _require_outputs(told, subject)
     ranked = _ranked(subject.case, subject.model, told)
-    return tuple(
-        _of_output(subject, golden, spec.name, outputs, told, ranked=spec.name == ranked)
-        for spec in subject.model.outputs
+    sequences = sequences_of_scores(subject.model.proto)
+    known, found, ties = settled(subject, golden, outputs)
+    judgements = (
+        _of_output(
+            subject, known, spec.name, found, told, asked=spec.name == ranked, ranked=spec.name in (ranked, *sequences)
+        )
+        for spec in subject.judged
     )
+    return tuple(replace(one, near_ties=ties.get(one.output)) for one in judgements)
+
+
+def settled(
+    subject: Subject, golden: Golden, outputs: Sequence[Arrays]
+) -> tuple[Golden, list[Arrays], Mapping[str, int]]:
+    """Golden and outputs that may be compared element by element: near ties as in the golden, lists row by row.
+
+    A limit of the user's own on unequal elements counts them as they are.
+
+    Args:
+        subject: what is judged.
+        golden: the reference, whose envelope tells what a near tie is.
+        outputs: of the engine, one set a run of the golden.
+
+    Returns:
+        Both, and by output of indices how many elements are near ties, over all runs.
+    """
+    told = subject.case.tolerance.get(subject.precision.label, Tolerance())
+    entries = golden.envelope.get(subject.asked, {})
+    widths = {
+        spec.name: entries[spec.name]["near"]
+        for spec in subject.judged
+        if "near" in entries.get(spec.name, {}) and not told.of(spec.name, whole=True).overrides_envelope
+    }
+    own = subject.case.reference is None or golden.model_sha256 in (None, subject.model.sha256)
+    indices = IndexOutputs(subject.model if own else reference_of(subject.case).model, subject.case.batch)
+    if not widths and not indices.lists:
+        return golden, list(outputs), {}
+    found = [
+        indices.settled(actual, run.outputs, run.inputs, widths, number)
+        for number, (actual, run) in enumerate(zip(outputs, golden.runs, strict=True))
+    ]
+    runs = tuple(replace(run, outputs=one.reference) for run, one in zip(golden.runs, found, strict=True))
+    ties = {name: sum(one.ties[name] for one in found) for name in (found[0].ties if found else ())}
+    return replace(golden, runs=runs), [one.actual for one in found], ties
 
 
 def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
@@ -134,6 +178,8 @@ def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
     errors = [j.error for j in failed if not j.whole and math.isfinite(j.error)]
     if not failed:
         return ""
+    if all(judgement.whole for judgement in failed):
+        return _accept_unequal(case, precision, max(failed, key=lambda judgement: judgement.error))
     if all(j.comparison.actual_nan + j.comparison.actual_inf == 0 for j in failed if not j.whole) and not errors:
         return "A number is inside no tolerance where the golden holds NaN or infinity. Look for what puts it there."
     if not errors:
@@ -152,6 +198,17 @@ def accept_hint(subject: Subject, judgements: tuple[Judgement, ...]) -> str:
     )
 
 
+def _accept_unequal(case: Case, precision: Precision, judgement: Judgement) -> str:
+    # a limit of the user's own counts near ties as they are
+    unequal = judgement.comparison.different + (judgement.near_ties or 0)
+    limit = min(1.0, float(f"{1.2 * unequal / max(judgement.comparison.count, 1):.1e}"))
+    return (
+        f"If this is right for you, write tolerance.{precision} = {{ outputs.{judgement.output} = {{ mismatch ="
+        f" {limit:g} }} }} for this case ({case.where}), or leave the output out (ignore_outputs ="
+        f' ["{judgement.output}"]); if the model was meant to change, make the golden anew: {mend(case)}'
+    )
+
+
 def _of_output(
     subject: Subject,
     golden: Golden,
@@ -159,18 +216,23 @@ def _of_output(
     outputs: list[Arrays],
     told: Tolerance,
     *,
+    asked: bool,
     ranked: bool,
 ) -> Judgement:
     """The judgement on one output: of the golden's runs, the worst."""
     case, label = subject.case, subject.asked
     whole = not is_float(golden.outputs[name].dtype)
     tolerance = told.of(name, whole=whole)
-    if not ranked:
-        tolerance = replace(tolerance, top1=None, top5=None, accuracy_drop=None)
+    if not asked:
+        tolerance = replace(tolerance, top1=None, top5=None, top1_all=None, accuracy_drop=None)
     limits = {part: _limits(tolerance, golden, label, part, whole=whole) for part in _parts(golden, label, name)}
+    if whole and not tolerance.overrides_envelope:
+        _require_use(subject, name, limits[Part(name)].mismatch, golden)
     own = tolerance.overrides_envelope or not any(limit.overrides_envelope for limit in limits.values())
+    origin: Literal["envelope", "tolerance"] = "tolerance" if own else "envelope"
+    counted = is_counted(subject.model.proto, name)
     found = [
-        _of_run(_named(arrays, name), run, limits, "tolerance" if own else "envelope", mend(case), ranked=ranked)
+        _of_run(_named(arrays, name), run, limits, origin, mend(case), ranked=ranked, counted=counted)
         for run, arrays in zip(golden.runs, outputs, strict=True)
     ]
     worst = max(found, key=lambda judgement: (bool(judgement.reasons), judgement.error))
@@ -179,7 +241,7 @@ def _of_output(
         raise _boundless(subject, name, golden)
     if not overridden and (why := golden.refused.get(label)):
         worst = replace(worst, reasons=(*worst.reasons, f"when the golden was made: {why}"))
-    return _with_accuracy(worst, golden, outputs, tolerance) if ranked else worst
+    return _with_accuracy(worst, golden, outputs, tolerance) if asked else worst
 
 
 def _parts(golden: Golden, label: str, name: str) -> tuple[Part, ...]:
@@ -205,19 +267,21 @@ def _of_run(
     remake: str,
     *,
     ranked: bool,
+    counted: bool,
 ) -> Judgement:
     """The worst part's judgement, with the reasons of all."""
-    found = {part: limited(part, actual, run, limit, origin, remake) for part, limit in limits.items()}
+    found = {part: limited(part, actual, run, limit, origin, remake, counted=counted) for part, limit in limits.items()}
     parts = tuple(JudgedPart(part, one.error, one.bound, bool(one.reasons)) for part, one in found.items())
     worst = found[max(parts, key=lambda one: one.strain).part]
     reasons = tuple(dict.fromkeys(reason for one in found.values() for reason in one.reasons))
     told = replace(worst, reasons=reasons, parts=parts)
-    return _ranked_too(told, actual, run.outputs[worst.output]) if ranked else told
+    return _ranked_too(told, actual, run) if ranked else told
 
 
-def _ranked_too(judgement: Judgement, actual: NDArray[Any], reference: NDArray[Any]) -> Judgement:
+def _ranked_too(judgement: Judgement, actual: NDArray[Any], run: Run) -> Judgement:
     """With the agreement of classes, which is of the output, and not of a part."""
-    comparison = replace(judgement.comparison, ranking=rank(actual, reference))
+    reference = run.outputs[judgement.output]
+    comparison = replace(judgement.comparison, ranking=rank(actual, reference, _sample_axis(reference, run)))
     reasons = (*judgement.reasons, *rank_violations(comparison, judgement.tolerance))
     return replace(judgement, comparison=comparison, reasons=reasons)
 
@@ -225,7 +289,13 @@ def _ranked_too(judgement: Judgement, actual: NDArray[Any], reference: NDArray[A
 def _require_outputs(told: Tolerance, subject: Subject) -> None:
     case, model = subject.case, subject.model
     names = [spec.name for spec in model.outputs]
+    left = unjudged_outputs(case, model)
     for name in told.outputs:
+        if name in left:
+            raise CaseError(
+                f"{case.where}: tolerance.{subject.precision}.outputs.{name} is a limit on an output that `outputs` or"
+                f" `ignore_outputs` leaves out: judge it, or drop the limit."
+            )
         if name not in names:
             raise CaseError(
                 f"{case.where}: tolerance.{subject.precision}.outputs.{name} is no output of {model.source}, which has"
@@ -236,10 +306,23 @@ def _require_outputs(told: Tolerance, subject: Subject) -> None:
 def _ranked(case: Case, model: Model, told: Tolerance) -> str | None:
     """The output whose classes are ranked, if anything asks for it."""
     parts = [told, *told.outputs.values()]
-    asked = any(t.top1 is not None or t.top5 is not None or t.accuracy_drop is not None for t in parts)
+    asked = any(limit is not None for t in parts for limit in (t.top1, t.top5, t.top1_all, t.accuracy_drop))
     if asked or case.labels is not None or case.class_output is not None:
         return class_output(case, model)
     return None
+
+
+def _require_use(subject: Subject, output: str, bound: float | None, golden: Golden) -> None:
+    """Refuse a bound that takes nearly any whole numbers."""
+    case = subject.case
+    if bound is None or bound < MOST_UNEQUAL:
+        return
+    raise GoldenError(
+        f"{case.where}: the golden {golden.source} lets {bound:.2g} of the elements of {output!r} be unequal at"
+        f' {subject.asked}, which judges nothing. Leave it out (ignore_outputs = ["{output}"]), set a limit of your own'
+        f" (tolerance.{subject.precision}.outputs.{output} = {{ mismatch = ... }}), or make the golden anew, so that"
+        f" indices are judged by the values that they pick: {mend(case)}"
+    )
 
 
 def _boundless(subject: Subject, output: str, golden: Golden) -> GoldenError:
@@ -267,6 +350,8 @@ def limited(
     limits: Tolerance,
     origin: Literal["envelope", "tolerance"],
     remake: str,
+    *,
+    counted: bool = False,
 ) -> Judgement:
     """One part of one output of one run against limits.
 
@@ -277,12 +362,19 @@ def limited(
         limits: every limit that applies.
         origin: where the limit on the error's size came from.
         remake: the command that makes the golden anew.
+        counted: whether the number of its rows depends on values.
 
     Raises:
         GoldenMismatch: the shapes differ.
     """
     name = part.output
     reference = run.outputs[name]
+    if actual.ndim == reference.ndim and actual.shape != reference.shape and counted:
+        raise GoldenMismatch(
+            f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: how many"
+            f" rows it has depends on values, and rows that changed places can't be compared. Leave it out"
+            f' (ignore_outputs = ["{name}"]) and judge the outputs that it is taken from.'
+        )
     if actual.shape != reference.shape:
         raise GoldenMismatch(
             f"output {name!r} has shape {list(actual.shape)}, and the golden's is {list(reference.shape)}: the engine"
@@ -305,6 +397,13 @@ def limited(
         whole=not is_float(reference.dtype),
         run=run.name,
     )
+
+
+def _sample_axis(reference: NDArray[Any], run: Run) -> int:
+    """1 of sequences whose positions come first (T, N, C), as the inputs' samples tell."""
+    samples = {array.shape[0] for array in run.inputs.values() if array.ndim}
+    first = reference.ndim == 3 and len(samples) == 1 and reference.shape[0] not in samples
+    return int(first and reference.shape[1] in samples)
 
 
 def _with_accuracy(judgement: Judgement, golden: Golden, outputs: list[Arrays], told: Tolerance) -> Judgement:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
 
-__all__ = ["Located", "first_nonfinite", "lines_of", "localise"]
+__all__ = ["Located", "first_nonfinite", "lines_of", "localise", "ranked"]
 
 BAD_LOCAL_DB = 24.0
 """Under this a tensor's own rounding is a fault: calibrated tensors of six networks have 27 dB and more."""
@@ -50,7 +50,10 @@ class Located:
             is not rounded there by itself.
         cumulative_db: of the fp32 tensor against the lowered run's: all that has gathered so far; minus infinity where
             the two have different shapes.
-        added_db: as ``cumulative_db``, less the error of the noisiest tensor that the node reads.
+        own_db: of the fp32 tensor against what the lowered graph's node, with its weights as they are stored, makes of
+            exact inputs; None where that can't be told.
+        added_db: what the node and the rounding of its result do by themselves; where that can't be told, as
+            ``cumulative_db``, less the error of the noisiest tensor that the node reads.
         nonfinite: whether the lowered run's holds NaN or infinity.
         nonfinite_in_fp32: whether the fp32 run's does.
         went_bad: whether it holds NaN or infinity where fp32 does not.
@@ -67,6 +70,7 @@ class Located:
     nonfinite: bool = False
     nonfinite_in_fp32: bool = False
     went_bad: bool = False
+    own_db: float | None = None
 
 
 def localise(reference: Model, lowered: Model, runs: Iterable[Arrays], batch: int | None = None) -> tuple[Located, ...]:
@@ -79,8 +83,8 @@ def localise(reference: Model, lowered: Model, runs: Iterable[Arrays], batch: in
         batch: the most samples at once where the first axis is dynamic.
 
     Returns:
-        The likeliest cause first: the first tensor that went NaN or infinite; tensors whose own rounding is under
-        24 dB, the worst first; then all others by what their node adds to the error.
+        The likeliest cause first: the first tensor that went NaN or infinite; tensors whose own rounding, or whose node
+        on exact inputs, leaves under 24 dB, the worst first; then all others by what their node adds to the error.
 
     Raises:
         LoweringError: the models have no tensor in common, or can't be brought to one opset.
@@ -123,6 +127,7 @@ class _Figures:
     signal: float
     error: float
     noise: float | None
+    own: float | None
     nonfinite: bool = False
     in_fp32: bool = False
     went_bad: bool = False
@@ -146,11 +151,12 @@ def _powers(pair: Pair, runs: list[Arrays], batch: int | None) -> dict[str, floa
 def _of_sums(tensor: Tensor, powers: Mapping[str, float]) -> _Figures:
     """What the squares say; those that are not finite may come of values beyond 1e19, and are looked at again."""
     signal, noise = powers[tensor.signal], None if tensor.noise is None else powers[tensor.noise]
+    own = powers[tensor.own] if tensor.own is not None else 0.0 if tensor.same else None
     if tensor.error is None:
-        return _Figures(signal, math.inf, noise)
+        return _Figures(signal, math.inf, noise, own)
     error, in_fp32 = powers[tensor.error], not math.isfinite(signal)
     odd = in_fp32 or not math.isfinite(error)
-    return _Figures(signal, math.inf if odd else error, noise, odd, in_fp32, odd and not in_fp32)
+    return _Figures(signal, math.inf if odd else error, noise, own, odd, in_fp32, odd and not in_fp32)
 
 
 def _looked_at(
@@ -167,7 +173,7 @@ def _looked_at(
         session = open_session(pair.model.proto, pair.model.source, in_order=True)
         found = [run(session, pair.model, arrays, batch) for arrays in runs]
         for tensor in some:
-            exact = _exact(tensor, found)
+            exact = _exact(tensor, found, figures[tensor.name])
             yield tensor.name, exact
             if exact.went_bad or any(np.isnan(arrays[tensor.name]).any() for arrays in found):
                 return
@@ -177,7 +183,7 @@ def _unclear(figures: _Figures) -> bool:
     return figures.nonfinite or not math.isfinite(figures.noise or 0.0)
 
 
-def _exact(tensor: Tensor, found: list[Arrays]) -> _Figures:
+def _exact(tensor: Tensor, found: list[Arrays], roughly: _Figures) -> _Figures:
     rounded = tensor.rounded
     if tensor.masking:
         found = [{**arrays, **_limited(tensor, arrays)} for arrays in found]
@@ -185,7 +191,8 @@ def _exact(tensor: Tensor, found: list[Arrays]) -> _Figures:
     signal, error, went_bad = _sums(pairs)
     noise = None if rounded is None else _sums([(arrays[rounded], arrays[tensor.name]) for arrays in found])[1]
     nonfinite, in_fp32 = (any(not np.isfinite(pair[side]).all() for pair in pairs) for side in (0, 1))
-    return _Figures(signal, error, noise, nonfinite, in_fp32, went_bad)
+    own = 0.0 if roughly.own == 0 else None  # squares of another tensor, which may be beyond as well
+    return _Figures(signal, error, noise, own, nonfinite, in_fp32, went_bad)
 
 
 def _limited(tensor: Tensor, arrays: Arrays) -> Arrays:
@@ -215,6 +222,8 @@ def _located(tensors: tuple[Tensor, ...], figures: Mapping[str, _Figures]) -> It
         one = figures[tensor.name]
         before = max((share[name] for name in tensor.reads if name in share), default=0.0)
         added = 0.0 if share[tensor.name] <= before else share[tensor.name] - before
+        if one.own is not None:
+            added = _share(one.own, one.signal) + _share(one.noise or 0.0, one.signal)
         yield Located(
             tensor=tensor.name,
             node=tensor.node,
@@ -227,6 +236,7 @@ def _located(tensors: tuple[Tensor, ...], figures: Mapping[str, _Figures]) -> It
             nonfinite=one.nonfinite,
             nonfinite_in_fp32=one.in_fp32,
             went_bad=one.went_bad,
+            own_db=None if one.own is None else _decibel(_share(one.own, one.signal)),
         )
 
 
@@ -243,8 +253,8 @@ def _decibel(share: float) -> float:
 
 
 def _suspicion(one: Located) -> tuple[bool, float, int]:
-    bad = one.local_db is not None and one.local_db < BAD_LOCAL_DB
-    return not bad, one.local_db if bad and one.local_db is not None else one.added_db, one.place
+    worst = min((own for own in (one.local_db, one.own_db) if own is not None), default=math.inf)
+    return not worst < BAD_LOCAL_DB, worst if worst < BAD_LOCAL_DB else one.added_db, one.place
 
 
 def _line_of_nonfinite(one: Located) -> str:

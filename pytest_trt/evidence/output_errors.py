@@ -188,6 +188,9 @@ class Flips:
         margins: of the flipped samples, the reference's lead of the best class over the second, the widest first,
             five at most.
         first: (sample, reference's class, actual class) of as many.
+        sequences: of scores of three axes, how many sequences of positions these are; None of others.
+        changed: how many of them change a best class anywhere.
+        accepted: whether a limit of the user's own says how many may.
     """
 
     samples: int
@@ -195,6 +198,9 @@ class Flips:
     sound: int
     margins: tuple[float, ...]
     first: tuple[tuple[int, int, int], ...]
+    sequences: int | None = None
+    changed: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True)
@@ -464,7 +470,12 @@ def _flips(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Flips:
     margins = top[:, -1] - top[:, -2]
     width = _WIDTH * rms(r) * (judgement.bound if judgement.bound is not None else 0.0)
     order = np.argsort(-margins, kind="stable")[:5]
+    ranking, limits = judgement.comparison.ranking, judgement.tolerance
+    sequences = ranking.sequences if ranking else None
     return Flips(
+        sequences=sequences,
+        changed=round((1 - (ranking.top1_all or 0.0)) * sequences) if ranking and sequences else 0,
+        accepted=limits.top1 is not None or limits.top1_all is not None,
         samples=len(best),
         flipped=len(flipped),
         sound=int((margins > width).sum()),

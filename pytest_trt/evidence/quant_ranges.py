@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,182 +19,24 @@ from pytest_trt.evidence._qdq_file import (
     described,
     refused_by_tensorrt,
 )
+from pytest_trt.evidence.likeness import likeness_of
 from pytest_trt.evidence.rounding import Grid, Tally, TensorStatistics
+from pytest_trt.golden.folds import halves
 from pytest_trt.lowering.qdq import quantised_activations
-from pytest_trt.model.feeds import is_float, samples_in
 from pytest_trt.model.model import Model, tensor_names
 from pytest_trt.ranges.amax import is_tensorrts_own
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from pytest_trt.model.feeds import Arrays, TensorSpec
+    from pytest_trt.evidence.likeness import Likeness
+    from pytest_trt.model.feeds import Arrays
     from pytest_trt.precision import Precision
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["InputLikeness", "Quantised", "QuantisedTensor", "likeness_of", "quantised_evidence"]
-
-_CHANNELS = 16  # more than so many along an axis are no colours
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What an input's samples are like.
-
-    Attributes:
-        samples: how many.
-        amax: largest |x|.
-        size: log of a sample's RMS, the mean over the samples that are not zero throughout; 0 where all are.
-        size_scatter: std of the same over the samples.
-        mean: of all values.
-        std: of all values.
-        scatter: std of the samples' own means.
-        channels: mean by channel, shape (C,); of one channel where there is no axis of colours, or its length varies.
-        channel_scatter: std over the samples of each channel's mean, shape (C,).
-        spread: std within a sample, the mean over the samples.
-        spread_scatter: std of the same over the samples.
-        roughness: how unlike neighbours along the last axis are: their mean square difference over twice the sample's
-            variance (von Neumann's ratio), the mean over the samples. 1 for white noise, near 0 for a smooth image;
-            0 where nothing has neighbours.
-        roughness_scatter: std of the same over the samples.
-    """
-
-    samples: int
-    amax: float
-    size: float
-    size_scatter: float
-    mean: float
-    std: float
-    scatter: float
-    channels: tuple[float, ...]
-    channel_scatter: tuple[float, ...]
-    spread: float
-    spread_scatter: float
-    roughness: float
-    roughness_scatter: float
-
-
-@dataclass(frozen=True)
-class InputLikeness:
-    """One input: the moments of its calibration samples, and of the golden's."""
-
-    name: str
-    calibration: Moments
-    golden: Moments
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """Both kinds of samples side by side.
-
-    Attributes:
-        samples: how many calibration samples there are.
-        inputs: the float inputs that move, in the model's order.
-    """
-
-    samples: int
-    inputs: tuple[InputLikeness, ...]
-
-
-def likeness_of(samples: Iterable[Arrays], runs: Iterable[Arrays], specs: tuple[TensorSpec, ...]) -> Likeness:
-    """Compare calibration samples with the golden's inputs, holding sums and one piece in memory.
-
-    Args:
-        samples: that calibrated, piece after piece.
-        runs: the golden's inputs.
-        specs: the model's inputs.
-    """
-    names = [spec.name for spec in specs]
-    calibration = {name: _Sums() for name in names}
-    golden = {name: _Sums() for name in names}
-    count = 0
-    for piece in samples:
-        count += samples_in(piece, specs)
-        _add(calibration, piece)
-    for run in runs:
-        _add(golden, run)
-    pairs = [
-        InputLikeness(name, calibration[name].moments(), golden[name].moments())
-        for name in names
-        if calibration[name].values and golden[name].values
-    ]
-    return Likeness(count, tuple(pairs))
-
-
-@dataclass(eq=False)
-class _Sums:
-    values: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    amax: float = 0.0
-    means: list[NDArray[np.float64]] = field(default_factory=list)
-    sizes: list[float] = field(default_factory=list)
-    spreads: list[float] = field(default_factory=list)
-    roughness: list[float] = field(default_factory=list)
-
-    def add(self, array: NDArray[Any]) -> None:
-        wide = array.astype(np.float64)
-        wide = np.where(np.isfinite(wide), wide, 0.0)
-        self.values += wide.size
-        self.total += float(wide.sum())
-        self.squares += float(np.square(wide).sum())
-        self.amax = max(self.amax, float(np.abs(wide).max(initial=0.0)))
-        self.means.extend(_channel_means(wide))
-        for sample in wide if wide.ndim > 1 else wide.reshape(-1, 1):
-            self.sizes += [0.5 * math.log(square)] if (square := float(np.square(sample).mean())) else []
-            self.spreads.append(float(sample.std()))
-            self.roughness.append(_roughness(sample))
-
-    def moments(self) -> Moments:
-        mean = self.total / self.values
-        channels = np.stack(self.means if len({each.size for each in self.means}) == 1 else self._whole_means())
-        sizes = np.array(self.sizes or [0.0])
-        return Moments(
-            samples=len(self.means),
-            amax=self.amax,
-            size=float(sizes.mean()),
-            size_scatter=float(sizes.std()),
-            mean=mean,
-            std=math.sqrt(max(0.0, self.squares / self.values - mean * mean)),
-            scatter=float(channels.mean(axis=1).std()),
-            channels=tuple(map(float, channels.mean(axis=0))),
-            channel_scatter=tuple(map(float, channels.std(axis=0))),
-            spread=float(np.mean(self.spreads)),
-            spread_scatter=float(np.std(self.spreads)),
-            roughness=float(np.mean(self.roughness)),
-            roughness_scatter=float(np.std(self.roughness)),
-        )
-
-    def _whole_means(self) -> list[NDArray[np.float64]]:
-        return [each.mean(keepdims=True) for each in self.means]
-
-
-def _add(sums: dict[str, _Sums], arrays: Arrays) -> None:
-    for name, array in arrays.items():
-        if name in sums and is_float(array.dtype) and array.size:
-            sums[name].add(array)
-
-
-def _roughness(sample: NDArray[np.float64]) -> float:
-    variance = float(sample.var())
-    if not variance or sample.shape[-1] < 2:
-        return 0.0
-    return float(np.mean(np.square(np.diff(sample, axis=-1)))) / (2 * variance)
-
-
-def _channel_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean by sample and channel: of images (N, C, H, W) or (N, H, W, C), else of each sample as a whole."""
-    if values.ndim < 2:
-        return values.reshape(-1, 1)
-    if values.ndim == 4 and values.shape[1] <= _CHANNELS:
-        return np.asarray(values.mean(axis=(2, 3)))
-    if values.ndim == 4 and values.shape[3] <= _CHANNELS:
-        return np.asarray(values.mean(axis=(1, 2)))
-    return np.asarray(values.reshape(len(values), -1).mean(axis=1, keepdims=True))
-
+__all__ = ["LEAST_DB", "LOST_DB", "MOST_DB", "Quantised", "QuantisedTensor", "quantised_evidence"]
 
 _QUANTISING = ("int8", "fp8")
 
@@ -239,6 +81,9 @@ class Quantised:
         likeness: how calibration samples and the golden's inputs compare, where there were samples.
         said: what the case or the builder said, where there are no ranges at all.
         unread: why there are no statistics, where the graph could not be run.
+        honest_db: the least SQNR, in dB, that the ranges of half of the golden's inputs leave of a tensor of which they
+            cost 6 dB or more: infinite where they cost no tensor that; None where nothing was to be told by it, or
+            the inputs can't be cut.
     """
 
     tensors: tuple[QuantisedTensor, ...] = ()
@@ -255,6 +100,7 @@ class Quantised:
     likeness: Likeness | None = None
     said: str = ""
     unread: str = ""
+    honest_db: float | None = None
 
 
 def quantised_evidence(
@@ -293,7 +139,7 @@ def quantised_evidence(
     """
     if not (precision.takes_ranges and held == "fp32") and held not in _QUANTISING:
         return None
-    likeness = likeness_of(samples, runs, model.inputs) if samples is not None else None
+    likeness = likeness_of(samples, runs, model) if samples is not None else None
     if held != "fp32":
         return _of_file(model, reference, runs, batch, tuple(keep), release)
     if ranges is None:
@@ -314,6 +160,7 @@ def quantised_evidence(
         likeness=likeness,
         said=said,
         unread=unread,
+        honest_db=_honest(model, tensors, runs, batch),
     )
 
 
@@ -328,6 +175,7 @@ def _of_file(
     grids = described(model.proto)
     plain = Model(bypassed(model.proto), model.source)
     tensors, unread = _measured(plain, grids, model.proto, runs, batch)
+    honest = _honest(plain, tensors, runs, batch)
     if unread and reference is not None and grids.keys() <= tensor_names(reference.proto):
         tensors, unread = _measured(reference, grids, model.proto, runs, batch)
     coverage = coverage_of(model.proto, keep)
@@ -341,6 +189,7 @@ def _of_file(
         operators=coverage.operators,
         refused=refused_by_tensorrt(model.proto),
         unread=unread,
+        honest_db=honest,
     )
 
 
@@ -368,3 +217,68 @@ def _measured(
         )
         for name, grid in grids.items()
     ), unread
+
+
+LOST_DB = 6.0
+"""Of the SQNR that could be: a range that takes as much costs something."""
+
+COSTLY_DB = 28.0
+"""What is kept better than this suffers from no range."""
+
+
+LEAST_DB, MOST_DB = 6.0, 18.0
+"""No choice of samples explains that less is left of a tensor (half of the amplitude is wrong); more needs none."""
+
+
+def _costs(seen: TensorStatistics) -> bool:
+    return seen.sqnr_db < COSTLY_DB and seen.attainable_db - seen.sqnr_db >= LOST_DB
+
+
+def _honest(
+    model: Model, tensors: Sequence[QuantisedTensor], runs: Sequence[Arrays], batch: int | None
+) -> float | None:
+    """What halves of the golden's inputs leave, each as calibration data, where that decides anything."""
+    costly = [tensor.statistics.sqnr_db for tensor in tensors if tensor.statistics and _costs(tensor.statistics)]
+    if not any(LEAST_DB <= left < MOST_DB for left in costly):
+        return None
+    folds = [half for turns in (False, True) for half in halves(runs, model.inputs, by_turns=turns)]
+    try:
+        found = list(_kept_by(model, {tensor.name: tensor for tensor in tensors}, folds, runs, batch))
+    except PytestTrtError:
+        return None
+    return min((seen.sqnr_db for seen in found if _costs(seen)), default=math.inf) if folds else None
+
+
+def _kept_by(
+    model: Model,
+    tensors: Mapping[str, QuantisedTensor],
+    folds: Sequence[Sequence[Arrays]],
+    runs: Sequence[Arrays],
+    batch: int | None,
+) -> Iterator[TensorStatistics]:
+    """What the ranges of each fold make of all inputs; a tensor that a fold reaches the end of loses nothing."""
+    largest = [_largest(model, tensors, fold, batch) for fold in folds]
+    tallies = [
+        (name, Tally(_grid(tensor, amax[name])))
+        for amax in largest
+        for name, tensor in tensors.items()
+        if tensor.statistics and 0 < amax[name] < tensor.statistics.amax
+    ]
+    for found in activations(model, {name for name, _ in tallies}, runs, batch) if tallies else ():
+        for name, tally in tallies:
+            tally.add(found[name])
+    yield from (tally.statistics() for _, tally in tallies)
+
+
+def _largest(model: Model, names: Iterable[str], fold: Sequence[Arrays], batch: int | None) -> dict[str, float]:
+    amax = dict.fromkeys(names, 0.0)
+    for found in activations(model, amax, fold, batch):
+        for name, array in found.items():
+            amax[name] = max(amax[name], float(np.abs(array[np.isfinite(array)]).max(initial=0.0)))
+    return amax
+
+
+def _grid(tensor: QuantisedTensor, amax: float) -> Grid:
+    """Symmetric, of the tensor's own type."""
+    kind = tensor.grid.kind if tensor.grid.is_float else "int8"
+    return Grid(amax / Grid(1.0, 0, kind).amax, 0, kind)

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_trt.comparison.comparison import compare
+from pytest_trt.golden.index_outputs import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
 
     from pytest_trt.backends.backend import Engine, Layer
     from pytest_trt.evidence.judgement import Judgement
@@ -59,9 +63,14 @@ def again_of(
     now: Arrays, first: Arrays, reasons: tuple[str, ...] = (), tactics: tuple[tuple[str, str, str], ...] = ()
 ) -> Again:
     """Outputs against those of the first time."""
-    found = {name: compare(now[name], array) for name, array in first.items()}
+    found = {name: compare(*_alike(now[name], array)) for name, array in first.items()}
     worst = max(found, key=lambda name: (found[name].rel_rms, found[name].different))
     return Again(worst, found[worst].rel_rms, found[worst].different, reasons, tactics)
+
+
+def _alike(now: NDArray[Any], first: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Lists of indices that found another number of rows, row by row."""
+    return aligned(now, first) if now.shape != first.shape else (now, first)
 
 
 def rebuilt(

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from pytest_trt.backends.onnxruntime import open_backend
+from pytest_trt.backends.recipe import Calibration, Recipe
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import LoweringError
-from pytest_trt.lowering.casts import fp32_ends
-from pytest_trt.lowering.lowering import at_opset, lower
-from pytest_trt.model.feeds import conform, is_float
+from pytest_trt.golden.envelope import Kept, simulate
+from pytest_trt.lowering.lowering import at_opset
+from pytest_trt.model.feeds import is_float
 from pytest_trt.model.graph import MATRIX_OPERANDS, is_standard
-from pytest_trt.model.model import Model
-from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.calibration.calibration import Progress
     from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.model import Model
     from pytest_trt.ranges.amax import Ranges
 
 __all__ = ["Sensitivity", "matrix_layers", "sensitivity"]
@@ -78,6 +79,7 @@ def sensitivity(
     exact: list[Arrays] | None = None,
     bounds: Mapping[str, float] | None = None,
     batch: int | None = None,
+    kept: Kept | None = None,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Lower the model once for each layer, with that layer kept in fp32, and simulate it.
@@ -95,6 +97,7 @@ def sensitivity(
         bounds: by output, the relative RMS that is allowed (of integers the share that differs). An output that is not
             named may err as it likes.
         batch: the most samples at once where the first axis is dynamic.
+        kept: what stays in fp32 in any case, as the golden was made for.
         progress: told what is going on.
 
     Raises:
@@ -104,8 +107,9 @@ def sensitivity(
     """
     precision = Precision.parse(precision) if isinstance(precision, str) else precision
     converted = at_opset(model, precision)
-    trial = _Trial(converted, precision, ranges, inputs, exact or _run(model, inputs, batch), bounds, batch)
-    layers = _require_layers(converted)
+    exact = exact or [simulate(model, Precision.FP32, arrays, batch) for arrays in inputs]
+    trial = _Trial(converted, precision, ranges, inputs, exact, bounds, batch, kept or Kept())
+    layers = _require_layers(converted, trial.kept)
     tell: Progress = progress or (lambda _phase, _share: None)
     try:
         tell(f"{precision}: all layers lowered", None)
@@ -113,8 +117,8 @@ def sensitivity(
         found = []
         for place, (node, op) in enumerate(layers.items()):
             tell(f"{precision}: {node} in fp32", place / len(layers))
-            kept = trial.error((node,))
-            found.append(Gain(node, op, kept, error - kept))
+            without = trial.error((node,))
+            found.append(Gain(node, op, without, error - without))
         ranking = tuple(sorted(found, key=lambda gain: gain.error))
         keep = _shortest(trial, [gain.node for gain in ranking], tell) if bounds else None
     finally:
@@ -131,14 +135,19 @@ def matrix_layers(model: Model) -> dict[str, str]:
     }
 
 
-def _require_layers(model: Model) -> dict[str, str]:
-    layers = matrix_layers(model)
+def _require_layers(model: Model, kept: Kept) -> dict[str, str]:
+    layers = {node: op for node, op in matrix_layers(model).items() if _is_lowered(node, op, model, kept)}
     if len(layers) < 2:
         raise LoweringError(
             f"{model.source} has fewer than two layers of {', '.join(MATRIX_OPERANDS)}: there is nothing to choose"
             " between."
         )
     return layers
+
+
+def _is_lowered(node: str, op: str, model: Model, kept: Kept) -> bool:
+    outputs = next((list(one.output) for one in model.proto.graph.node if node in (one.name, *one.output)), [])
+    return not {node, *outputs}.intersection(kept.keep) and (not kept.ops or op in kept.ops)
 
 
 @dataclass
@@ -152,19 +161,22 @@ class _Trial:
     exact: list[Arrays]
     bounds: Mapping[str, float] | None
     batch: int | None
+    kept: Kept
     _known: dict[frozenset[str], float] = field(default_factory=dict)
 
     def error(self, keep: tuple[str, ...]) -> float:
         """Of the worst output, over its bound where there are bounds."""
         if frozenset(keep) not in self._known:
-            lowered = lower(self.model, self.precision, self.ranges, keep=keep)
-            simulated = Model(fp32_ends(lowered.proto), lowered.source)
-            names = [spec.name for spec in self.model.outputs]
-            found = [
-                dict(zip(names, arrays.values(), strict=True)) for arrays in _run(simulated, self.inputs, self.batch)
-            ]
-            self._known[frozenset(keep)] = max(map(self._worst, found, self.exact))
+            self._known[frozenset(keep)] = max(map(self._worst, self._simulated(keep), self.exact))
         return self._known[frozenset(keep)]
+
+    def _simulated(self, keep: tuple[str, ...]) -> list[Arrays]:
+        """As the gate simulates it, to the last digit."""
+        ranges = None if self.ranges is None else _as_given(self.ranges)
+        kept = (*self.kept.keep, *keep)
+        recipe = Recipe(self.model, self.precision, ranges, self.batch, keep=kept, ops=self.kept.ops)
+        engine = open_backend().build(recipe)
+        return [engine.run(arrays) for arrays in self.inputs]
 
     def inside(self, keep: tuple[str, ...]) -> bool:
         return self.error(keep) <= 1
@@ -174,14 +186,12 @@ class _Trial:
         return max(_error_of(name, found, exact) / max(bound, 1e-30) for name, bound in judged.items())
 
 
+def _as_given(ranges: Ranges) -> Calibration:
+    return Calibration(lambda _: ranges, None, ranges.source, [])
+
+
 def _error_of(name: str, found: Arrays, exact: Arrays) -> float:
-    comparison = compare(found[name], exact[name])
-    return comparison.rel_rms if is_float(exact[name].dtype) else comparison.different / max(comparison.count, 1)
-
-
-def _run(model: Model, inputs: list[Arrays], batch: int | None) -> list[Arrays]:
-    session = open_session(model.proto, model.source)
-    return [run(session, model, conform(arrays, model.inputs, model.source), batch) for arrays in inputs]
+    return compare(found[name], exact[name]).error(whole=not is_float(exact[name].dtype))
 
 
 def _shortest(trial: _Trial, ranking: list[str], tell: Progress) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.evidence.quant_ranges import LEAST_DB, LOST_DB, MOST_DB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ __all__ = [
     "placeholders",
     "quality",
     "refused",
+    "severity",
     "uncalibrated",
     "utilisation",
 ]
@@ -35,7 +37,6 @@ _SATURATED = 5e-3
 _WIDE = 3.0
 _BAD_DB = 24.0
 _LOW_DB = 28.0
-_LOST_DB = 6.0
 _FAR_LOST_DB = 9.0
 
 
@@ -57,7 +58,7 @@ def fault(tensor: QuantisedTensor) -> str | None:
     if seen is None:
         return None
     lost = seen.attainable_db - seen.sqnr_db
-    if (seen.sqnr_db >= _BAD_DB or lost < _LOST_DB) and (seen.sqnr_db >= _LOW_DB or lost < _FAR_LOST_DB):
+    if (seen.sqnr_db >= _BAD_DB or lost < LOST_DB) and (seen.sqnr_db >= _LOW_DB or lost < _FAR_LOST_DB):
         return "wide" if seen.utilisation > 2 * _WIDE and not tensor.grid.is_float else None
     if seen.clipped > 0.5:
         return "saturated"
@@ -65,9 +66,42 @@ def fault(tensor: QuantisedTensor) -> str | None:
 
 
 def is_bad(tensor: QuantisedTensor) -> bool:
-    """Whether a fault fails the case: between 24 and 28 dB, clipping may be what a percentile was asked for."""
+    """Whether a fault may fail the case: between 24 and 28 dB, clipping may be what a percentile was asked for."""
     seen = tensor.statistics
     return seen is not None and (seen.sqnr_db < _BAD_DB or seen.utilisation > _WIDE or seen.saturation > _SATURATED)
+
+
+_NEAR = 0.8  # of a bound: twice what the simulation errs by
+_BEYOND_DB = 6.0
+_UNKNOWN_DB = 12.0
+
+
+def is_shown(evidence: Evidence) -> bool:
+    """Whether an output is outside its bound, or near it."""
+    return any(
+        seen.reasons or (seen.bound is not None and seen.error >= _NEAR * seen.bound > 0) for seen in evidence.observed
+    )
+
+
+def healthy_db(found: Quantised) -> float:
+    """The least SQNR that honest samples may leave: 6 dB under what halves of the golden's inputs do."""
+    if found.honest_db is None:
+        return _UNKNOWN_DB
+    return min(max(found.honest_db - _BEYOND_DB, LEAST_DB), MOST_DB)
+
+
+def fails(tensor: QuantisedTensor, evidence: Evidence) -> bool:
+    """Whether a fault fails the case: where the output shows it, or no choice of honest samples explains it."""
+    seen, found = tensor.statistics, evidence.quantised
+    if seen is None or found is None or not is_bad(tensor):
+        return False
+    odd = seen.utilisation > _WIDE or tensor.grid.read_back is not None
+    return odd or seen.sqnr_db < healthy_db(found) or is_shown(evidence)
+
+
+def severity(tensors: Iterable[QuantisedTensor], evidence: Evidence) -> Severity:
+    """An error where one of them fails the case, else a warning."""
+    return Severity.ERROR if any(fails(tensor, evidence) for tensor in tensors) else Severity.WARNING
 
 
 def is_hard(tensor: QuantisedTensor) -> bool:
@@ -294,7 +328,7 @@ def _of_tensors(evidence: Evidence, code: str, kind: str, remedy: str) -> Iterat
         remedy = "Give the DequantizeLinear the scale of its QuantizeLinear"
     yield Finding(
         code,
-        Severity.ERROR if any(map(is_bad, bad)) else Severity.WARNING,
+        severity(bad, evidence),
         f"{place(worst)} {numbers(worst)}{more(bad)}.",
         f"{remedy}; or keep {worst.consumer or 'its consumer'} in fp32 (`keep`).",
         {"tensors": [tensor.name for tensor in bad], **figures(worst)},

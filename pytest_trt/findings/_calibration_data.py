@@ -18,6 +18,7 @@ from pytest_trt.findings._calibration import (
     numbers,
     place,
     quality,
+    severity,
     utilisation,
 )
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_trt.evidence.evidence import Evidence
-    from pytest_trt.evidence.quant_ranges import InputLikeness, Quantised, QuantisedTensor
+    from pytest_trt.evidence.likeness import InputLikeness
+    from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 
 __all__ = ["stale", "unlike"]
 
@@ -44,7 +46,7 @@ def stale(evidence: Evidence) -> Iterator[Finding]:
         worst = min(off, key=quality)
         yield Finding(
             "TRT104",
-            Severity.ERROR,
+            severity(off, evidence),
             f"{len(off)} of the {len(found.tensors)} ranges of {found.source} do not fit what the tensors hold, while"
             f" the input's does: they were taken from other weights. {place(worst)} {numbers(worst)}.",
             "Calibrate this very model again, and drop the old cache or ranges.",
@@ -116,7 +118,7 @@ def unlike(evidence: Evidence) -> Iterator[Finding]:
     if found is None:
         return
     if found.likeness is None:
-        yield from _unlike_by_ranges(found)
+        yield from _unlike_by_ranges(found, evidence)
         return
     off = _worst_off(found)
     differing = [finding for one in found.likeness.inputs for finding in _unlike(one, off)]
@@ -125,7 +127,7 @@ def unlike(evidence: Evidence) -> Iterator[Finding]:
         yield from _too_few(found, found.likeness.samples)
 
 
-def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
+def _unlike_by_ranges(found: Quantised, evidence: Evidence) -> Iterator[Finding]:
     """Where only ranges are there: that of an input tells what data were fed, and others follow it."""
     off = many_off(found)
     for tensor in (tensor for tensor in off if tensor.is_input and not is_of_other_weights(found)):
@@ -133,7 +135,7 @@ def _unlike_by_ranges(found: Quantised) -> Iterator[Finding]:
         if not 0.5 <= use <= 2 and (use < 1) == (median(map(utilisation, off)) < 1):
             yield Finding(
                 "TRT108",
-                Severity.ERROR,
+                severity(off, evidence),
                 f"{found.source} was calibrated on other data than the golden's: the range of input {tensor.name!r}"
                 f" is {use:.3g} times the largest |x| that the golden feeds, and {len(off)} of {len(found.tensors)}"
                 " tensors are off as well.",

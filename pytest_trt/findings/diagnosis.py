@@ -9,6 +9,7 @@ from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence.evidence import (
     Evidence,
     Refusal,
+    begun,
     covered,
     departed,
     explained_by_rounding,
@@ -23,13 +24,16 @@ from pytest_trt.evidence.evidence import (
     quantised_of,
     repeated_of,
     stored_weights,
+    weak_of,
     weights_unrun,
 )
 from pytest_trt.evidence.finding import Choice, Finding, Severity
 from pytest_trt.evidence.hops import export_hops
+from pytest_trt.evidence.judgement import settled
 from pytest_trt.evidence.output_errors import observe
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 from pytest_trt.evidence.rounding import Grid
+from pytest_trt.findings import _bounds as bounds
 from pytest_trt.findings import _calibration as calibration
 from pytest_trt.findings import _coverage as coverage
 from pytest_trt.findings import _golden as golden
@@ -77,6 +81,7 @@ RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     *golden.RULES,
     *reproducibility.RULES,
     *numerics.RULES,
+    *bounds.RULES,
 )
 """All rules, those that name a cause before those that name a sign of one: the first finding is the reason."""
 
@@ -115,6 +120,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
     def rerun() -> Repeated | None:
         return repeated_of(trial, 0)
 
+    asks_weak = scrutiny.choice.takes("TRT307")
+    known, found, _ = settled(trial.subject, trial.golden, trial.outputs)
     exported = export_hops(trial.golden)
     another = is_of_another(trial)
     exact = tried("fp32", lambda: fp32_outputs(trial)) if another else None
@@ -126,7 +133,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         held=trial.subject.held,
         backend=verdict.backend,
         simulated=verdict.simulated,
-        observed=observe(verdict.judgements, trial.golden.runs, trial.outputs, trial.subject.case.constant_outputs),
+        observed=observe(verdict.judgements, known.runs, found, trial.subject.case.constant_outputs),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact, rounding)),
         refused=_of_another_precision(trial),
@@ -140,7 +147,12 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         quantised=tried("ranges", lambda: quantised_of(trial)),
         coverage=tried("coverage", lambda: covered(trial)),
         honoured=trial.built.recipe.options.honoured if trial.built else 0.0,
+        weak=(tried("weak bounds", lambda: weak_of(trial, verdict.judgements)) or ()) if asks_weak else (),
+        weak_fails=trial.subject.case.weak_bounds == "fail",
     )
+    if evidence.weak:
+        weak, begins = tried("single tensors", lambda: begun(trial, evidence.weak)) or (evidence.weak, None)
+        evidence = replace(evidence, weak=weak, located=begins)
     if scrutiny.rebuilds and evidence.repeated is None:
         failures.append("nothing was built again: rebuilds were asked for, and no engine was built here.")
     if scrutiny.localise or _fails(verdict, scrutiny.choice.split(diagnose(evidence))[0]):
@@ -148,7 +160,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         steps = tried(
             "hops", lambda: later_hops(trial, verdict.judgements, exact, rounding, simulated=verdict.simulated)
         )
-        located = tried("single tensors", lambda: located_of(trial))
+        located = evidence.located or tried("single tensors", lambda: located_of(trial, evidence.quantised))
         hops = (*exported, *(steps or ()))
         left = tried("the engine's tensors", lambda: departed(trial, located, hops, asked=scrutiny.localise))
         evidence = replace(evidence, hops=hops, located=located, departure=left, origin=origin_of(located or (), left))
@@ -165,9 +177,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         ignored=ignored,
         located=evidence.located or (),
         coverage=evidence.coverage,
-        figures=figures_of(
-            verdict.judgements, trial.golden.runs, trial.outputs, evidence.located or (), evidence.quantised
-        ),
+        figures=figures_of(verdict.judgements, known.runs, found, evidence.located or (), evidence.quantised),
         warnings=(*verdict.warnings, *failures),
     )
 

@@ -57,6 +57,7 @@ class Verdict:
         figures: what reports draw of it; None where nothing ran.
         latency: what was found of it, where the engine was timed.
         coverage: what of the network runs at the precision; None where nobody knows.
+        unjudged: outputs that the case leaves out.
     """
 
     case: str
@@ -80,6 +81,7 @@ class Verdict:
     figures: Figures | None = None
     latency: Latency | None = None
     coverage: Coverage | None = None
+    unjudged: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-__all__ = ["BLIND", "ROOM", "PartError", "partition", "saturating"]
+__all__ = ["BLIND", "ROOM", "PartError", "error_of", "partition", "saturating"]
 
 BLIND = 0.8
 """How much of an output's movement a bound may be: an engine that answers the mean errs by all of it."""
@@ -82,8 +82,7 @@ def partition(
     """
 
     def measured(part: Part) -> PartError:
-        pairs = [(low, high) for lowered in roads for low, high in zip(lowered, exact, strict=True)]
-        error = max(_error(part, low, high) for low, high in pairs)
+        error = max(error_of(part, lowered, exact) for lowered in roads)
         moved = None if part.sentinels else _moved(part, exact)
         return PartError(part, error, moved, _scale(part, exact))
 
@@ -127,9 +126,16 @@ def _weakest(groups: list[PartError]) -> int | None:
     return None
 
 
-def _error(part: Part, low: NDArray[Any], high: NDArray[Any]) -> float:
-    found = compare(part.of(low, high), part.of(high, high))
-    return found.rel_rms if is_float(high.dtype) else found.different / max(found.count, 1)
+def error_of(part: Part, lowered: Sequence[NDArray[Any]], exact: Sequence[NDArray[Any]]) -> float:
+    """Relative RMS of one part, of several runs the largest.
+
+    Args:
+        part: of an output.
+        lowered: the output in each run of a simulation.
+        exact: the same in fp32.
+    """
+    pairs = zip(lowered, exact, strict=True)
+    return max(compare(part.of(low, high), part.of(high, high)).rel_rms for low, high in pairs)
 
 
 def _moved(part: Part, exact: Sequence[NDArray[Any]]) -> float | None:

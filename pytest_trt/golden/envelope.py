@@ -15,7 +15,10 @@ from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import SLACK, floor
 from pytest_trt.errors import LoweringError, PytestTrtError
-from pytest_trt.golden._partition import BLIND, ROOM, partition, saturating
+from pytest_trt.golden._partition import BLIND, ROOM, error_of, partition, saturating
+from pytest_trt.golden._reassociation import reassociated
+from pytest_trt.golden.folds import folded, widened
+from pytest_trt.golden.index_outputs import IndexOutputs, Simulation, reach
 from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
@@ -28,7 +31,7 @@ from pytest_trt.precision import Precision
 from pytest_trt.storage.entry_point import blame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from onnx import ModelProto, NodeProto
 
@@ -37,8 +40,9 @@ if TYPE_CHECKING:
     from pytest_trt.golden._partition import PartError
     from pytest_trt.golden.overflow import Settled
     from pytest_trt.model.feeds import Arrays
+    from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["Kept", "envelope_of", "fp16_accumulated", "provable", "simulate"]
+__all__ = ["MOST_UNEQUAL", "Kept", "envelope_of", "fp16_accumulated", "provable", "simulate", "takes_anything"]
 
 _AT_ONCE = 16  # products that a matrix unit adds before it rounds
 _LONGEST = 4608  # the longest sum that was measured in fp16; longer ones are split, and their parts added in fp32
@@ -113,6 +117,9 @@ def _erring(model: ModelProto, node: NodeProto, roundings: int, name: Callable[[
     return nodes
 
 
+MOST_UNEQUAL = 0.9
+"""A bound that takes this share of unequal elements judges nothing."""
+
 _SAME = 1e-5
 
 
@@ -123,6 +130,7 @@ def envelope_of(
     batch: int | None,
     progress: Progress | None = None,
     kept: Kept | None = None,
+    judged: Collection[str] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, dict[str, Any]]]:
     """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
 
@@ -135,16 +143,22 @@ def envelope_of(
         batch: the most samples at once where the first axis is dynamic.
         progress: told what is going on.
         kept: which nodes stay in fp32 as the case says.
+        judged: the outputs that are measured; all if not given.
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
-        several runs the largest) and ``bound`` = 2.5 x error + floor. Why a precision has none. And what overflows in
-        a precision, as :func:`pytest_trt.golden.overflow.recorded` tells it.
+        several runs the largest) and ``bound`` = 2.5 x error + floor; where the precision takes ranges, of the error
+        with those of either half of the inputs too (:mod:`pytest_trt.golden.folds`). Of integer outputs also ``reach``,
+        what :func:`~pytest_trt.golden.index_outputs.reach` says, and of indices ``near``, how far apart the values that
+        they pick may be to be a near tie. Why a precision has none. And what overflows in a precision, as
+        :func:`pytest_trt.golden.overflow.recorded` tells it.
     """
-    exact = [simulate(reference, Precision.FP32, run, batch) for run in inputs]
+    exact = [_only(simulate(reference, Precision.FP32, run, batch), judged) for run in inputs]
+    indices = IndexOutputs(reference, batch)
     envelope: dict[str, dict[str, dict[str, Any]]] = {}
     refused: dict[str, str] = {}
     overflown: dict[str, dict[str, Any]] = {}
+    taken: dict[tuple[str, ...], list[Ranges]] = {}
     kept = kept or Kept()
     for number, precision in enumerate(precisions):
         if progress:
@@ -156,9 +170,13 @@ def envelope_of(
             overflown |= {precision.label: record} if (record := recorded(settled)) else {}
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
-            roads = [settled.outputs]
+            roads = [Simulation(precision, settled.model or model, settled.outputs)]
+            if precision is Precision.FP32:
+                again = reassociated(reference, inputs, exact, batch)
+                roads += [Simulation(precision, model, outputs) for outputs in again]
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
-            envelope[precision.label] = _entries(model, precision, roads, exact)
+            halves = folded(model, precision, inputs, batch, keep.keep, keep.ops, taken)
+            envelope[precision.label] = _entries(model, precision, roads, halves, inputs, exact, indices)
         except PytestTrtError as error:
             refused[precision.label] = str(error)
         except Exception as error:  # a fault of ours at one precision leaves the others
@@ -209,7 +227,8 @@ def provable(
 
     An engine that is blind to its input and answers the mean of the golden has exactly the error by which the
     output moves (std over samples / RMS). A bound stays under 0.8 of that; where this leaves less than 1.25 x the
-    simulated error, or the bound would take any output at all, the precision can't be judged on this golden.
+    simulated error, or the bound would take any output at all, it can't be judged at the precision on this golden.
+    Whole numbers can't be where nine in ten may be wrong, or nearly as many as in the answer for another sample.
 
     Args:
         envelope: by precision and output, from :func:`envelope_of`.
@@ -221,12 +240,19 @@ def provable(
     for precision, entries in envelope.items():
         capped = {name: _capped(entry, _moved(name, entry, moved)) for name, entry in entries.items()}
         weak = [name for name, entry in capped.items() if entry["bound"] < ROOM * entry["error"]]
-        useless = [name for name, entry in capped.items() if entry["bound"] >= 1]
+        useless = [name for name, entry in capped.items() if takes_anything(entry)]
         if weak or useless:
-            reasons[precision] = _too_weak((weak or useless)[0], entries, moved)
-        else:
-            kept[precision] = capped
+            reasons[precision] = _too_weak((weak or useless)[0], precision, entries, moved)
+        if left := {name: entry for name, entry in capped.items() if name not in (*weak, *useless)}:
+            kept[precision] = left
     return kept, reasons
+
+
+def takes_anything(entry: Mapping[str, float]) -> bool:
+    """Whether a bound judges nothing: it takes any floats, or nearly all whole numbers of another sample's answer."""
+    if "reach" not in entry:
+        return not entry["bound"] < 1
+    return not entry["bound"] < MOST_UNEQUAL or SLACK * entry["error"] >= MOST_UNEQUAL * entry["reach"]
 
 
 def simulate(model: Model, precision: Precision, inputs: Arrays, batch: int | None) -> Arrays:
@@ -242,13 +268,44 @@ def _simulate_all(model: Model, precision: Precision, inputs: list[Arrays], batc
 
 def _accumulated(
     model: Model, precision: Precision, inputs: list[Arrays], batch: int | None, kept: Kept
-) -> Iterator[list[Arrays]]:
+) -> Iterator[Simulation]:
     """Outputs with sums accumulated in fp16, which is right for an engine too; of fp16 alone, where there are any."""
     if precision is Precision.FP16 and held_precision(model.proto) == "fp32":
         tensors = kept_in_fp32(model.proto, precision, kept.keep, kept.ops)
-        noisy = Model(fp16_accumulated(model.proto, tensors), model.source)
-        session = open_session(fp32_ends(noisy.proto), noisy.source)
-        yield [run(session, noisy, feeds, batch) for feeds in inputs]
+        noisy = Model(fp32_ends(fp16_accumulated(model.proto, tensors)), model.source)
+        session = open_session(noisy.proto, noisy.source)
+        yield Simulation(precision, noisy, [run(session, noisy, feeds, batch) for feeds in inputs])
+
+
+def _only(outputs: Arrays, names: Collection[str] | None) -> Arrays:
+    return outputs if names is None else {name: array for name, array in outputs.items() if name in names}
+
+
+def _of_whole(
+    road: Simulation, inputs: list[Arrays], exact: list[Arrays], indices: IndexOutputs
+) -> dict[str, dict[str, Any]]:
+    """The entries of whole numbers by one simulation; indices are wrong where they are no near ties, lists by rows."""
+    widths = indices.widths(road, inputs, exact)
+    pairs = [
+        indices.settled(low, high, feeds, widths, number)
+        for number, (low, high, feeds) in enumerate(zip(road.outputs, exact, inputs, strict=True))
+    ]
+    entries: dict[str, dict[str, Any]] = {}
+    for name in (name for name, array in exact[0].items() if not is_float(array.dtype)):
+        found = [(pair.actual[name], pair.reference[name]) for pair in pairs]
+        alike = all(low.shape == high.shape for low, high in found)
+        error = max(_error(low, high, whole=True) for low, high in found) if alike else math.inf
+        bound = SLACK * error + floor(road.precision.unit_roundoff, whole=True, count=min(h.size for _, h in found))
+        entries[name] = {"error": error, "bound": bound}
+        entries[name] |= {"reach": 1.0 if name in indices.lists else reach(exact, name)} if alike else {}
+        entries[name] |= {"near": widths[name]} if name in widths else {}
+    return entries
+
+
+def _widest(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of several roads, the entry of the largest bound, and the widest near tie."""
+    near = {"near": max(entry["near"] for entry in entries)} if all("near" in entry for entry in entries) else {}
+    return {**max(entries, key=lambda entry: float(entry["bound"])), **near}
 
 
 def _require_same_network(
@@ -268,28 +325,50 @@ def _require_same_network(
 
 
 def _entries(
-    model: Model, precision: Precision, roads: list[list[Arrays]], exact: list[Arrays]
+    model: Model,
+    precision: Precision,
+    roads: list[Simulation],
+    folds: Iterable[Simulation],
+    inputs: list[Arrays],
+    exact: list[Arrays],
+    indices: IndexOutputs,
 ) -> dict[str, dict[str, Any]]:
-    """By part of an output: the largest error over all simulations that are right, and the bound that follows."""
+    """By part of an output: the largest error over all simulations that are right, and the bound that follows.
+
+    Folds widen the bound; one that overflows where the golden's own calibration does not tells nothing.
+    """
     entries: dict[str, dict[str, Any]] = {}
     probabilities = saturating(model.proto, precision)
-    for output in model.outputs:
-        name, whole = output.name, not is_float(output.dtype)
-        values = [[low[name] for low in lowered] for lowered in roads]
-        count = min(high[name].size for high in exact)
-        for found in partition(name, values, [high[name] for high in exact], probabilities.get(name, 0.0)):
-            if not found.error < float("inf"):
-                raise LoweringError(
-                    f"simulated at {precision}, output {name!r} is NaN or infinite where fp32 is not:"
-                    f" this model overflows at {precision}."
-                )
-            bound = SLACK * found.error + floor(precision.unit_roundoff, whole=whole, count=count)
-            entries[found.part.name] = {"error": found.error, "bound": bound, **_described(found)}
+    halves = list(folds)
+    whole, half = ([_of_whole(road, inputs, exact, indices) for road in some] for some in (roads, halves))
+    for name in exact[0]:
+        if name in whole[0]:
+            entries[name] = widened(_widest([one[name] for one in whole]), [one[name]["bound"] for one in half])
+            continue
+        values = [[low[name] for low in road.outputs] for road in roads]
+        wanted = [high[name] for high in exact]
+        if any(low.shape != high.shape for road in values for low, high in zip(road, wanted, strict=True)):
+            entries[name] = {"error": math.inf, "bound": math.inf}
+            continue
+        for found in partition(name, values, wanted, probabilities.get(name, 0.0)):
+            errors = [error_of(found.part, [low[name] for low in fold.outputs], wanted) for fold in halves]
+            bounds = [_bound(error, precision) for error in errors if error < math.inf]
+            entries[found.part.name] = widened(_entry(found, precision), bounds)
     return entries
 
 
-def _described(found: PartError) -> dict[str, Any]:
-    return {} if found.part.whole else {"part": found.part.as_table(), "moved": found.moved}
+def _entry(found: PartError, precision: Precision) -> dict[str, Any]:
+    if not found.error < math.inf:
+        raise LoweringError(
+            f"simulated at {precision}, output {found.part.output!r} is NaN or infinite where fp32 is not:"
+            f" this model overflows at {precision}."
+        )
+    told = {} if found.part.whole else {"part": found.part.as_table(), "moved": found.moved}
+    return {"error": found.error, "bound": _bound(found.error, precision), **told}
+
+
+def _bound(error: float, precision: Precision) -> float:
+    return SLACK * error + floor(precision.unit_roundoff, whole=False)
 
 
 def _moved(name: str, entry: Mapping[str, Any], moved: Mapping[str, float | None]) -> float | None:
@@ -304,15 +383,32 @@ def _capped(entry: Mapping[str, Any], moved: float | None) -> dict[str, Any]:
     return {**entry, "bound": entry["bound"] if moved is None else min(entry["bound"], BLIND * moved)}
 
 
-def _too_weak(name: str, entries: Mapping[str, Mapping[str, Any]], moved: Mapping[str, float | None]) -> str:
+def _too_weak(
+    name: str, precision: str, entries: Mapping[str, Mapping[str, Any]], moved: Mapping[str, float | None]
+) -> str:
+    """Why no bound is given, and what to do, without a stop."""
+    output = entries[name].get("part", {}).get("output", name)
+    others = any(entry.get("part", {}).get("output", other) != output for other, entry in entries.items())
+    error, leave = entries[name]["error"], f'(ignore_outputs = ["{output}"])'
+    if math.isinf(error):
+        return (
+            f"output {name!r} has another shape simulated at {precision} than in fp32: how many rows it has depends on"
+            f" values. Leave it out {leave} and judge what it is taken from"
+        )
+    if "reach" in entries[name]:
+        return (
+            f"a correct implementation has {error:.2g} of the elements of {name!r} wrong, and a bound beyond that takes"
+            f" any answer, so that it judges nothing. Leave it out {leave} and judge what it is taken from, or set a"
+            f" limit of your own (tolerance.{precision}.outputs.{name} = {{ mismatch = ... }})"
+        )
     still = _moved(name, entries[name], moved)
     told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"
     return (
-        f"a correct implementation errs on {name!r} by {entries[name]['error']:.2g} of its size{told}: no bound tells"
-        " it from a broken one. Give inputs that move the output more, or keep this model at a finer precision"
+        f"a correct implementation errs on {name!r} by {error:.2g} of its size{told}: no bound tells it from a broken"
+        " one. Give inputs that move the output more, or keep this model at a finer precision"
+        f"{f', or leave the output out {leave}' if others else ''}"
     )
 
 
 def _error(lowered: object, exact: object, *, whole: bool) -> float:
-    comparison = compare(lowered, exact)  # type: ignore[arg-type]
-    return comparison.different / max(comparison.count, 1) if whole else comparison.rel_rms
+    return compare(lowered, exact).error(whole=whole)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_trt.case.case_file import quoted
-from pytest_trt.case.reference import Reference, find_golden, mend, reference_of
+from pytest_trt.case.reference import Reference, find_golden, judged_outputs, mend, reference_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import (
     DataError,
@@ -18,7 +18,7 @@ from pytest_trt.errors import (
     StaleGolden,
 )
 from pytest_trt.golden._question import require_asked
-from pytest_trt.golden.create import HOP_LIMIT, kept_of, movements, table_of
+from pytest_trt.golden.create import fp32_limit, kept_of, movements, table_of
 from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
 from pytest_trt.golden.golden import SCHEMA, Golden, Run, is_candidate, read, require_evidence, require_fit
 from pytest_trt.lowering.lowering import held_precision
@@ -66,12 +66,13 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
         raise
     _require_fresh(case, golden, reference)
     require_asked(case, golden, reference)
-    moved = movements(golden, reference, case.batch)
+    judged = [spec.name for spec in subject.judged]
+    moved = movements(golden, reference, case.batch, judged)
     require_evidence(golden, moved, case.constant_outputs, mend(case, place))
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
     if not place.is_dir():
         return _as_kept(subject, golden, reference, moving)
-    return _with_envelope(case, golden, reference, _in_question(subject), moving)
+    return _with_envelope(case, golden, reference, _in_question(subject), moving, judged)
 
 
 def ages(golden: Golden, case: Case) -> tuple[str, ...]:
@@ -108,7 +109,8 @@ def _as_kept(subject: Subject, golden: Golden, reference: Reference, moving: dic
     if not lowered or table_of(kept) == golden.kept or held_precision(reference.model.proto) != "fp32":
         return golden
     inputs = [run.inputs for run in golden.runs]
-    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept)
+    judged = [spec.name for spec in subject.judged]
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept, judged=judged)
     envelope, refused = provable(envelope, refused, moving)
     if case.reference is not None and not envelope:
         return golden
@@ -145,7 +147,9 @@ def _same_outputs(golden: Golden, reference: Reference, batch: int | None) -> bo
     except PytestTrtError:
         return False
     return all(
-        name in found and found[name].shape == output.shape and compare(found[name], output).rel_rms <= HOP_LIMIT
+        name in found
+        and found[name].shape == output.shape
+        and compare(found[name], output).rel_rms <= fp32_limit(golden, name)
         for name, output in golden.outputs.items()
     )
 
@@ -156,14 +160,19 @@ def _in_question(subject: Subject) -> Precision | None:
 
 
 def _with_envelope(
-    case: Case, golden: Golden, reference: Reference, asked: Precision | None, moving: dict[str, float | None]
+    case: Case,
+    golden: Golden,
+    reference: Reference,
+    asked: Precision | None,
+    moving: dict[str, float | None],
+    judged: list[str],
 ) -> Golden:
     """ONNX test data bring no envelope: measure that of the one precision in question."""
     if held_precision(reference.model.proto) != "fp32" or asked is None:
         return golden
     inputs = [run.inputs for run in golden.runs]
     kept = kept_of(case)
-    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept)
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept, judged=judged)
     envelope, refused = provable(envelope, refused, moving)
     return replace(golden, envelope=envelope, refused=refused, overflow=overflow, kept=table_of(kept))
 
@@ -251,22 +260,21 @@ def _read(case: Case, place: Path, reference: Reference) -> Golden:
         raise GoldenRefused(f"{place} is a candidate that was not adopted.")
     require_fit(golden, reference.model, how, exact=True)
     require_asked(case, golden, reference)
-    require_evidence(golden, movements(golden, reference, case.batch), case.constant_outputs, how)
+    judged = [spec.name for spec in judged_outputs(case, reference.model)]
+    require_evidence(golden, movements(golden, reference, case.batch, judged), case.constant_outputs, how)
     return golden
 
 
 def _agreements(golden: Golden, reference: Reference, batch: int | None) -> Iterator[Agreement]:
     for run in golden.runs:
         computed = simulate(reference.model, Precision.FP32, run.inputs, batch)
-        yield from _compared(computed, golden.onnx_outputs or run.outputs, "onnx")
+        limits = {name: fp32_limit(golden, name) for name in run.outputs}
+        yield from _compared(computed, golden.onnx_outputs or run.outputs, "onnx", limits)
         if reference.run is not None:
-            yield from _compared(reference.run(run.inputs), run.outputs, "torch")
+            yield from _compared(reference.run(run.inputs), run.outputs, "torch", limits)
 
 
-def _compared(computed: Arrays, golden: Arrays, by: str) -> Iterator[Agreement]:
+def _compared(computed: Arrays, golden: Arrays, by: str, limits: Mapping[str, float]) -> Iterator[Agreement]:
     for name, array in golden.items():
-        found = compare(computed[name], array)
-        if is_float(array.dtype):
-            yield Agreement(name, by, found.rel_rms, HOP_LIMIT)
-        else:
-            yield Agreement(name, by, found.different / max(found.count, 1), 0.0)
+        whole = not is_float(array.dtype)
+        yield Agreement(name, by, compare(computed[name], array).error(whole=whole), 0.0 if whole else limits[name])

@@ -16,6 +16,7 @@ from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.comparison.parts import Part, as_endless, sentinels_beyond
 from pytest_trt.errors import LoweringError
+from pytest_trt.golden._inside import Inside
 from pytest_trt.golden._traced import Traced, both
 from pytest_trt.model.feeds import is_float
 from pytest_trt.precision import Precision
@@ -85,6 +86,7 @@ class Settled:
         overflow: the first tensor of that one which is not right; None where all are.
         keep: nodes that stay in fp32 beside those that were asked.
         lowers: whether anything is left that is lowered; else the outputs are those of fp32.
+        model: that gave the outputs, lowered as it ran.
     """
 
     outputs: list[Arrays]
@@ -92,6 +94,7 @@ class Settled:
     overflow: Overflow | None
     keep: tuple[str, ...]
     lowers: bool = True
+    model: Model | None = None
 
 
 def settle(
@@ -126,11 +129,11 @@ def settle(
         try:
             engine = build(keep)
         except LoweringError:  # nothing is left to lower
-            return Settled(_in_fp32(model, feeds, batch), suspects, told[0].kept(()), (), lowers=False)
+            return Settled(_in_fp32(model, feeds, batch), suspects, told[0].kept(()), (), lowers=False, model=model)
         outputs = [engine.run(run) for run in feeds]
         found = overflows(model, engine, feeds, batch)
     keep = () if found else keep
-    return Settled(outputs, suspects, told[0].kept(keep) if told else None, keep)
+    return Settled(outputs, suspects, told[0].kept(keep) if told else None, keep, model=engine.model)
 
 
 def _in_fp32(model: Model, feeds: Sequence[Arrays], batch: int | None) -> list[Arrays]:
@@ -167,7 +170,12 @@ class _Search:
         self.graph = Traced(model.proto, engine.model.proto)
         self.engine = engine
         self.precision = engine.precision
-        self.suspects = [name for name in self.graph.makers if name in engine.inner.suspects]
+        self.inside = Inside(self.graph, model, engine.inner.sums, feeds, batch)
+        self.suspects = [
+            name
+            for name, node in self.graph.makers.items()
+            if name in engine.inner.suspects or (self.inside.holds(node) and name == node.output[0])
+        ]
         self.infected: set[str] = set()
         self._runs = model, engine.model, feeds, batch
 
@@ -181,8 +189,13 @@ class _Search:
         while left:
             some = self._decidable(left)
             left = [name for name in left if name not in some]
-            own = [name for name in some if not self._follows(name)]
+            own = [name for name in some if not self._follows(name) and name not in self.infected]
             self.infected.update(name for name in some if name not in own)
+            holders = [self.graph.makers[name] for name in own if self.inside.holds(self.graph.makers[name])]
+            for holder in holders:
+                self.infected.update(holder.output)
+                yield from self._told_inside(holder)
+            own = [name for name in own if name not in self.infected]
             pairs = self._look({name for one in own for name in (one, *self._frontier(one))}) if own else {}
             bad = [name for name in own if _bad(pairs[name])]
             self.infected.update(bad)
@@ -231,10 +244,31 @@ class _Search:
                 found |= outputs - odd
         return found | (seen & self.graph.outputs)
 
+    def _most(self) -> float:
+        """Error beyond which harm is done, as a share of a sample's size."""
+        return min(max(_HARM, 64 * self.precision.unit_roundoff), _MOST_HARM)
+
     def _harms(self, name: str, pairs: Pairs) -> bool:
-        most = min(max(_HARM, 64 * self.precision.unit_roundoff), _MOST_HARM)
+        most = self._most()
         near = [(one, pair) for one in self._frontier(name) if one in pairs for pair in pairs[one]]
         return any(_error(_masked_alike(pair) if one in self.graph.outputs else pair, most) for one, pair in near)
+
+    def _told_inside(self, holder: NodeProto) -> Iterator[Overflow]:
+        """What goes wrong in the subgraphs of a node, where its outputs, or what is computed of them, show it."""
+        outputs = [name for name in holder.output if name]
+        pairs = self._look({*outputs, *(name for output in outputs for name in self._frontier(output))})
+        if not any(_error(pair, self._most()) for found in pairs.values() for pair in found):
+            return
+        read = [node for output in outputs for node in self.graph.readers.get(output, ())]
+        for tensor, maker, readers in self.inside.origins(holder):
+            flushed = not self.inside.bad[tensor]
+            divides = self.graph.divides(maker) and not flushed
+            before = self.inside.makers(holder, maker.input) if divides else []
+            cause = next((name for name in self.graph.divisors(maker) if name), "") if divides else ""
+            kind = "flushed" if flushed else "divided" if divides else "beyond"
+            nodes = [*before, maker, *(readers or read)]
+            keep = tuple(dict.fromkeys(self.graph.word(node) for node in nodes))
+            yield Overflow(tensor, self.graph.word(maker), maker.op_type, kind, tensor if flushed else cause, keep)
 
     def _told(self, name: str, pairs: Pairs) -> Overflow:
         node, word = self.graph.makers[name], self.graph.word

@@ -285,6 +285,9 @@ def as_sandwich(model: ModelProto) -> ModelProto:
             tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype("float32"), tensor.name))
     for graph in graphs(copy.graph):
         del graph.value_info[:]
+        for value in (*graph.input, *graph.output):
+            if value.type.tensor_type.elem_type in _NARROW:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
         _round_again(graph, types, name)
     return copy
 

@@ -1,3 +1,13 @@
 """Model: an ONNX graph as it is, the arrays that it takes and gives, and the one place that runs it on the CPU."""
 
-__all__ = ["feeds", "graph", "model", "normalise", "onnx_session", "sample_stream", "samples", "torch_export"]
+__all__ = [
+    "feeds",
+    "graph",
+    "model",
+    "normalise",
+    "onnx_session",
+    "sample_stream",
+    "samples",
+    "scores",
+    "torch_export",
+]

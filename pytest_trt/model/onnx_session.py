@@ -10,7 +10,7 @@ from pytest_trt.errors import BackendError, DataError, ModelError
 from pytest_trt.model.feeds import is_float, join, split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -69,6 +69,8 @@ def open_session(
     *,
     whole: bool = True,
     in_order: bool = False,
+    fused: bool = False,
+    unfused: bool = False,
 ) -> Any:
     """An onnxruntime session: on the CPU it computes the graph as it is written, elsewhere as its provider likes.
 
@@ -79,12 +81,19 @@ def open_session(
         options: the provider's own.
         whole: whether a provider that leaves nodes to the CPU is an error.
         in_order: whether nodes run in the graph's own order, on which its memory may depend.
+        fused: whether the CPU may fuse nodes and add up in another order, as onnxruntime does by default.
+        unfused: whether each node is computed by itself on the CPU, so that no tensor's last digits depend on which
+            others are outputs: what is given out is not fused.
 
     Raises:
         ModelError: onnxruntime refuses the graph, for an unknown operator for example.
     """
     onnxruntime = require_onnxruntime()
     settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    if fused:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if unfused:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if in_order:
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
@@ -158,7 +167,7 @@ def has_fixed_batch(model: Fed) -> bool:
     return any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
 
 
-def independent(session: Any, model: Fed, arrays: Arrays) -> bool | None:
+def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[str] | None = None) -> bool | None:
     """Whether the first axis may be cut: of some samples, two halves compute what the whole does.
 
     It may be time, points or nodes, where a cut makes another network. Every tensor that the session returns is
@@ -169,6 +178,7 @@ def independent(session: Any, model: Fed, arrays: Arrays) -> bool | None:
         session: of the model, with the tensors that are calibrated as further outputs.
         model: whose inputs have dynamic first axes.
         arrays: a piece of samples that fits the model.
+        deciding: the inner tensors that are compared beside the outputs; all that the session returns if not given.
 
     Returns:
         None where fewer than two samples of the piece tell anything.
@@ -190,7 +200,8 @@ def independent(session: Any, model: Fed, arrays: Arrays) -> bool | None:
     except (BackendError, DataError):
         return False
     outputs = {output.name for output in model.outputs}
-    return all(_same(array, halves[name], whole_shape=name in outputs) for name, array in whole.items())
+    compared = whole if deciding is None else [name for name in whole if name in outputs or name in deciding]
+    return all(_same(whole[name], halves[name], whole_shape=name in outputs) for name in compared)
 
 
 def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:

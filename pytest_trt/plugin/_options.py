@@ -27,6 +27,7 @@ __all__ = [
     "known_suffix",
     "known_timing_word",
     "known_typing",
+    "known_weak_bounds",
 ]
 
 
@@ -214,6 +215,17 @@ def known_gate_word(text: str) -> object:
     return read_gate_word(text)
 
 
+def known_weak_bounds(text: str) -> object:
+    """What weak bounds do.
+
+    Raises:
+        SpecError: the word is not known.
+    """
+    from pytest_trt.comparison import tolerance
+
+    return tolerance.known_weak_bounds(text)
+
+
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
     """An argparse type that keeps the text, which crosses to xdist's workers, once ``check`` has taken it."""
 
@@ -339,6 +351,12 @@ OPTIONS = (
         "Findings that are neither shown nor judged, as with --trt-select; the record counts them.",
         "string",
         {"action": "append", "metavar": "CODES", "type": _checked(known_codes)},
+    ),
+    Option(
+        "weak-bounds",
+        "What an output does that is inside a bound which says little (TRT307): warn (default) or fail.",
+        "string",
+        {"metavar": "WORD", "type": _checked(known_weak_bounds)},
     ),
     Option(
         "rebuilds",

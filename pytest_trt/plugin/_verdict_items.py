@@ -108,6 +108,7 @@ def prepare(item: pytest.Item, case: Case) -> Case:
     _require_own_golden(item, case)
     _require_own_plan(item)
     case = settings.lowering_for(item.config, settings.calibration_for(item.config, case))
+    case = settings.weak_bounds_for(item.config, case)
     if settings.update_golden(item.config):
         _update_once(item, case)
     return case

@@ -28,6 +28,7 @@ from pytest_trt.plugin._options import (
     known_suffix,
     known_timing_word,
     known_typing,
+    known_weak_bounds,
 )
 from pytest_trt.precision import Precision
 from pytest_trt.storage.engine_store import default_folder
@@ -64,6 +65,7 @@ __all__ = [
     "store_folder",
     "update_golden",
     "validate",
+    "weak_bounds_for",
     "words",
 ]
 
@@ -133,6 +135,7 @@ def validate(config: pytest.Config) -> None:
         ("select", known_codes),
         ("ignore", known_codes),
         ("rebuilds", known_count),
+        ("weak_bounds", known_weak_bounds),
         ("latency", known_latency),
     ):
         text = _ini(config, label)
@@ -206,6 +209,14 @@ def lowering_for(config: pytest.Config, case: Case) -> Case:
 
     told = first_given(config.getoption("trt_lowering"), case.lowering, _ini(config, "lowering"), None)
     return case if told == case.lowering else replace(case, lowering=told)
+
+
+def weak_bounds_for(config: pytest.Config, case: Case) -> Case:
+    """The case, whose weak bounds do what the command line says, or what the ini file says where the case does not."""
+    from dataclasses import replace
+
+    told = first_given(config.getoption("trt_weak_bounds"), case.weak_bounds, _ini(config, "weak_bounds"), None)
+    return case if told == case.weak_bounds else replace(case, weak_bounds=told)
 
 
 def how_for(config: pytest.Config, case: Case) -> How:

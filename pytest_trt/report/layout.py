@@ -173,6 +173,9 @@ def blocks_of(name: str, o: dict[str, Any], later: int = 0) -> Iterator[Block]:
         ],
     )
     yield Block(later + 4, _ranking(o))
+    if o.get("near_ties"):
+        told = "other indices pick values as good as the golden's, and count as equal (near ties)"
+        yield Block(later + 4, [f"    {o['near_ties']} {told}"])
 
 
 def _share(o: dict[str, Any]) -> str:
@@ -210,6 +213,10 @@ def _ranking(o: dict[str, Any]) -> list[str]:
     kept = round(o["top1"] * o["samples"])
     line = f"    top-1 agrees on {kept} of {o['samples']} samples, top-5 on {round(o['top5'] * o['samples'])}"
     lines = [f"{line}; first flips: {flips}" if flips else line]
+    if o.get("sequences"):
+        whole = round(o["top1_all"] * o["sequences"])
+        lines = [line.replace("samples", "positions") for line in lines]
+        lines.append(f"    {whole} of {o['sequences']} samples keep their best class at every position")
     if o["accuracy"]:
         lines.append(f"    accuracy {accuracy(o)}")
     return lines

@@ -67,7 +67,14 @@ def _opening(document: Record) -> list[str]:
     head, *rows = cells(records)
     signs = ["", *(_SIGNS.get(record["verdict"], "❌") for record in records)]
     lines = [_row([sign, *row]) for sign, row in zip(signs, [head, *rows], strict=True)]
-    return [heading, partial, *complaints, lines[0], "|---" * (len(head) + 1) + "|\n", *lines[1:]]
+    left = _together(
+        f"- {escaped(record['case'])} at {escaped(asked(record))}: not judged, as the case says:"
+        f" {escaped(', '.join(record['unjudged']))}\n"
+        for record in records
+        if record.get("unjudged")
+    )
+    parted = ["\n"] if left else []
+    return [heading, partial, *complaints, lines[0], "|---" * (len(head) + 1) + "|\n", *lines[1:], *parted, *left]
 
 
 def _sections(document: Record) -> list[str]:

@@ -159,6 +159,7 @@ def record_of(verdict: Verdict) -> dict[str, Any]:
         "kind": verdict.kind,
         "where": verdict.where,
         "accept": verdict.accept,
+        "unjudged": list(verdict.unjudged),
         "worst_output": verdict.worst.output if verdict.worst else None,
         "outputs": {judgement.output: _output(judgement) for judgement in verdict.judgements},
         "findings": [_finding(finding) for finding in verdict.findings],
@@ -241,6 +242,7 @@ def _output(judgement: Judgement) -> dict[str, Any]:
             if (value := getattr(judgement.tolerance, f.name)) not in (None, {})
         },
         "accuracy": _plain(judgement.accuracy),
+        "near_ties": judgement.near_ties,
         **_compared(comparison),
     }
 
@@ -272,6 +274,8 @@ def _compared(c: Comparison) -> dict[str, Any]:
         "top1": c.ranking.top1 if c.ranking else None,
         "top5": c.ranking.top5 if c.ranking else None,
         "samples": c.ranking.samples if c.ranking else None,
+        "sequences": c.ranking.sequences if c.ranking else None,
+        "top1_all": c.ranking.top1_all if c.ranking else None,
         "flips": _plain(list(c.ranking.flips)) if c.ranking else [],
         "max_abs_at": _element(c.max_abs),
         "max_rel_at": _element(c.max_rel),

@@ -76,7 +76,7 @@ def beside(records: list[Record], verbosity: int = 0) -> list[str]:
     passed = [record for record in records if record["verdict"] in _WELL]
     left = sum(count for record in records for count in record["ignored"].values())
     lines = [line for record in passed for line in _told(record, verbosity)] if verbosity > 0 else _warned(passed)
-    lines = [visible(line) for line in lines]
+    lines = [visible(line) for line in [*lines, *(_left_out(records) if verbosity <= 0 else ())]]
     return [*lines, *([f"{left} findings left out by --trt-select and --trt-ignore"] if left else [])]
 
 
@@ -122,6 +122,7 @@ def _failure(record: Record) -> Iterator[Block]:
     yield from (Block(rank, [line]) for rank, line in zip((2, 5, 7), _located(record), strict=False))
     yield Block(8, _speed(record))
     yield Block(2, _engine(record))
+    yield Block(9, _unjudged(record))
     yield Block(9, [f"  golden: {record['provenance'].get('golden')}"])
     yield Block(1, [f"  {record['accept']}"] if record["accept"] else [])
 
@@ -130,7 +131,7 @@ def _told(record: Record, verbosity: int) -> list[str]:
     """A passed case's findings and what was localised, and from 2 on its figures."""
     severities = ("error", "warning") if verbosity < 2 else ("error", "warning", "note")
     found = [finding for finding in record["findings"] if finding["severity"] in severities]
-    lines = [line for finding in found for line in _finding(finding, record)]
+    lines = [*_unjudged(record), *(line for finding in found for line in _finding(finding, record))]
     if verbosity >= 2:
         blocks = [block for name, output in record["outputs"].items() for block in blocks_of(name, output)]
         lines += [line for block in blocks for line in block.lines]
@@ -139,6 +140,18 @@ def _told(record: Record, verbosity: int) -> list[str]:
         lines += [*_located(record), *(f"  warned: {text}" for text in record["warnings"])]
     title = f"{record['case']} at {asked(record)} on {backend_label(record)}: {record['verdict']}"
     return [title, *lines] if lines else []
+
+
+def _left_out(records: list[Record]) -> list[str]:
+    """How many cases judge some of their outputs only: that is no fault, and never silent."""
+    some = [record for record in records if record.get("unjudged")]
+    many = "s judge" if len(some) > 1 else " judges"
+    return [f"{len(some)} case{many} some outputs only: -v tells which are left out, and the record"] if some else []
+
+
+def _unjudged(record: Record) -> list[str]:
+    names = ", ".join(map(repr, record.get("unjudged") or ()))
+    return [f"  not judged, as the case says (outputs, ignore_outputs): {names}"] if names else []
 
 
 def _warned(passed: list[Record]) -> list[str]:

@@ -57,3 +57,31 @@ def test_one_label_a_sample_is_needed() -> None:
 def test_a_scalar_has_no_classes() -> None:
     with pytest.raises(DataError, match="no classes"):
         rank(np.array(1.0), np.array(1.0))
+
+
+def test_sequences_are_ranked_at_each_position_and_as_wholes() -> None:
+    reference = np.eye(3)[[[0, 1], [2, 2], [1, 0]]]
+    actual = np.eye(3)[[[0, 1], [2, 1], [1, 0]]]
+
+    found = rank(actual, reference)
+
+    assert (found.samples, found.sequences) == (6, 3)
+    assert found.top1 == pytest.approx(5 / 6)
+    assert found.top1_all == pytest.approx(2 / 3)
+
+
+def test_positions_may_come_first() -> None:
+    reference = np.eye(3)[[[0, 1], [2, 2], [1, 0]]]
+    actual = np.eye(3)[[[0, 1], [2, 1], [1, 0]]]
+
+    found = rank(actual, reference, sample_axis=1)
+
+    assert (found.sequences, found.top1_all) == (2, 0.5)
+
+
+def test_scores_of_two_axes_are_no_sequences() -> None:
+    assert rank(np.eye(3), np.eye(3)).sequences is None
+
+
+def test_labels_of_positions_are_counted_each() -> None:
+    assert accuracy(np.eye(3)[[[0, 1], [2, 2]]], np.array([[0, 1], [2, 0]])) == 0.75

@@ -47,9 +47,9 @@ def test_the_recipe_for_a_rule_makes_a_finding(tmp_path: Path) -> None:
         apply(block, scratch)
     [without], [after] = judged(digits, ROOT, near), judged(digits, scratch, near)
 
-    assert codes(after) == [*codes(without), "TRT307"]
+    assert codes(after) == [*codes(without), "TRT308"]
     assert after["verdict"] == "passed"
-    assert "## TRT307" in (scratch / "docs" / "findings" / "TRT3xx.md").read_text(encoding="utf-8")
+    assert "## TRT308" in (scratch / "docs" / "findings" / "TRT3xx.md").read_text(encoding="utf-8")
 
 
 def recipe(title: str) -> list[str]:

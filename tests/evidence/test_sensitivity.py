@@ -215,7 +215,7 @@ def test_an_interrupt_writes_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pytest_trt.evidence.sensitivity.lower", interrupted)
+    monkeypatch.setattr("pytest_trt.evidence.sensitivity.compare", interrupted)
     found = run("--precision", "fp16", "--inputs", "inputs.npz", "--bound", "0.1", "-o", "keep.txt")
 
     assert found.exit_code == 130

@@ -6,14 +6,16 @@ from typing import Any
 
 import networks
 import numpy as np
-from onnx import helper
+import pytest
+from onnx import TensorProto, helper
 from quantised import calibrated_digits, calibration_of_digits, codes, digits, found
 
 from pytest_trt import Precision
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.evidence.finding import Finding, Severity
-from pytest_trt.evidence.quant_ranges import likeness_of, quantised_evidence
-from pytest_trt.model.model import checked
+from pytest_trt.evidence.likeness import likeness_of
+from pytest_trt.evidence.quant_ranges import quantised_evidence
+from pytest_trt.model.model import Model, checked
 
 
 def test_calibration_data_of_another_scale_are_named_before_their_signs() -> None:
@@ -121,7 +123,7 @@ def test_samples_whose_second_axis_varies_are_no_colours() -> None:
         {"y": (networks.FLOAT, ["N", "T", 5, 2])},
         {"w": np.ones((8, 2), np.float32)},
     )
-    likeness = likeness_of(frames, frames, checked(proto, "net.onnx").inputs)
+    likeness = likeness_of(frames, frames, checked(proto, "net.onnx"))
 
     assert len(likeness.inputs[0].calibration.channels) == 1
     assert likeness.inputs[0].calibration.samples == 4
@@ -171,3 +173,87 @@ def test_data_that_vary_less_and_whose_ranges_fit_are_not() -> None:
 
 def test_images_of_the_same_kind_are_not() -> None:
     assert of_smooth(lambda x: x) == []
+
+
+def of_whole(data: np.ndarray, golden: np.ndarray, kind: int = TensorProto.UINT8) -> list[Finding]:
+    """Findings on pictures of whole numbers (N, 8, 8, 3) that the graph casts, scales and turns."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["turned"], ["float"], to=networks.FLOAT),
+        helper.make_node("Div", ["float", "k"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "w"], ["y"], "conv"),
+    ]
+    proto = networks.model(
+        nodes,
+        {"x": (kind, ["N", 8, 8, 3])},
+        {"y": (networks.FLOAT, ["N", 2, 6, 6])},
+        {"w": np.ones((2, 3, 3, 3), np.float32), "k": np.float32(255)},
+    )
+    return of_any(checked(proto, "net.onnx"), data, golden, "scaled")
+
+
+def of_any(model: Model, data: np.ndarray, golden: np.ndarray, tensor: str) -> list[Finding]:
+    runs, fed = [{"x": data}], [{"x": golden}]
+    ranges = calibrate(model, [tensor], runs, "calibration.npz")
+    return found(quantised_evidence(model, None, Precision.INT8, "fp32", ranges, fed, None, samples=runs))
+
+
+def pictures(seed: int, kind: Any = np.uint8) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    means = np.array([180, 120, 60]) + draw.normal(0, 12, (32, 1, 1, 1))
+    return np.clip(means + draw.normal(0, 30, (32, 8, 8, 3)), 0, 255).astype(kind)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64], ids=str)
+def test_pictures_of_whole_numbers_that_are_darker_are_named(kind: int) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+
+    first = of_whole(pictures(1, dtype) // 10, pictures(2, dtype), kind)[0]
+
+    assert (first.code, first.severity, first.evidence["input"]) == ("TRT108", Severity.ERROR, "x")
+    assert "as large" in first.message
+
+
+def test_pictures_of_0_to_1_stored_as_whole_numbers_are_named() -> None:
+    assert of_whole((pictures(1) / 255).round().astype(np.uint8), pictures(2))[0].code == "TRT108"
+
+
+def test_pictures_of_whole_numbers_in_bgr_are_named() -> None:
+    [finding] = of_whole(pictures(1)[..., ::-1], pictures(2))
+
+    assert finding.code == "TRT108"
+    assert "BGR" in finding.message
+
+
+def test_pictures_of_whole_numbers_of_the_same_kind_are_not() -> None:
+    assert of_whole(pictures(1), pictures(2)) == []
+
+
+def rows(*, masked: bool) -> Model:
+    """Ids (N, 6) that point at rows of a table; or a mask (N, 6) of whole numbers that is cast."""
+    read = ["table", "x"] if not masked else ["float", "w"]
+    nodes = [
+        *([helper.make_node("Cast", ["x"], ["float"], to=networks.FLOAT)]),
+        helper.make_node("MatMul" if masked else "Gather", read, ["rows"]),
+        helper.make_node("MatMul", ["rows", "w2"], ["y"], "matmul"),
+    ]
+    if not masked:
+        nodes[0] = helper.make_node("Cast", ["x"], ["unread"], to=networks.FLOAT)
+    draw = np.random.default_rng(0)
+    weights = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in _SHAPES.items()}
+    shape = ["N", 3] if masked else ["N", 6, 3]
+    proto = networks.model(nodes, {"x": (TensorProto.INT64, ["N", 6])}, {"y": (networks.FLOAT, shape)}, weights)
+    return checked(proto, "net.onnx")
+
+
+_SHAPES = {"table": (100, 4), "w": (6, 4), "w2": (4, 3)}
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["a mask", "ids"])
+def test_whole_numbers_that_are_no_amounts_may_be_others(masked: bool) -> None:
+    draw = np.random.default_rng(3)
+    small, large = ((2, 2), (2, 2)) if masked else ((0, 5), (60, 100))
+    data = draw.integers(*small, (64, 6)) if not masked else (draw.random((64, 6)) < 0.2).astype(np.int64)
+    golden = draw.integers(*large, (64, 6)) if not masked else (draw.random((64, 6)) < 0.9).astype(np.int64)
+
+    assert "TRT108" not in codes(of_any(rows(masked=masked), data, golden, "rows"))

@@ -307,3 +307,29 @@ def test_what_multiplies_in_subgraphs_is_named_at_once_and_can_be_kept(tmp_path:
     assert refused.verdict == "error"
     assert 'keep = ["inside", "again"]' in refused.message
     assert judged(replace(case, keep=("inside", "again")), "int8").verdict == "passed"
+
+
+def quiet_rows(least: float) -> np.ndarray:
+    """Samples of which every other one is small, and rounded to zero by a range that fits the others."""
+    rows = np.random.default_rng(1).standard_normal((32, 16)).astype(np.float32)
+    rows[::2] *= least
+    return rows
+
+
+@pytest.mark.parametrize(("least", "codes"), [(1e-4, ["TRT202"]), (1.0, [])])
+def test_a_logarithm_of_a_sum_that_int8_makes_zero_is_found_behind_a_clip(
+    least: float, codes: list[str], tmp_path: Path
+) -> None:
+    nodes = [
+        head(),
+        node("Abs", ["a"], ["size"], "abs"),
+        node("ReduceLogSum", ["size"], ["level"], "level", axes=[-1]),
+        node("Clip", ["level", "low", "high"], ["y"], "clip"),
+    ]
+    weights = {"w": weight(1), "low": np.float32(-50), "high": np.float32(50)}
+
+    verdict = judged(case_of(tmp_path, nodes, weights, quiet_rows(least)), "int8")
+
+    found = [one for one in verdict.findings if one.code == "TRT202"]
+    assert [one.code for one in found] == codes
+    assert [one.evidence["tensor"] for one in found] == ["level"] * len(codes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import networks
@@ -12,8 +13,13 @@ from onnx import helper, numpy_helper
 from quantised import GOLDEN, NET, RANGES, calibrated_digits, codes, digits, found, of_file
 
 from pytest_trt import Precision, Ranges, lower
+from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.evidence.evidence import Evidence
 from pytest_trt.evidence.finding import Finding, Severity
-from pytest_trt.evidence.quant_ranges import quantised_evidence
+from pytest_trt.evidence.output_errors import Observed
+from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor, quantised_evidence
+from pytest_trt.evidence.rounding import Grid, TensorStatistics
+from pytest_trt.findings._calibration import saturated
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import checked
 
@@ -299,3 +305,57 @@ def test_a_dq_of_another_scale_than_its_q_keeps_its_tensor_badly() -> None:
     assert "read back in steps of" in finding.message
     assert finding.remedy.startswith("Give the DequantizeLinear the scale of its QuantizeLinear")
     assert read_back(1.0) == []
+
+
+# errors only where the output shows it, or no choice of samples explains it
+
+
+def clipped(left_db: float, honest_db: float | None, **observed: Any) -> list[Severity]:
+    """What a range is called that leaves so much of a tensor whose best is 38 dB."""
+    seen = TensorStatistics(1000, 0, 1.0, 0.3, 0.02, 0.6, left_db, 0.99, 38.0)
+    tensor = QuantisedTensor("t", Grid(0.6 / 127), "conv", False, None, seen)
+    quantised = Quantised((tensor,), "data.npz", honest_db=honest_db)
+    shown = (Observed("y", **observed),) if observed else ()
+    return [one.severity for one in saturated(replace(evidence_of(quantised), observed=shown))]
+
+
+def evidence_of(quantised: Quantised) -> Evidence:
+    return Evidence(
+        case="net", precision=Precision.INT8, held="fp32", backend="onnxruntime", simulated=True, quantised=quantised
+    )
+
+
+def test_what_halves_of_the_golden_lose_as_well_is_a_warning_and_more_is_an_error() -> None:
+    assert clipped(15.0, honest_db=17.0) == [Severity.WARNING]
+    assert clipped(10.0, honest_db=17.0) == [Severity.ERROR]
+    assert clipped(15.0, honest_db=float("inf")) == [Severity.ERROR]
+    assert clipped(5.0, honest_db=1.0) == [Severity.ERROR]
+
+
+def test_where_inputs_cant_be_cut_twelve_decibels_are_an_error() -> None:
+    assert clipped(13.0, honest_db=None) == [Severity.WARNING]
+    assert clipped(11.0, honest_db=None) == [Severity.ERROR]
+
+
+def test_the_same_loss_is_an_error_where_an_output_is_near_its_bound_or_outside() -> None:
+    assert clipped(20.0, honest_db=None, error=0.1, bound=0.2) == [Severity.WARNING]
+    assert clipped(20.0, honest_db=None, error=0.17, bound=0.2) == [Severity.ERROR]
+    assert clipped(20.0, honest_db=None, error=0.3, bound=0.2, reasons=("outside",)) == [Severity.ERROR]
+
+
+def test_halves_are_measured_only_where_they_decide_anything() -> None:
+    x = networks.images(16)
+    x[12:] *= 3
+    half = {"x": x[:12]}
+    net = checked(networks.convolutional(), "net")
+    names = quantised_activations(net.proto)
+
+    def honest(ranges: Ranges) -> float | None:
+        evidence = quantised_evidence(net, None, Precision.INT8, "fp32", ranges, [{"x": x}], None)
+        assert evidence is not None
+        return evidence.honest_db
+
+    assert honest(calibrate(net, names, [{"x": x}], "all")) is None
+    found = honest(calibrate(net, names, [half], "the first"))
+    assert found is not None
+    assert 3 < found < 28

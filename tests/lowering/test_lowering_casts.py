@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt import compare, lower
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering._strong_typing import bf16_typed, fp16_typed
-from pytest_trt.lowering.casts import bf16_sandwich, fp16_sandwich, round_to_tf32, tf32_emulated
+from pytest_trt.lowering.casts import as_sandwich, bf16_sandwich, fp16_sandwich, round_to_tf32, tf32_emulated
 from pytest_trt.model import graph
 from pytest_trt.model.model import checked
 from pytest_trt.model.onnx_session import open_session
@@ -240,6 +240,13 @@ def test_the_typed_graph_is_bf16_with_fp32_at_its_ends() -> None:
         TensorProto.BFLOAT16,
         FLOAT,
     ]
+
+
+@pytest.mark.parametrize("typed", [fp16_typed, bf16_typed])
+def test_a_typed_graph_whose_branches_give_narrow_tensors_is_simulated(typed: Any) -> None:
+    session = open_session(as_sandwich(typed(branching())), "net")
+
+    assert session.get_outputs()[0].type == "tensor(float)"
 
 
 def test_no_fp16_is_left_in_the_typed_bf16_graph_or_its_subgraphs() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import networks
 import numpy as np
 import pytest
+from onnx import helper
 from outcomes import ids
 
 if TYPE_CHECKING:
@@ -566,3 +567,73 @@ def test_workers_bring_the_same_record(pytester: pytest.Pytester, golden: Path) 
     shared = report(pytester, *arguments, "-n2")["results"]
 
     assert sorted(shared, key=str) == sorted(alone, key=str)
+
+
+# --- weak bounds, and outputs that are left out
+
+
+def two_outputs(folder: Path, more: str = "") -> None:
+    """A case of waves over large steps, whose fp16 is far from fp32, with a second output of indices."""
+    nodes = [
+        helper.make_node("Mul", ["x", "rate"], ["phase"], "angle"),
+        helper.make_node("Sin", ["phase"], ["y"], "wave"),
+        helper.make_node("ArgMax", ["y"], ["best"], "best", axis=1, keepdims=0),
+    ]
+    outputs: dict[str, Any] = {"y": (networks.FLOAT, ["N", 6]), "best": (7, ["N"])}
+    rate = np.linspace(0.1, 1, 6, dtype=np.float32)
+    proto = networks.model(nodes, {"x": (networks.FLOAT, ["N", 6])}, outputs, {"rate": rate})
+    networks.save(proto, folder / "net.onnx")
+    np.savez(folder / "in.npz", x=np.random.default_rng(0).uniform(0, 500, (40, 6)).astype(np.float32))
+    (folder / "trt.toml").write_text(f'[[model]]\nonnx = "net.onnx"\ninputs = "in.npz"\nprecisions = ["fp16"]\n{more}')
+
+
+def test_a_weak_bound_warns_and_fails_where_that_was_asked(pytester: pytest.Pytester) -> None:
+    two_outputs(pytester.path)
+    pytester.runpytest("--trt-update-golden").assert_outcomes(passed=1)
+
+    warned = pytester.runpytest()
+    asked = pytester.runpytest("--trt-weak-bounds=fail")
+    pytester.makeini("[pytest]\ntrt_weak_bounds = fail\n")
+
+    warned.assert_outcomes(passed=1)
+    warned.stdout.fnmatch_lines(["*1 warning in passed cases (TRT307)*"])
+    asked.assert_outcomes(failed=1)
+    asked.stdout.fnmatch_lines(["*TRT307 error: output 'y'*begins at tensor 'y' of Sin 'wave'*"])
+    pytester.runpytest().assert_outcomes(failed=1)
+    pytester.runpytest("--trt-weak-bounds=warn").assert_outcomes(passed=1)
+
+
+def test_the_case_says_what_weak_bounds_do_before_the_ini_file(pytester: pytest.Pytester) -> None:
+    two_outputs(pytester.path, 'weak_bounds = "warn"\n')
+    pytester.runpytest("--trt-update-golden").assert_outcomes(passed=1)
+    pytester.makeini("[pytest]\ntrt_weak_bounds = fail\n")
+
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("where", ["option", "ini"])
+def test_an_unknown_word_for_weak_bounds_is_a_usage_error(where: str, pytester: pytest.Pytester) -> None:
+    two_outputs(pytester.path)
+    if where == "ini":
+        pytester.makeini("[pytest]\ntrt_weak_bounds = fial\n")
+
+    result = pytester.runpytest(*(["--trt-weak-bounds=fial"] if where == "option" else []))
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*unknown word for weak bounds 'fial'*"])
+
+
+def test_outputs_that_are_left_out_are_told_in_table_record_and_reports(pytester: pytest.Pytester) -> None:
+    two_outputs(pytester.path, 'ignore_outputs = ["best"]\n')
+    pytester.runpytest("--trt-update-golden").assert_outcomes(passed=1)
+
+    brief = pytester.runpytest("--trt-report=run.json", "--trt-report=run.md", "--trt-report=run.html")
+    full = pytester.runpytest("-v")
+
+    brief.stdout.fnmatch_lines(["1 case judges some outputs only: -v tells which are left out, and the record"])
+    full.stdout.fnmatch_lines(["*not judged, as the case says (outputs, ignore_outputs): 'best'"])
+    [record] = json.loads((pytester.path / "run.json").read_text())["results"]
+    assert record["unjudged"] == ["best"]
+    assert list(record["outputs"]) == ["y"]
+    assert "not judged, as the case says: best" in (pytester.path / "run.md").read_text()
+    assert "Not judged, as the case says: <code>best</code>" in (pytester.path / "run.html").read_text()
