@@ -62,6 +62,9 @@ def _told() -> argparse.Namespace:
     told = parser.parse_args()
     if told.quick:
         told.networks, told.seeds = QUICK, 1
+    for names, known in ((told.networks, (*NETWORKS,)), (told.precisions, ASKED)):
+        if unknown := {*names} - {*known}:
+            parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(known)}")
     if not told.folder and not told.table:
         parser.error("name the folder to work in")
     return told

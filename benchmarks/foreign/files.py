@@ -153,7 +153,7 @@ def hardly_quantised(network: Foreign, folder: Path) -> Planted:
 
 def smallest_kept(network: Foreign, _: Path) -> Planted:
     """The smallest layer stays in fp32, and the case says so."""
-    return Planted(replace(network.case, keep=tuple(_by_size(network.proto())[:1])))
+    return Planted(replace(network.case, keep=(*network.case.keep, *_by_size(network.proto())[:1])))
 
 
 def _by_size(proto: ModelProto) -> list[str]:

@@ -19,7 +19,7 @@ from benchmarks.foreign.graphs import (
     with_own_golden,
 )
 from benchmarks.foreign.specimen import NoPlace, Planted
-from benchmarks.zoo.surgery import change_weight, rescale_between, through
+from benchmarks.zoo.surgery import change_weight, matrix_nodes, rescale_between, through
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,15 +38,25 @@ TRIED = 6
 
 
 def few_overflow(network: Foreign, folder: Path) -> Planted:
-    """A layer's weights are scaled up and what it gives is scaled down: few golden samples overflow in fp16."""
-    proto = network.proto()
-    chosen = middle_layer(proto)
-    factor = _between_samples(network, chosen.output[0])
+    """A layer is scaled up and what it gives is scaled down: few golden samples overflow, and an output moves.
+
+    Raises:
+        NoPlace: an infinity moves no output, since it is cut off right behind.
+    """
+    count = len(matrix_nodes(network.proto()))
+    for place in sorted(range(count), key=lambda place: abs(place - count // 2))[:TRIED]:
+        proto = network.proto()
+        chosen = matrix_nodes(proto)[place]
+        _scale_layer(proto, chosen, _between_samples(network, chosen.output[0]))
+        if _moves(network, proto, "scaled_down"):
+            return with_own_golden(proto, network, folder, around(proto.graph.node, {chosen.output[0]}) | {chosen.name})
+    raise NoPlace("no infinity moves an output")
+
+
+def _scale_layer(proto: ModelProto, chosen: NodeProto, factor: float) -> None:
     for name in chosen.input[1:]:
         change_weight(proto, name, lambda values: (values * np.float32(factor)).astype(np.float32))
     _scaled_down(proto, chosen.output[0], factor)
-    tensors = around(proto.graph.node, {chosen.output[0]}) | {chosen.name}
-    return with_own_golden(proto, network, folder, tensors)
 
 
 def swallowed(network: Foreign, folder: Path) -> Planted:
@@ -64,7 +74,7 @@ def swallowed(network: Foreign, folder: Path) -> Planted:
     ]
     for place in sorted(places, key=lambda place: abs(place - places[len(places) // 2]))[:TRIED]:
         proto = _enlarged(network, place)
-        if _moves(network, proto):
+        if _moves(network, proto, "bound_down"):
             name = str(proto.graph.node[place].output[0])
             return with_own_golden(proto, network, folder, frozenset([name, "bound_up", "bound_down"]))
     raise NoPlace("no infinity is swallowed on its way to an output that moves")
@@ -84,11 +94,11 @@ def _enlarged(network: Foreign, place: int) -> ModelProto:
     return proto
 
 
-def _moves(network: Foreign, proto: ModelProto) -> bool:
-    """Whether an output leaves what rounding moves where only the enlarged tensor is cast to fp16, in onnxruntime."""
+def _moves(network: Foreign, proto: ModelProto, reader: str) -> bool:
+    """Whether an output leaves what rounding moves where only what a node reads is cast to fp16, in onnxruntime."""
     cast = type(proto)()
     cast.CopyFrom(proto)
-    node = next(node for node in cast.graph.node if node.name == "bound_down")
+    node = next(node for node in cast.graph.node if node.name == reader)
     place = list(cast.graph.node).index(node)
     large = node.input[0]
     node.input[0] = "bounded/wide"
@@ -146,10 +156,7 @@ def flushed(network: Foreign, folder: Path) -> Planted:
 def healthy_scaled(network: Foreign, folder: Path) -> Planted:
     """A layer scaled up and down again within what fp16 holds."""
     proto = network.proto()
-    chosen = middle_layer(proto)
-    for name in chosen.input[1:]:
-        change_weight(proto, name, lambda values: (values * np.float32(4)).astype(np.float32))
-    _scaled_down(proto, chosen.output[0], 4.0)
+    _scale_layer(proto, middle_layer(proto), 4.0)
     return with_own_golden(proto, network, folder, frozenset())
 
 

@@ -223,3 +223,13 @@ def test_the_tables_tell_a_miss_and_a_false_alarm(tmp_path: Path) -> None:
     assert "not found: x" in done.stdout
     assert "false alarm: y" in done.stdout
     assert done.stdout.strip() == tables(json.loads(results.read_text())).strip()
+
+
+@pytest.mark.parametrize("words", [["work", "--networks", "resnet"], ["work", "--precisions", "fp99"], []])
+def test_what_is_not_there_to_be_asked_is_refused(words: list[str]) -> None:
+    command = [sys.executable, "-m", "benchmarks.foreign", *words]
+
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
