@@ -304,7 +304,7 @@ _STRUCTURE = (
         *WRONG,
     ),
     *_planted("another epsilon", ("encoder",), "fp32", _edit(plants.another_epsilon), *WRONG),
-    *_planted("another epsilon of BatchNorm", ("resnet18", "segmentation"), "fp16", plants.batch_epsilon, *WRONG),
+    *_planted("another epsilon of BatchNorm", ("resnet18", "segmentation"), "fp16", plants.batch_epsilon, *WEIGHTS),
     *_planted("dropped residual", RESIDUAL, "fp16", _edit(plants.no_residual), *WRONG),
     *_planted("dropped activation", CONVOLUTIONAL, "int8", _edit(plants.no_rectifier), *WRONG),
     *_planted("changed padding", ("digits", "resnet18", "segmentation"), "fp16", _edit(plants.shifted_padding), *WRONG),
