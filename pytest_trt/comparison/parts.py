@@ -31,11 +31,11 @@ __all__ = ["Part", "apart", "as_endless", "groups_of", "joined", "parts_of", "se
 
 _GAP = 10.0  # a decade between the largest values of two slices, or between a sentinel and all other values
 _LEAST_SENTINEL = 100.0  # below it, a number that many elements share is no minus infinity
+_LEVELS = 4  # masks that add up, and a row that has another
 _SPREAD = 0.05  # a mask of -1e4 is added to what it masks, and moves by that
 _ENDLESS = 3e4  # from here a sentinel stands for infinity: fp16 ends at 65504
 _FAR = 1e4  # and any value from here will do in its place
 _MOST_GROUPS = 8
-_MOST_SLICES = 1 << 16
 _INSIGNIFICANT = 1e-6  # of the largest value: slices that small make no scale of their own
 
 
@@ -206,7 +206,8 @@ def sentinels_beyond(goldens: Sequence[NDArray[Any]]) -> float | None:
     """From which size on an element is a sentinel; None where there is none.
 
     A sentinel is a negative number that many elements share, to five per cent, more than a decade beyond all others and
-    at most -100; a positive one is as likely a quotient that grew. NaN and infinities always are.
+    at most -100; there may be some such numbers. A positive one is as likely a quotient that grew. NaN and infinities
+    always are.
     """
     odd = any(not np.isfinite(array).all() for array in goldens if array.size)
     values = np.concatenate([_finite(array) for array in goldens]) if goldens else np.empty(0)
@@ -228,15 +229,20 @@ def as_endless(actual: NDArray[Any], golden: NDArray[Any]) -> Doubles:
 
 
 def _threshold(values: Doubles) -> float | None:
-    if not values.size or np.abs(values).max() < _LEAST_SENTINEL:
-        return None
-    sizes = np.abs(values)
-    least = sizes.max() * (1 - _SPREAD)
-    far = values[sizes >= least]
-    ordinary = sizes.max(where=sizes < least, initial=0.0)
-    if far.size < 2 or not ordinary or least <= _GAP * ordinary or far.max() > 0:
-        return None
-    return float(math.sqrt(least * ordinary)) if least < 1e300 else float(least)
+    """Between the sentinels, of some levels where masks add up, and all other values."""
+    sizes, far = np.abs(values), np.zeros(values.shape, bool)
+    for _ in range(_LEVELS):
+        largest = sizes.max(where=~far, initial=0.0)
+        if largest < _LEAST_SENTINEL:
+            return None
+        level = ~far & (sizes >= largest * (1 - _SPREAD))
+        if level.sum() < 2 or values[level].max() > 0:
+            return None
+        far |= level
+        least, ordinary = sizes.min(where=far, initial=np.inf), sizes.max(where=~far, initial=0.0)
+        if ordinary and least > _GAP * ordinary:
+            return float(math.sqrt(least) * math.sqrt(ordinary))
+    return None
 
 
 def _finite(array: NDArray[Any]) -> Doubles:
@@ -257,7 +263,7 @@ def _axes(goldens: Sequence[NDArray[Any]]) -> Iterator[int]:
         return
     for axis in range(1, len(shapes[0])):
         sizes = {shape[axis] for shape in shapes}
-        if len(sizes) == 1 and 2 <= shapes[0][axis] <= _MOST_SLICES:
+        if len(sizes) == 1 and shapes[0][axis] >= 2:
             yield axis
 
 

@@ -134,7 +134,7 @@ def _scaled(a: Doubles, r: Doubles, left: float) -> str:
 
 
 _STILL = 1e-6
-_MOST_SLICES = 4096
+_CLEARLY = 3.0
 _AT_ONCE = 1 << 20  # elements that are taken to float64
 _LOOSE = 0.1  # where the user's limits are no relative RMS
 _LEAST_BOUND = 1e-3  # what moves by less moves as little as an output that proves nothing
@@ -329,17 +329,17 @@ def _of_rows(array: NDArray[np.float64], part: Part) -> NDArray[np.float64]:
 def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | None:
     """Slices that stand still over the samples, along the axis that has the most of them.
 
-    The golden's must move by more than the part that they are in may err by: less can be rounding.
+    The golden's must move somewhere by three times what the part that they are in may err by: less can be rounding.
     """
     if r.ndim < 2 or len(r) < 2 or not r.size:
         return None
-    moves = _variance(r) - _allowed(r, judgement) ** 2
-    stands = _stands(a)
+    moves = _range(r) > _CLEARLY * _allowed(r, judgement)
+    stands = _range(a) <= _STILL * _largest(a)
     found: list[Part] = []
     for axis in range(r.ndim - 1):
         others = tuple(one for one in range(r.ndim - 1) if one != axis)
-        if 2 <= moves.shape[axis] <= _MOST_SLICES:
-            rows = np.flatnonzero(stands.all(axis=others) & (moves.mean(axis=others) > 0))
+        if moves.shape[axis] >= 2:
+            rows = np.flatnonzero(stands.all(axis=others) & moves.any(axis=others))
             found += [Part(judgement.output, axis + 1, tuple(int(row) for row in rows))] if rows.size else []
     return max(found, key=lambda part: len(part.rows) / r.shape[part.axis or 0], default=None)
 
@@ -371,20 +371,21 @@ def _pieces(array: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
         yield np.where(np.isfinite(values), values, 0.0)
 
 
-def _variance(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Over the samples, position by position."""
-    mean = sum((piece.sum(axis=0) for piece in _pieces(array)), np.zeros(array.shape[1:])) / len(array)
-    squares = (((piece - mean) ** 2).sum(axis=0) for piece in _pieces(array))
-    return np.asarray(sum(squares, np.zeros(array.shape[1:])) / len(array))
-
-
-def _stands(array: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where all samples are the same, to a millionth of the largest."""
+def _range(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Largest less smallest value over the samples, position by position."""
     low, high = np.full(array.shape[1:], np.inf), np.full(array.shape[1:], -np.inf)
     for piece in _pieces(array):
         np.minimum(low, piece.min(axis=0), out=low)
         np.maximum(high, piece.max(axis=0), out=high)
-    return np.asarray(high - low <= _STILL * np.maximum(np.abs(low), np.abs(high)))
+    return np.asarray(high - low)
+
+
+def _largest(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Largest |value| over the samples, position by position."""
+    found = np.zeros(array.shape[1:])
+    for piece in _pieces(array):
+        np.maximum(found, np.abs(piece).max(axis=0), out=found)
+    return found
 
 
 def _lean(error: NDArray[np.float64]) -> Lean:

@@ -33,6 +33,7 @@ ROOM = 1.25
 
 _TINY = 1e-3  # of the largest scale: groups under it are noise, but the first beneath it that errs by little
 _LITTLE = 0.2
+_ROOMY = 2.0  # times its error: engines come within that of a simulation, and logarithms are asked beside the values
 _EXACT = (Precision.FP32, Precision.TF32)  # of their errors a logarithm shows the last bit of what is next to nothing
 _LEAST = {"Softmax": 1e-6, "Sigmoid": 1e-4}  # a Sigmoid of fp32 has an error of 1e-7, however small it is
 _LEAST_FP16 = 1e-4  # beneath it fp16 has no normal numbers
@@ -77,8 +78,8 @@ def partition(
         output: its name.
         roads: its values in each run, of every simulation that is right.
         exact: its values in each run in fp32.
-        least: of probabilities, the least that counts; 0 of all other outputs. Their logarithms are compared, unless
-            the values themselves leave a right engine more room.
+        least: of probabilities, the least that counts; 0 of all other outputs. Their logarithms are compared as well
+            as the values: one tells of the background, the other of peaks. What proves nothing is left out.
     """
 
     def measured(part: Part) -> PartError:
@@ -86,10 +87,10 @@ def partition(
         moved = None if part.sentinels else _moved(part, exact)
         return PartError(part, error, moved, _scale(part, exact))
 
-    found = [measured(part) for part in parts_of(output, list(exact), least)]
-    if least and found[0].room < SLACK:
-        plain = [measured(part) for part in parts_of(output, list(exact))]
-        found = max(found, plain, key=lambda parts: parts[0].room)
+    split = parts_of(output, list(exact), least)
+    found = [measured(replace(part, least=0.0)) for part in split]
+    if least:
+        return tuple(_with_logarithm(found, measured(split[0])))
     groups = [one for one in found if one.part.axis is not None]
     while len(groups) > 1 and (weak := _weakest(groups)) is not None:
         kept, lost = sorted((max(weak - 1, 0), max(weak, 1)))
@@ -97,6 +98,13 @@ def partition(
     if len(groups) == 1:
         groups = [measured(replace(groups[0].part, axis=None, rows=()))]
     return (*groups, *(one for one in found if one.part.axis is None))
+
+
+def _with_logarithm(found: list[PartError], logarithm: PartError) -> list[PartError]:
+    """Values and logarithms side by side, or which of them leaves a right engine room."""
+    if logarithm.room >= _ROOMY or (logarithm.provable and not found[0].provable):
+        return [*(found if found[0].provable else found[1:]), logarithm]
+    return found
 
 
 def saturating(model: ModelProto, precision: Precision) -> dict[str, float]:

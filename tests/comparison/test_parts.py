@@ -45,6 +45,12 @@ def test_columns_of_another_scale_are_found_on_the_last_axis() -> None:
     assert names(detector().transpose(0, 2, 1)) == ["y[:, :, 0:4]", "y[:, :, 4:10]"]
 
 
+def test_a_flat_output_of_many_columns_is_parted_too() -> None:
+    golden = detector(2).repeat(4000, axis=2).reshape(2, -1)
+
+    assert names(golden) == ["y[:, 0:320000]", "y[:, 320000:800000]"]
+
+
 def test_rows_that_lie_apart_are_named_one_by_one() -> None:
     order = [0, 4, 1, 5, 2, 6, 3, 7, 8, 9]
 
@@ -92,6 +98,16 @@ def test_a_mask_that_is_added_is_found_too() -> None:
     golden[:, ::5] -= 1e4
 
     assert names(golden) == ["y", "y (sentinels)"]
+
+
+@pytest.mark.parametrize("levels", [(-1e9, -2e9), (-1e4, -2e4), (-1000, -1e4)])
+def test_masks_that_add_up_are_sentinels_of_two_levels(levels: tuple[float, float]) -> None:
+    golden = masked(levels[0])
+    golden[:, 1::5] = levels[1]
+
+    main, aside = parts_of("y", [golden])
+
+    assert (main.mask(golden).sum(), aside.mask(golden).sum()) == (96, 64)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,28 @@ def test_a_zeroed_class_is_concentrated_there_and_named() -> None:
     assert first.evidence["resemblance"] == "class 7 is zero throughout"
 
 
+def test_a_class_that_fires_once_and_never_again_is_told_by_its_slice() -> None:
+    scores = np.abs(1e-3 * DRAW.standard_normal((8, 6, 200))).astype(np.float32)
+    scores[np.arange(8), np.arange(8) % 6, 7] = 0.9
+    scores[:, 3] = 1e-3
+    scores[2, 3, 50] = 0.2
+    broken = scores.copy()
+    broken[:, 3] = 0
+
+    first = found(broken, scores, bound=0.3)[0]
+
+    assert (first.code, first.evidence["slices"]) == ("TRT305", [3])
+
+
+def test_a_slice_that_moves_by_less_than_the_part_may_err_may_stand_still() -> None:
+    small = LOGITS.copy()
+    small[:, 7] *= 1e-3
+    rounded = small.copy()
+    rounded[:, 7] = 0
+
+    assert codes(rounded, small) == []
+
+
 def test_one_channel_of_a_map_is_named_and_noise_everywhere_is_not() -> None:
     broken = MAPS.copy()
     broken[:, 5] *= 1.3
