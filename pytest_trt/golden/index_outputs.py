@@ -36,6 +36,7 @@ __all__ = ["NEAR_TIE", "IndexOutputs", "Settled", "Simulation", "aligned", "is_c
 NEAR_TIE = 4.0
 """How many allowed errors two values may be apart to be a near tie: each of the two may err, in either direction."""
 
+_TELLING = 0.5
 _PICKS = {"TopK": 1, "ArgMax": 0, "ArgMin": 0}  # by operator, which of its outputs are the indices
 _LISTS = ("NonZero", "NonMaxSuppression", "Unique", "Compress")
 _MOVES = (
@@ -126,11 +127,18 @@ class _Table:
         found: NDArray[Any] = self.values[self.rows, np.where(inside, indices, 0)].astype(np.float64)
         return np.where(inside, found, np.nan)
 
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """RMS of the row that each element chose from, so that a loud row opens no quiet one."""
+        values = np.where(np.isfinite(self.values), self.values, 0).astype(np.float64)
+        found: NDArray[np.float64] = np.sqrt(np.mean(values**2, axis=1))[self.rows]
+        return found
+
     def near(self, actual: NDArray[Any], reference: NDArray[Any], width: float) -> NDArray[np.bool_]:
-        """Which elements differ and pick a value that is as good."""
+        """Which elements differ and pick a value that is as good: as near as a share of the row's size."""
         other, wanted = self.picked(actual), self.picked(reference)
         with np.errstate(invalid="ignore"):
-            alike = (np.abs(other - wanted) <= width) | (other == wanted)
+            alike = (np.abs(other - wanted) <= width * self.sizes) | (other == wanted)
         found: NDArray[np.bool_] = (actual != reference) & alike
         return found & ~self._repeated(actual) if self.apart else found
 
@@ -161,9 +169,10 @@ class IndexOutputs:
         self._tables: dict[tuple[str, int], _Table] = {}
 
     def widths(self, simulation: Simulation, feeds: Sequence[Arrays], exact: Sequence[Arrays]) -> dict[str, float]:
-        """By output, how far apart two values may be to be a near tie at a precision, in their own unit.
+        """By output, how far apart two values may be to be a near tie at a precision, as a share of their row's RMS.
 
-        It is the error of the simulated run at the values that it and fp32 pick, with the slack of a bound.
+        It is the error of the simulated run at the values that it and fp32 pick, with the slack of a bound. Where that
+        is so wide that half of another sample's answers would be near ties, it tells nothing and is left out.
 
         Args:
             simulation: of the precision.
@@ -173,20 +182,30 @@ class IndexOutputs:
         pairs = list(zip(simulation.outputs, exact, strict=True))
         asked = [name for name in self.picks if name in exact[0]]
         same = [name for name in asked if all(low[name].shape == high[name].shape for low, high in pairs)]
-        return {name: self._width(name, simulation, feeds, exact) for name in same}
+        found = {name: self._width(name, simulation, feeds, exact) for name in same}
+        return {name: width for name, width in found.items() if self._tells(name, width, feeds, exact)}
+
+    def _tells(self, name: str, width: float, feeds: Sequence[Arrays], exact: Sequence[Arrays]) -> bool:
+        """Whether another sample's answer stays wrong, near ties or not."""
+        wrong = left = 0
+        for number, (arrays, outputs) in enumerate(zip(feeds, exact, strict=True)):
+            own = outputs[name]
+            other = np.roll(own, 1, axis=0) if own.ndim else own
+            near = self._table(name, number, arrays).near(other, own, width)
+            wrong, left = wrong + int((other != own).sum()), left + int(((other != own) & ~near).sum())
+        return left >= _TELLING * wrong
 
     def _width(self, name: str, simulation: Simulation, feeds: Sequence[Arrays], exact: Sequence[Arrays]) -> float:
-        errors, sizes = [], []
+        errors = []
         for number, (arrays, low, high) in enumerate(zip(feeds, simulation.outputs, exact, strict=True)):
             table = self._table(name, number, arrays)
             if not is_float(table.values.dtype):
                 return 0.0
             rounded = replace(table, values=self._simulated(self.picks[name], simulation.model, arrays))
             for indices in (low[name], high[name]):
-                errors.append(rounded.picked(indices) - table.picked(indices))
-                sizes.append(table.picked(indices))
-        unit = floor(simulation.precision.unit_roundoff, whole=False)
-        return NEAR_TIE * (SLACK * _rms(errors) + unit * _rms(sizes))
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    errors.append((rounded.picked(indices) - table.picked(indices)) / table.sizes)
+        return NEAR_TIE * (SLACK * _rms(errors) + floor(simulation.precision.unit_roundoff, whole=False))
 
     def _simulated(self, pick: Pick, lowered: Model, feeds: Arrays) -> NDArray[Any]:
         """The rows of values that the simulated network picks from."""

@@ -129,6 +129,20 @@ def test_another_index_is_wrong(tmp_path: Path) -> None:
     assert found.error > 0.6
 
 
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_loud_samples_open_no_near_ties_for_quiet_ones(tmp_path: Path, precision: Precision) -> None:
+    case = case_of(topk(), tmp_path)
+    x = samples()
+    x[::8] *= 2000
+    np.savez(tmp_path / "in.npz", x=x)
+    update(case, tmp_path / "golden")
+
+    def quiet(outputs: dict[str, np.ndarray]) -> None:
+        outputs["i"][1::8] = (outputs["i"][1::8] + 5) % CLASSES
+
+    assert judged(case, quiet, precision)["i"].reasons
+
+
 def test_one_index_twice_is_wrong_though_its_value_is_near(tmp_path: Path) -> None:
     def twice(outputs: dict[str, np.ndarray]) -> None:
         outputs["i"][:, 1] = outputs["i"][:, 0]
