@@ -34,8 +34,8 @@ def hardly(evidence: Evidence) -> Iterator[Finding]:
     listing = f"{', '.join(map(repr, found.left_out[:_TOLD]))}{f' and {more} more' if more > 0 else ''}"
     yield Finding(
         "TRT206",
-        # a file that is judged as it is was asked for no more than it is
-        Severity.WARNING if evidence.precision is Precision.MODEL else Severity.ERROR,
+        # a file as it is, with no weight in the precision, was not asked for more: activations alone are rounded
+        Severity.WARNING if _as_it_is(evidence) else Severity.ERROR,
         f"this is hardly {found.precision}: {' and '.join(told)} run in it, and at least {evidence.honoured:.0%} are"
         f" required; not {listing}.",
         "Ask for a precision that reaches them (fp16, bf16; int8 and fp8 have no LSTM, GRU or RNN), name what stays in"
@@ -48,6 +48,11 @@ def hardly(evidence: Evidence) -> Iterator[Finding]:
             "left_out": list(found.left_out[:_LISTED]),
         },
     )
+
+
+def _as_it_is(evidence: Evidence) -> bool:
+    found = evidence.coverage
+    return evidence.precision is Precision.MODEL and found is not None and not found.reached_weights
 
 
 RULES = (hardly,)

@@ -311,7 +311,10 @@ def _remedy(hop: Hop | None, evidence: Evidence) -> str:
     if str(hop) == "golden -> fp32" and weight is not None:
         return f"Mend weight {weight.tensor!r} of {weight.node} first (TRT110)."
     if str(hop) == "golden -> fp32" and evidence.held != "fp32":
-        return "Look at what was changed beside the weights when the file was quantised: nodes, biases, preprocessing."
+        lone = evidence.weights.unpaired if evidence.weights else ()
+        beside = "" if not lone else f"Look at the weights of {lone[0]!r}, which have no counterpart (TRT110), and at"
+        return f"{beside or 'Look at'} what was changed beside the weights when the file was quantised: nodes, biases,\
+ preprocessing."
     return _REMEDIES.get(str(hop), "")
 
 

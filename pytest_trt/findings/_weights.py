@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from pytest_trt.evidence.evidence import Evidence
     from pytest_trt.evidence.weights import StoredWeight
 
-__all__ = ["at_fault", "differing", "is_at_fault", "one_scale"]
+__all__ = ["alone", "at_fault", "differing", "is_at_fault", "one_scale"]
 
 _FEW = 1 / 16
 """Share of the channels: where fewer are clipped or coarse, somebody may have meant it; zeros are never meant."""
 
+_SHOWN = 3
 _ONE_SCALE_DB = 6.0
 """Lost by one scale for a whole weight against one for each channel, from which on it is told: a bit."""
 
@@ -85,6 +86,22 @@ def one_scale(evidence: Evidence) -> Iterator[Finding]:
         if outside
         else "Nothing to mend where the outputs are inside their bounds; a scale for each output channel is free.",
         {"tensor": worst.tensor, "layer": worst.node, "lost_db": worst.channel_lost_db, "weights": len(found)},
+    )
+
+
+def alone(evidence: Evidence) -> Iterator[Finding]:
+    """TRT110: weights that have no counterpart in the reference, of which nobody can say whether they are right."""
+    unpaired = evidence.weights.unpaired if evidence.weights else ()
+    if not unpaired:
+        return
+    shown = ", ".join(map(repr, unpaired[:_SHOWN])) + (f" and {len(unpaired) - _SHOWN} more" * (len(unpaired) > _SHOWN))
+    yield Finding(
+        "TRT110",
+        Severity.WARNING if _differs(evidence) else Severity.NOTE,
+        f"the weights of {len(unpaired)} nodes ({shown}) have no counterpart in the reference, and were not compared.",
+        "Name as the reference the fp32 file that this one was made from, with the same nodes: a tool that merges or"
+        " renames them leaves nothing to compare by.",
+        {"nodes": list(unpaired)},
     )
 
 

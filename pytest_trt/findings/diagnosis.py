@@ -43,7 +43,7 @@ from pytest_trt.findings import _reproducibility as reproducibility
 from pytest_trt.findings._calibration import partial, placeholders, refused, uncalibrated
 from pytest_trt.findings._calibration_data import stale, unlike
 from pytest_trt.findings._latency import of_latency
-from pytest_trt.findings._weights import differing, one_scale
+from pytest_trt.findings._weights import alone, differing, one_scale
 from pytest_trt.findings.verdict import figures_of
 from pytest_trt.precision import Precision
 
@@ -70,6 +70,7 @@ CALIBRATION_RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     *calibration.RULES,
     partial,
     one_scale,
+    alone,
 )
 """Those of TRT1xx; what is missing is told before what does not fit."""
 

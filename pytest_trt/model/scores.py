@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_trt.model.graph import MATRIX_OPERANDS, constants, tensor_shapes
+from pytest_trt.model.graph import constants, tensor_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,4 +41,5 @@ def _scores(name: str, makers: Mapping[str, NodeProto], held: Mapping[str, objec
 
 def _multiplies(node: NodeProto, held: Mapping[str, object]) -> bool:
     inputs: Sequence[str] = node.input
-    return node.op_type in MATRIX_OPERANDS and any(one in held for one in inputs[:2])
+    products = ("MatMul", "Gemm")  # a convolution has its classes along axis 1
+    return node.op_type in products and any(one in held for one in inputs[:2])

@@ -151,6 +151,22 @@ FLUSHED = {
 }
 
 
+def test_an_overflow_of_one_element_among_many_is_none_of_the_envelope(tmp_path: Path) -> None:
+    nodes = [
+        head(),
+        node("Mul", ["a", "a"], ["q"], "sq"),
+        node("Sqrt", ["q"], ["r"], "root"),
+        node("Div", ["a", "r"], ["y"], "sign"),
+    ]
+    x = np.random.default_rng(1).standard_normal((32, 16)).astype("f")
+    case = case_of(tmp_path, nodes, {"w": np.eye(16, 512, dtype=np.float32) + 0.01}, x)
+    x[5, 3] = 400
+    np.savez(tmp_path / "in.npz", x=x)
+    update(case, tmp_path / "golden")
+
+    assert finding(judged(case)).evidence["node"] == "sq"
+
+
 @pytest.mark.parametrize("how", FLUSHED)
 def test_what_is_flushed_to_zero_and_divided_by_is_told_as_such(tmp_path: Path, how: str) -> None:
     before, last, cause = FLUSHED[how]

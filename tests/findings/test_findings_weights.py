@@ -16,7 +16,7 @@ from pytest_trt.evidence.finding import Severity
 from pytest_trt.evidence.hops import Hop
 from pytest_trt.evidence.output_errors import Observed
 from pytest_trt.evidence.weights import StoredWeight, WeightFaults, Weights
-from pytest_trt.findings._weights import differing, is_at_fault, one_scale
+from pytest_trt.findings._weights import alone, differing, is_at_fault, one_scale
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -209,3 +209,13 @@ def test_your_own_tolerance_in_fp32_counts_for_a_file_of_rounded_weights(case: C
     [hop] = [hop for hop in judged(deployed(case, int8(), tolerance=told)).hops if hop.end == "fp32"]
 
     assert hop.limit == 0.25
+
+
+def test_weights_without_a_counterpart_are_noted_and_warned_of_where_the_file_differs() -> None:
+    lone = Weights("net.onnx", (), ("merged",))
+
+    noted = list(alone(replace(known(), weights=lone)))
+    warned = list(alone(replace(known(), weights=lone, hops=(OVER,))))
+
+    assert [finding.severity.value for finding in (*noted, *warned)] == ["note", "warning"]
+    assert "'merged'" in noted[0].message
