@@ -225,7 +225,7 @@ def _told_inner(inner: Overflow, evidence: Evidence) -> str:
     told = {
         "beyond": f"{called} is the first that is not finite, where fp32's is",
         "divided": f"{called} is not finite, since {inner.cause!r} before it is flushed to zero",
-        "flushed": f"{called} is flushed to zero throughout, where fp32's is not",
+        "flushed": f"{called} is flushed to zero throughout a sample, where fp32's is not",
         "masked": f"{called} has rows of nothing but masks, whose rounding drowns the scores: their Softmax is another",
     }[inner.kind]
     real = "" if evidence.simulated else " (simulated; the engine is judged by its outputs)"

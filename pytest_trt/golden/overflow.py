@@ -199,7 +199,8 @@ class _Search:
                 yield from self._told_inside(holder)
             own = [name for name in own if name not in self.infected]
             pairs = self._look({name for one in own for name in (one, *self._frontier(one))}) if own else {}
-            bad = [name for name in own if _bad(pairs[name])]
+            narrow = self.precision in (Precision.FP16, Precision.BF16)
+            bad = [name for name in own if _bad(pairs[name], by_sample=narrow)]
             self.infected.update(bad)
             yield from (self._told(name, pairs) for name in bad if self._harms(name, pairs))
 
@@ -275,7 +276,7 @@ class _Search:
     def _told(self, name: str, pairs: Pairs) -> Overflow:
         node, word = self.graph.makers[name], self.graph.word
         readers = self.graph.readers.get(name, [])
-        if not any(low.any() for low, _ in pairs[name]):
+        if not _is_beyond(pairs[name]):
             return Overflow(name, word(node), node.op_type, "flushed", name, self._words(node, *readers))
         beyond = _largest_bad(pairs[name]) > self._largest()
         flushed = self._flushed(node) if self.graph.divides(node) or not beyond else []
@@ -322,10 +323,21 @@ def _rows_lost(read: NDArray[Any], low: NDArray[Any], high: NDArray[Any], axis: 
     return bool((rows & ~(error <= _LOST)).any())
 
 
-def _bad(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> bool:
-    """Whether it is not finite where fp32's is, or zero throughout where that is not."""
-    odd = any((~np.isfinite(low) & np.isfinite(high)).any() for low, high in pairs)
-    return odd or (not any(low.any() for low, _ in pairs) and any(high.any() for _, high in pairs))
+def _bad(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], *, by_sample: bool) -> bool:
+    """Whether it is not finite where fp32's is, or zero throughout where that is not: in one sample, if that counts."""
+    silent = [(_is_silent(low), _is_silent(high)) for low, high in pairs]
+    lost = any((low & ~high).any() for low, high in silent)
+    return _is_beyond(pairs) or (lost and (by_sample or all(low.all() for low, _ in silent)))
+
+
+def _is_beyond(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> bool:
+    return any((~np.isfinite(low) & np.isfinite(high)).any() for low, high in pairs)
+
+
+def _is_silent(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which samples, along the first axis, are zero throughout."""
+    found: NDArray[np.bool_] = ~(array != 0).reshape(len(array) if array.ndim > 1 else 1, -1).any(axis=1)
+    return found
 
 
 def _largest_bad(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_trt.model.graph import fresh, is_standard, opset
+from pytest_trt.model.graph import fresh, is_standard, opset, tensor_shapes
 from pytest_trt.model.model import nodes_of
 from pytest_trt.model.normalise import subgraphs
 from pytest_trt.precision import Precision
@@ -45,19 +45,21 @@ class InnerValues:
     """What the inner tensors of a simulated network held, over all that was run.
 
     Attributes:
-        sums: by tensor the sum of |x| over a run, the largest of all runs; not finite where one was not.
+        sums: by tensor the sum of |x| over a run, or over a sample, the largest of all; not finite where one was not.
+        least: by tensor the sum of |x| over a sample, the least of all; of tensors without samples as ``sums``.
         rows: by tensor that a Softmax reads, the largest value of that row whose largest is least.
         lowest: values under half of this are taken for masks; minus the precision's largest.
     """
 
     sums: dict[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
     rows: dict[str, float] = field(default_factory=dict)
     lowest: float = -math.inf
 
     @property
     def suspects(self) -> frozenset[str]:
-        """Tensors that were not finite, or zero throughout."""
-        return frozenset(name for name, size in self.sums.items() if not math.isfinite(size) or not size)
+        """Tensors that were not finite, or zero throughout a sample."""
+        return frozenset(name for name, size in self.sums.items() if not math.isfinite(size) or not self.least[name])
 
     @property
     def masked(self) -> frozenset[str]:
@@ -86,6 +88,7 @@ class Watched:
             size = float(np.max(found[name], initial=_NEVER_RUN))
             if size < 0:
                 continue
+            into.least[tensor] = min(into.least.get(tensor, math.inf), float(np.min(found[name])))
             before = into.sums.get(tensor, 0.0)
             into.sums[tensor] = before + size if not math.isfinite(before + size) else max(before, size)
         for name, tensor in self.rows.items():
@@ -110,6 +113,7 @@ def watched(model: ModelProto, only: Collection[str] | None = None) -> tuple[Mod
     numbers: list[TensorProto] = []
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    shapes = tensor_shapes(model)
     for node in copy.graph.node:
         nodes.append(node)
         if node.op_type in _NORMALISING and is_standard(node) and narrow is not None:
@@ -117,7 +121,8 @@ def watched(model: ModelProto, only: Collection[str] | None = None) -> tuple[Mod
             nodes += _least_row(node, row, numbers, opset(copy))
         for tensor in _measured(node, rounded, only):
             sums[total := name(f"{tensor}/magnitudes")] = tensor
-            nodes += _magnitudes(tensor, total)
+            samples = tensor in rounded and len(shapes.get(tensor, ())) > 1  # a quiet one is nothing at int8
+            nodes += _of_samples(tensor, total, numbers, opset(copy)) if samples else _magnitudes(tensor, total)
         inner, after = _given_out(node, rounded, only, name, numbers)
         sums |= inner
         nodes += after
@@ -241,6 +246,19 @@ def _magnitudes(tensor: str, total: str) -> list[NodeProto]:
         helper.make_node("Cast", [tensor], [f"{total}/fp32"], f"{total}/fp32", to=TensorProto.FLOAT),
         helper.make_node("ReduceL1", [f"{total}/fp32"], [total], total, keepdims=0),
     ]
+
+
+def _of_samples(tensor: str, total: str, numbers: list[TensorProto], version: int) -> list[NodeProto]:
+    """The same of each sample, along the first axis."""
+    rows, plain = f"{total}/rows", f"{total}/fp32"
+    nodes = [
+        helper.make_node("Cast", [tensor], [plain], plain, to=TensorProto.FLOAT),
+        helper.make_node("Flatten", [plain], [rows], rows, axis=1),
+    ]
+    if version < _FIRST_AXES_AS_INPUT:
+        return [*nodes, helper.make_node("ReduceL1", [rows], [total], total, axes=[1], keepdims=0)]
+    numbers.append(numpy_helper.from_array(np.array([1], np.int64), f"{total}/axis"))
+    return [*nodes, helper.make_node("ReduceL1", [rows, f"{total}/axis"], [total], total, keepdims=0)]
 
 
 def _least_row(node: NodeProto, row: str, numbers: list[TensorProto], version: int) -> list[NodeProto]:

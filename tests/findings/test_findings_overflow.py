@@ -168,7 +168,7 @@ def test_an_overflow_of_one_element_among_many_is_none_of_the_envelope(tmp_path:
 
 
 @pytest.mark.parametrize("how", FLUSHED)
-def test_what_is_flushed_to_zero_and_divided_by_is_told_as_such(tmp_path: Path, how: str) -> None:
+def test_what_is_flushed_to_zero_in_a_sample_and_divided_by_is_told_as_such(tmp_path: Path, how: str) -> None:
     before, last, cause = FLUSHED[how]
     x = np.random.default_rng(1).standard_normal((32, 16)).astype("f")
     x[3] = 0
@@ -177,9 +177,9 @@ def test_what_is_flushed_to_zero_and_divided_by_is_told_as_such(tmp_path: Path, 
 
     verdict = judged(case)
 
-    assert finding(verdict).message.startswith("fp16 makes zero of what the model needs: tensor 'y'")
-    assert f"since {cause!r} before it is flushed to zero" in finding(verdict).message
-    assert finding(verdict).evidence["tensor"] == "y"
+    assert finding(verdict).message.startswith(f"fp16 makes zero of what the model needs: tensor {cause!r}")
+    assert "is flushed to zero throughout a sample" in finding(verdict).message
+    assert finding(verdict).evidence["tensor"] == cause
     assert judged(advised(case, verdict)).verdict == "passed"
 
 
