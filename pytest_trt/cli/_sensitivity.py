@@ -15,6 +15,9 @@ from pytest_trt.errors import StaleGolden
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_trt.comparison.parts import Part
     from pytest_trt.evidence.sensitivity import Sensitivity
     from pytest_trt.golden.envelope import Kept
     from pytest_trt.golden.golden import Golden
@@ -36,6 +39,7 @@ class _Judged:
     outputs: list[Arrays] | None
     bounds: dict[str, float] | None
     kept: Kept | None = None
+    parts: Mapping[str, Sequence[Part]] | None = None
 
 
 @click.command(name="sensitivity")
@@ -82,7 +86,8 @@ def command(
     ranges = _ranges(at_opset(reference, wanted), source, data, batch, method, precision)
     found = sensitivity(
         reference, wanted, judged.inputs, ranges,
-        exact=judged.outputs, bounds=judged.bounds, batch=batch, kept=judged.kept, progress=watched(),
+        exact=judged.outputs, bounds=judged.bounds, batch=batch, kept=judged.kept, parts=judged.parts,
+        progress=watched(),
     )  # fmt: skip
     if output and found.keep is not None:
         written(output, "".join(f"{node}\n" for node in found.keep).encode())
@@ -121,7 +126,8 @@ def _judged(
     elif not bounds:
         raise click.UsageError(f"the golden {golden_file} has no bound for {precision}: give one with --bound.")
     kept = Kept(tuple(golden.kept.get("keep", ())), tuple(golden.kept.get("ops", ())))
-    return _Judged([run.inputs for run in golden.runs], [run.outputs for run in golden.runs], bounds, kept)
+    parts = {} if bound else golden.parts(precision.label)
+    return _Judged([run.inputs for run in golden.runs], [run.outputs for run in golden.runs], bounds, kept, parts)
 
 
 def _golden(model: Model, file: Path) -> Golden:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ __all__ = [
     "floor",
     "known_weak_bounds",
     "rank_violations",
+    "toml_key",
     "violations",
 ]
 
@@ -148,6 +151,11 @@ def bounded(tolerance: Tolerance, envelope: float | None, *, whole: bool) -> Tol
     if tolerance.overrides_envelope or envelope is None:
         return tolerance
     return replace(tolerance, mismatch=envelope) if whole else replace(tolerance, rel_rms=envelope)
+
+
+def toml_key(name: str) -> str:
+    """An output's name as TOML takes it for a key."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def allowance(tolerance: Tolerance, rms: float) -> tuple[float, float]:

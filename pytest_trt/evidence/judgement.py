@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.case.reference import class_output, mend, reference_of, unjudged_outputs
 from pytest_trt.comparison.error_metrics import accuracy, rank, rms
 from pytest_trt.comparison.parts import Part, parts_of
-from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, rank_violations, violations
+from pytest_trt.comparison.tolerance import Tolerance, allowance, bounded, rank_violations, toml_key, violations
 from pytest_trt.errors import CaseError, DataError, GoldenError, GoldenMismatch
 from pytest_trt.golden.envelope import MOST_UNEQUAL
 from pytest_trt.golden.index_outputs import IndexOutputs, is_counted
@@ -203,8 +203,8 @@ def _accept_unequal(case: Case, precision: Precision, judgement: Judgement) -> s
     unequal = judgement.comparison.different + (judgement.near_ties or 0)
     limit = min(1.0, float(f"{1.2 * unequal / max(judgement.comparison.count, 1):.1e}"))
     return (
-        f"If this is right for you, write tolerance.{precision} = {{ outputs.{judgement.output} = {{ mismatch ="
-        f" {limit:g} }} }} for this case ({case.where}), or leave the output out (ignore_outputs ="
+        f"If this is right for you, write tolerance.{precision} = {{ outputs.{toml_key(judgement.output)} = {{"
+        f" mismatch = {limit:g} }} }} for this case ({case.where}), or leave the output out (ignore_outputs ="
         f' ["{judgement.output}"]); if the model was meant to change, make the golden anew: {mend(case)}'
     )
 
@@ -320,8 +320,8 @@ def _require_use(subject: Subject, output: str, bound: float | None, golden: Gol
     raise GoldenError(
         f"{case.where}: the golden {golden.source} lets {bound:.2g} of the elements of {output!r} be unequal at"
         f' {subject.asked}, which judges nothing. Leave it out (ignore_outputs = ["{output}"]), set a limit of your own'
-        f" (tolerance.{subject.precision}.outputs.{output} = {{ mismatch = ... }}), or make the golden anew, so that"
-        f" indices are judged by the values that they pick: {mend(case)}"
+        f" (tolerance.{subject.precision}.outputs.{toml_key(output)} = {{ mismatch = ... }}), or make the golden anew,"
+        f" so that indices are judged by the values that they pick: {mend(case)}"
     )
 
 

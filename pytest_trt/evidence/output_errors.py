@@ -211,7 +211,9 @@ class Observed:
         output: its name.
         reasons: why it is outside its bound; none where it is inside.
         error: relative RMS, or the share that differs of whole numbers.
+        most: the largest error of its parts.
         bound: what it may be; None where the user's limits are of another kind.
+        own: whether the bound is the user's.
         whole: whether it is integer or boolean.
         nonfinite: NaN and infinities of the output that the golden has not, and of the golden that the output has not.
         lacking: of these, where the output is finite and the golden is not.
@@ -229,7 +231,9 @@ class Observed:
     output: str
     reasons: tuple[str, ...] = ()
     error: float = 0.0
+    most: float = 0.0
     bound: float | None = None
+    own: bool = False
     whole: bool = False
     nonfinite: int = 0
     lacking: int = 0
@@ -279,7 +283,9 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         output=judgement.output,
         reasons=judgement.reasons,
         error=judgement.error,
+        most=max((one.error for one in judgement.parts), default=judgement.error),
         bound=judgement.bound,
+        own=judgement.origin == "tolerance",
         whole=judgement.whole,
         nonfinite=comparison.mismatched,
         lacking=int(_odd(r, a).sum()) if comparison.mismatched else 0,
@@ -334,7 +340,7 @@ def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | Non
     if r.ndim < 2 or len(r) < 2 or not r.size:
         return None
     moves = _range(r) > _CLEARLY * _allowed(r, judgement)
-    stands = _range(a) <= _STILL * _largest(a)
+    stands = (_range(a) <= _STILL * _largest(a)) & np.isfinite(a.astype(np.float64)).all(axis=0)
     found: list[Part] = []
     for axis in range(r.ndim - 1):
         others = tuple(one for one in range(r.ndim - 1) if one != axis)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Calibration, Recipe
 from pytest_trt.comparison.comparison import compare
+from pytest_trt.comparison.parts import apart
 from pytest_trt.errors import LoweringError
 from pytest_trt.golden.envelope import Kept, simulate
 from pytest_trt.lowering.lowering import at_opset
@@ -17,9 +18,10 @@ from pytest_trt.model.graph import MATRIX_OPERANDS, is_standard
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_trt.calibration.calibration import Progress
+    from pytest_trt.comparison.parts import Part
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.model.model import Model
     from pytest_trt.ranges.amax import Ranges
@@ -80,6 +82,7 @@ def sensitivity(
     bounds: Mapping[str, float] | None = None,
     batch: int | None = None,
     kept: Kept | None = None,
+    parts: Mapping[str, Sequence[Part]] | None = None,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Lower the model once for each layer, with that layer kept in fp32, and simulate it.
@@ -94,10 +97,11 @@ def sensitivity(
         inputs: runs of arrays by input name.
         ranges: for int8 and fp8, taken once: of the tensors that are quantised, whichever layers are kept.
         exact: right outputs, one set a run; the fp32 model's own if not given.
-        bounds: by output, the relative RMS that is allowed (of integers the share that differs). An output that is not
-            named may err as it likes.
+        bounds: by output, or by part of one, the relative RMS that is allowed (of integers the share that differs).
+            What is not named may err as it likes.
         batch: the most samples at once where the first axis is dynamic.
         kept: what stays in fp32 in any case, as the golden was made for.
+        parts: by output, the parts that ``bounds`` are of; outputs without are whole.
         progress: told what is going on.
 
     Raises:
@@ -108,7 +112,7 @@ def sensitivity(
     precision = Precision.parse(precision) if isinstance(precision, str) else precision
     converted = at_opset(model, precision)
     exact = exact or [simulate(model, Precision.FP32, arrays, batch) for arrays in inputs]
-    trial = _Trial(converted, precision, ranges, inputs, exact, bounds, batch, kept or Kept())
+    trial = _Trial(converted, precision, ranges, inputs, exact, bounds, batch, kept or Kept(), parts or {})
     layers = _require_layers(converted, trial.kept)
     tell: Progress = progress or (lambda _phase, _share: None)
     try:
@@ -162,6 +166,7 @@ class _Trial:
     bounds: Mapping[str, float] | None
     batch: int | None
     kept: Kept
+    parts: Mapping[str, Sequence[Part]]
     _known: dict[frozenset[str], float] = field(default_factory=dict)
 
     def error(self, keep: tuple[str, ...]) -> float:
@@ -182,8 +187,9 @@ class _Trial:
         return self.error(keep) <= 1
 
     def _worst(self, found: Arrays, exact: Arrays) -> float:
-        judged = self.bounds or dict.fromkeys(exact, 1.0)
-        return max(_error_of(name, found, exact) / max(bound, 1e-30) for name, bound in judged.items())
+        low, high = apart(found, exact, self.parts), apart(exact, exact, self.parts)
+        judged = self.bounds or dict.fromkeys(high, 1.0)
+        return max(_error_of(name, low, high) / max(bound, 1e-30) for name, bound in judged.items())
 
 
 def _as_given(ranges: Ranges) -> Calibration:

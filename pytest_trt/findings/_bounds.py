@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_trt.comparison.tolerance import toml_key
 from pytest_trt.evidence.finding import Finding, Severity
 
 if TYPE_CHECKING:
@@ -68,11 +69,13 @@ def _remedy(one: WeakBound, evidence: Evidence) -> str:
     if one.keep:
         told = f"which brings the error to {one.kept_error:.2g}"
         return f"Keep what it is computed from in fp32, {told}: keep = {_list(one)}."
-    limit = float(f"{1.2 * one.error:.1e}")
+    seen = max((seen.most for seen in evidence.observed if seen.output == one.output), default=0.0)
+    limit = float(f"{1.2 * max(one.error, seen):.1e}")
+    metric = "mismatch" if _is_whole(one, evidence) else "rel_rms"
     return (
         "Use a finer precision, keep what costs most in fp32 (pytest-trt sensitivity), or give inputs that move the"
         f" output more{_left_out(one, evidence)}; if this is right for you, say so: tolerance.{evidence.precision} = {{"
-        f" outputs.{one.output} = {{ {'mismatch' if _is_whole(one, evidence) else 'rel_rms'} = {limit:g} }} }}."
+        f" outputs.{toml_key(one.output)} = {{ {metric} = {limit:g} }} }}."
     )
 
 

@@ -77,9 +77,10 @@ _UNKNOWN_DB = 12.0
 
 
 def is_shown(evidence: Evidence) -> bool:
-    """Whether an output is outside its bound, or near it."""
+    """Whether an output is outside its bound, or near that of the envelope; what a user accepts is no sign."""
     return any(
-        seen.reasons or (seen.bound is not None and seen.error >= _NEAR * seen.bound > 0) for seen in evidence.observed
+        seen.reasons or (not seen.own and seen.bound is not None and seen.error >= _NEAR * seen.bound > 0)
+        for seen in evidence.observed
     )
 
 

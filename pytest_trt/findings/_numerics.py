@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pytest_trt.comparison.tolerance import toml_key
 from pytest_trt.evidence.finding import Finding, Severity
 from pytest_trt.evidence.hops import blamed
 from pytest_trt.findings._weights import at_fault
@@ -252,7 +253,7 @@ def _off(hop: Hop, whole: Collection[str]) -> str:
 def _accepted(hop: Hop, whole: Collection[str]) -> str:
     limit = float(f"{1.2 * hop.rel_rms:.1e}")
     if hop.output in whole:
-        return f"tolerance.fp32 = {{ outputs.{hop.output} = {{ mismatch = {min(limit, 1.0):g} }} }}"
+        return f"tolerance.fp32 = {{ outputs.{toml_key(hop.output)} = {{ mismatch = {min(limit, 1.0):g} }} }}"
     return f"tolerance.fp32 = {{ rel_rms = {limit:g} }}"
 
 

@@ -13,7 +13,7 @@ from pytest_trt.backends.backend import DEFAULT, choose
 from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.comparison.comparison import compare
-from pytest_trt.comparison.tolerance import SLACK, floor
+from pytest_trt.comparison.tolerance import SLACK, floor, toml_key
 from pytest_trt.errors import LoweringError, PytestTrtError
 from pytest_trt.golden._partition import BLIND, ROOM, error_of, partition, saturating
 from pytest_trt.golden._reassociation import reassociated
@@ -399,7 +399,7 @@ def _too_weak(
         return (
             f"a correct implementation has {error:.2g} of the elements of {name!r} wrong, and a bound beyond that takes"
             f" any answer, so that it judges nothing. Leave it out {leave} and judge what it is taken from, or set a"
-            f" limit of your own (tolerance.{precision}.outputs.{name} = {{ mismatch = ... }})"
+            f" limit of your own (tolerance.{precision}.outputs.{toml_key(name)} = {{ mismatch = ... }})"
         )
     still = _moved(name, entries[name], moved)
     told = "" if still is None else f", while the output itself moves by only {still:.2g} over the samples"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from pytest_trt import Case, check
+from pytest_trt import Case, Tolerance, check
 from pytest_trt.golden.create import update
 from pytest_trt.golden.golden import read, write
 from pytest_trt.report.record import record_of
 from pytest_trt.report.terminal import message
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,14 +124,47 @@ def test_a_golden_of_schema_1_is_judged_whole_and_said_to_be_older(case: Case) -
 
 
 def test_a_users_limit_is_of_every_part(case: Case) -> None:
-    from pytest_trt import Tolerance
-
     loose = replace(changed(case, classes=WEIGHTS["classes"] * 1.2), tolerance={"fp16": Tolerance(rel_rms=0.02)})
 
     verdict = judged(loose, "fp16")
 
     assert verdict.judgements[0].part.name == "y[:, 4:10]"
     assert "relative RMS" in verdict.judgements[0].reasons[0]
+
+
+@pytest.mark.parametrize("name", ["y", "head/y:0"])
+def test_the_limit_that_a_weak_bound_names_is_taken_word_for_word(case: Case, name: str) -> None:
+    proto = detector()
+    proto.graph.output[0].name = proto.graph.node[-1].output[0] = name
+    networks.save(proto, case.base / "net.onnx")
+    few = np.random.default_rng(3).standard_normal((32, 16)).astype(np.float32)
+    np.savez(case.base / "in.npz", x=np.float32(0.02) * few + few[:1])
+    update(case, case.base / "golden")
+    [weak, *_] = [finding for finding in judged(case, "int8").findings if finding.code == "TRT307"]
+
+    limit = re.search(r"tolerance\.int8 = \{.*\}", weak.remedy)
+    assert limit
+    table = tomllib.loads(limit[0])["tolerance"]["int8"]
+    accepted = replace(case, tolerance={"int8": Tolerance.from_table(table, "trt.toml")})
+    assert not [finding for finding in judged(accepted, "int8").findings if finding.code in ("TRT302", "TRT307")]
+
+
+def test_sensitivity_judges_the_parts_that_the_gate_judges(case: Case) -> None:
+    from pytest_trt.calibration.calibration import calibrate
+    from pytest_trt.evidence.sensitivity import sensitivity
+    from pytest_trt.lowering.qdq import quantised_activations
+    from pytest_trt.model.model import load
+
+    golden, model = read(case.base / "golden" / "net.safetensors", ""), load(case.base / "net.onnx")
+    ranges = calibrate(model, quantised_activations(model.proto), [golden.inputs], "the golden")
+    bounds = {name: entry["bound"] for name, entry in golden.envelope["int8"].items()}
+
+    found = sensitivity(
+        model, "int8", [golden.inputs], ranges, exact=[golden.outputs], bounds=bounds, parts=golden.parts("int8")
+    )
+
+    strains = [one.strain[1] for one in judged(case, "int8").judgements[0].parts]
+    assert found.error == pytest.approx(max(strains), rel=1e-6)
 
 
 def logits(low: float) -> Any:
