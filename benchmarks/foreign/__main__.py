@@ -31,7 +31,6 @@ def main() -> None:
     if told.table:
         print(tables(json.loads(told.table.read_text())))
         return
-    logging.disable(logging.WARNING)  # quantize_static's advice
     from benchmarks.calibration import machine
 
     folder = told.folder.resolve()
@@ -73,7 +72,8 @@ def _told() -> argparse.Namespace:
 def _all(networks: tuple[str, ...], asked: Asked) -> list[dict[str, list[Any]]]:
     """One network a process, as many at once as there are cores."""
     workers = min(len(networks), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    quiet = (logging.WARNING,)  # quantize_static's advice
+    with ProcessPoolExecutor(workers, get_context("spawn"), logging.disable, quiet) as pool:
         return [part.result() for part in [pool.submit(measured, name, asked) for name in networks]]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -44,7 +43,6 @@ class Asked:
 
 def measured(name: str, asked: Asked) -> dict[str, list[Any]]:
     """All that is asked of one network; what can't be had is skipped with its reason."""
-    logging.disable(logging.WARNING)
     found: dict[str, list[Any]] = {"rows": [], "seconds": [], "truth": [], "skipped": []}
     judging = Judging(asked.folder / name / "judging", asked.checkout)
     try:

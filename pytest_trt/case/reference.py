@@ -156,10 +156,11 @@ def judged_outputs(case: Case, model: Model) -> tuple[TensorSpec, ...]:
     """The outputs that the case wants judged, in the model's order.
 
     Raises:
-        CaseError: ``outputs`` or ``ignore_outputs`` names one that the model has not, or nothing is left.
+        CaseError: ``outputs``, ``ignore_outputs`` or another list of outputs names one that the model has not, or
+            nothing is left.
     """
     names = [spec.name for spec in model.outputs]
-    for key in ("outputs", "ignore_outputs"):
+    for key in ("outputs", "ignore_outputs", "constant_outputs", "nan_outputs"):
         for name in getattr(case, key):
             if name not in names:
                 raise CaseError(

@@ -281,7 +281,13 @@ def _of_run(
 def _ranked_too(judgement: Judgement, actual: NDArray[Any], run: Run) -> Judgement:
     """With the agreement of classes, which is of the output, and not of a part."""
     reference = run.outputs[judgement.output]
-    comparison = replace(judgement.comparison, ranking=rank(actual, reference, _sample_axis(reference, run)))
+    ranking = rank(actual, reference, _sample_axis(reference, run))
+    if judgement.tolerance.top1_all is not None and ranking.top1_all is None:
+        raise CaseError(
+            f"top1_all is a limit on sequences of classes, of shape [N, T, C], and output {judgement.output!r} has"
+            f" shape {list(reference.shape)}: take top1, which is the share of samples that keep their best class."
+        )
+    comparison = replace(judgement.comparison, ranking=ranking)
     reasons = (*judgement.reasons, *rank_violations(comparison, judgement.tolerance))
     return replace(judgement, comparison=comparison, reasons=reasons)
 

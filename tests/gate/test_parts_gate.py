@@ -234,3 +234,18 @@ def test_nan_in_fp32_is_refused_and_the_way_that_the_message_names_judges_it(cas
     listed = replace(case, nan_outputs=("y",))
     update(listed, case.base / "golden")
     assert judged(listed, "fp16").passed
+
+
+@pytest.mark.parametrize("key", ["nan_outputs", "constant_outputs", "outputs", "ignore_outputs"])
+def test_a_list_of_outputs_that_names_none_of_the_models_is_refused(case: Case, key: str) -> None:
+    verdict = judged(replace(case, **{key: ("yy",)}), "fp16")  # type: ignore[arg-type]
+
+    assert (verdict.verdict, verdict.kind) == ("error", "CaseError")
+    assert f"{key} names 'yy', which is no output of" in verdict.message
+
+
+def test_a_limit_on_sequences_is_refused_where_there_are_none(case: Case) -> None:
+    verdict = judged(replace(case, tolerance={"fp16": Tolerance(top1_all=0.9)}), "fp16")
+
+    assert verdict.kind == "CaseError"
+    assert "take top1" in verdict.message
