@@ -81,7 +81,7 @@ def calibrate(
     passes = 1 if chosen.name == "minmax" else 2
     opened = opener(samples, source, method, twice=passes > 1)
     inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
-    session = open_session(with_outputs(model.proto, inner), model.source, unfused=True)
+    session = open_session(with_outputs(model.proto, inner), model.source, fusion="none")
     stream = Stream(model, session, opened, source, batch, batch, needed)
     title = f"calibrating on {source}"
     notes: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ def activations(
     """
     wanted, fed = list(tensors), {spec.name for spec in model.inputs}
     inner = [name for name in wanted if name not in fed]
-    session = open_session(with_outputs(model.proto, inner), model.source, unfused=True)
+    session = open_session(with_outputs(model.proto, inner), model.source, fusion="none")
     at_once = batch
     for number, run_ in enumerate(runs):
         arrays = conform(run_, model.inputs, "samples")

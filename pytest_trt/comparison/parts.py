@@ -90,9 +90,9 @@ class Part:
             array: the output, of the engine or the golden's own.
             golden: the golden's output, of the same shape.
         """
-        if self.whole:
-            return array
-        mask = self.mask(golden)
+        return array if self.whole else self._taken(array, golden, self.mask(golden))
+
+    def _taken(self, array: NDArray[Any], golden: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
         values = array[mask]
         if self.sentinels:
             return as_endless(values, golden[mask])
@@ -100,8 +100,8 @@ class Part:
 
     def placed(self, golden: NDArray[Any]) -> NDArray[np.float64]:
         """The golden's output with NaN for all that is not of this part, logarithms where ``least`` says so."""
-        values = np.full(golden.shape, np.nan)
-        values[self.mask(golden)] = self.of(golden, golden).reshape(-1)
+        values, mask = np.full(golden.shape, np.nan), self.mask(golden)
+        values[mask] = self._taken(golden, golden, mask)
         return values
 
     def compare(self, actual: NDArray[Any], golden: NDArray[Any], **asked: Any) -> Comparison:
@@ -114,11 +114,12 @@ class Part:
         """
         if self.whole:
             return compare(actual, golden, **asked)
-        a, g = self.of(actual, golden), self.of(golden, golden)
+        mask = self.mask(golden)
+        a, g = (self._taken(array, golden, mask) for array in (actual, golden))
         if self.least:
             return replace(compare(actual, golden, **asked), rel_rms=compare(a, g).rel_rms)
         found = compare(a, g, **asked)
-        place = np.flatnonzero(self.mask(golden))
+        place = np.flatnonzero(mask)
 
         def placed(element: Element) -> Element:
             index = np.unravel_index(int(place[element.index[0]]), golden.shape)

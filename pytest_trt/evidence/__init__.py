@@ -2,12 +2,12 @@
 
 __all__ = [
     "bisection",
+    "calibration_shift",
     "coverage",
     "evidence",
     "finding",
     "hops",
     "judgement",
-    "likeness",
     "localise",
     "output_errors",
     "quant_ranges",

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from pytest_trt.evidence._qdq_file import called, is_operator
-from pytest_trt.model.graph import array_of
+from pytest_trt.model.graph import RECURRENT, array_of
 from pytest_trt.model.normalise import subgraphs
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def _layout(node: NodeProto, family: str, index: int, shape: tuple[int, ...]) ->
             order = (len(shape) - 2, *range(len(shape) - 2), len(shape) - 1)
     elif family == "Einsum":
         order, first = _einsum_order(node, index, len(shape))
-    elif family in ("LSTM", "GRU", "RNN"):
+    elif family in RECURRENT:
         first = 2
     sizes = [parts[axis] for axis in order]
     channels = int(np.prod(sizes[:first]))

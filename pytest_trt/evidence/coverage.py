@@ -12,7 +12,7 @@ from pytest_trt.evidence._qdq_file import PASSED, fixed_of, is_operator
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.lowering.placement import kept_in_fp32, placement_of
 from pytest_trt.model.feeds import split
-from pytest_trt.model.graph import MATRIX_OPERANDS, constants, element_types, is_standard, tensor_shapes
+from pytest_trt.model.graph import MATRIX_OPERANDS, RECURRENT, constants, element_types, is_standard, tensor_shapes
 from pytest_trt.model.model import nodes_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Coverage", "coverage_at"]
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _LARGE = 1024  # elements of a stored tensor that tells no shape
 
@@ -180,9 +179,9 @@ def _operators(
 ) -> Iterator[_Operator]:
     fixed = fixed_of(proto)
     for node in nodes_of(proto.graph):
-        if node.op_type not in (*MATRIX_OPERANDS, *_RECURRENT, "Einsum") or not is_standard(node):
+        if node.op_type not in (*MATRIX_OPERANDS, *RECURRENT, "Einsum") or not is_standard(node):
             continue
-        places = (1, 2) if node.op_type in _RECURRENT else range(min(len(node.input), 2))
+        places = (1, 2) if node.op_type in RECURRENT else range(min(len(node.input), 2))
         stored = [_size(shapes.get(node.input[place])) or 0 for place in places if node.input[place] in fixed]
         own = bool(kept.intersection((node.name, *node.output)))
         yield _Operator(node.name or node.output[0], sum(stored), _macs(node, shapes), at(node), own)
@@ -194,7 +193,7 @@ def _macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
         return _einsum_macs(node, [shapes.get(name) for name in node.input])
     first, second = (shapes.get(name) for name in node.input[:2])
     output = _size(shapes.get(node.output[0]))
-    if node.op_type in _RECURRENT:
+    if node.op_type in RECURRENT:
         state, steps = _size(shapes.get(node.input[2])), _size(first[:2] if first else None)
         weights = _size(second)
         return None if state is None or steps is None or weights is None else steps * (weights + state)

@@ -95,9 +95,8 @@ class Judgement:
 
     @property
     def part(self) -> Part:
-        """The part that is furthest beyond its bound, or nearest to it; the whole output, where it has no parts."""
-        worst = max(self.parts, key=lambda one: one.strain, default=None)
-        return worst.part if worst else Part(self.output)
+        """The part that is furthest beyond its bound, or nearest to it."""
+        return max(self.parts, key=lambda one: one.strain).part
 
     @property
     def error(self) -> float:
@@ -271,7 +270,7 @@ def _of_run(
 ) -> Judgement:
     """The worst part's judgement, with the reasons of all."""
     found = {part: limited(part, actual, run, limit, origin, remake, counted=counted) for part, limit in limits.items()}
-    parts = tuple(JudgedPart(part, one.error, one.bound, bool(one.reasons)) for part, one in found.items())
+    parts = tuple(part for one in found.values() for part in one.parts)
     worst = found[max(parts, key=lambda one: one.strain).part]
     reasons = tuple(dict.fromkeys(reason for one in found.values() for reason in one.reasons))
     told = replace(worst, reasons=reasons, parts=parts)
@@ -391,7 +390,7 @@ def limited(
     atol, rtol = allowance(limits, rms(reference if part.least else part.of(reference, reference)))
     comparison = part.compare(actual, reference, atol=atol, rtol=rtol)
     where = "" if part.whole else f"{part.name}: "
-    return Judgement(
+    found = Judgement(
         output=name,
         comparison=comparison,
         tolerance=limits,
@@ -403,6 +402,7 @@ def limited(
         whole=not is_float(reference.dtype),
         run=run.name,
     )
+    return replace(found, parts=(JudgedPart(part, found.error, found.bound, bool(found.reasons)),))
 
 
 def _sample_axis(reference: NDArray[Any], run: Run) -> int:

@@ -10,7 +10,6 @@ import numpy as np
 
 from pytest_trt.comparison.error_metrics import rms, scores_of
 from pytest_trt.comparison.parts import Part
-from pytest_trt.evidence.judgement import JudgedPart
 from pytest_trt.model.feeds import is_float
 
 if TYPE_CHECKING:
@@ -283,7 +282,7 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         output=judgement.output,
         reasons=judgement.reasons,
         error=judgement.error,
-        most=max((one.error for one in judgement.parts), default=judgement.error),
+        most=max(one.error for one in judgement.parts),
         bound=judgement.bound,
         own=judgement.origin == "tolerance",
         whole=judgement.whole,
@@ -339,8 +338,9 @@ def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | Non
     """
     if r.ndim < 2 or len(r) < 2 or not r.size:
         return None
-    moves = _range(r) > _CLEARLY * _allowed(r, judgement)
-    stands = (_range(a) <= _STILL * _largest(a)) & np.isfinite(a.astype(np.float64)).all(axis=0)
+    (least, most), (low, high) = _extremes(r), _extremes(a)
+    moves = most - least > _CLEARLY * _allowed(r, judgement)
+    stands = (high - low <= _STILL * np.maximum(np.abs(low), np.abs(high))) & np.isfinite(a).all(axis=0)
     found: list[Part] = []
     for axis in range(r.ndim - 1):
         others = tuple(one for one in range(r.ndim - 1) if one != axis)
@@ -353,7 +353,7 @@ def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | Non
 def _allowed(r: NDArray[Any], judgement: Judgement) -> NDArray[np.float64]:
     """What each position may err by, absolutely, for the part that it is in; of r's shape without the samples."""
     allowed = np.zeros(r.shape[1:])
-    for one in judgement.parts or (JudgedPart(judgement.part, judgement.error, judgement.bound, outside=False),):
+    for one in judgement.parts:
         if one.part.sentinels:
             continue
         size = max(_LOOSE if one.bound is None else one.bound, _LEAST_BOUND) * _size_of(one.part, r)
@@ -377,21 +377,13 @@ def _pieces(array: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
         yield np.where(np.isfinite(values), values, 0.0)
 
 
-def _range(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Largest less smallest value over the samples, position by position."""
+def _extremes(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The smallest and the largest value over the samples, position by position."""
     low, high = np.full(array.shape[1:], np.inf), np.full(array.shape[1:], -np.inf)
     for piece in _pieces(array):
         np.minimum(low, piece.min(axis=0), out=low)
         np.maximum(high, piece.max(axis=0), out=high)
-    return np.asarray(high - low)
-
-
-def _largest(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Largest |value| over the samples, position by position."""
-    found = np.zeros(array.shape[1:])
-    for piece in _pieces(array):
-        np.maximum(found, np.abs(piece).max(axis=0), out=found)
-    return found
+    return low, high
 
 
 def _lean(error: NDArray[np.float64]) -> Lean:

@@ -19,7 +19,7 @@ from pytest_trt.evidence._qdq_file import (
     described,
     refused_by_tensorrt,
 )
-from pytest_trt.evidence.likeness import likeness_of
+from pytest_trt.evidence.calibration_shift import likeness_of
 from pytest_trt.evidence.rounding import Grid, Tally, TensorStatistics
 from pytest_trt.golden.folds import halves
 from pytest_trt.lowering.qdq import quantised_activations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from pytest_trt.evidence.likeness import Likeness
+    from pytest_trt.evidence.calibration_shift import Likeness
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.precision import Precision
     from pytest_trt.ranges.amax import Ranges

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.comparison.tolerance import SLACK
-from pytest_trt.model.graph import MATRIX_OPERANDS, constants, tensor_shapes
+from pytest_trt.model.graph import MATRIX_OPERANDS, RECURRENT, constants, tensor_shapes
 from pytest_trt.model.normalise import subgraphs
 from pytest_trt.precision import Precision
 
@@ -37,7 +37,6 @@ _MOVES = (
 )  # fmt: skip
 """Operators that compute nothing, and count for no depth."""
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _UNKNOWN_LENGTH = 64
 _SHARE = 0.5  # of an output's error, as an amplitude, that a tensor must have to be the one at which it begins
 _NEIGHBOURS = 8
@@ -131,7 +130,7 @@ def depths(model: ModelProto) -> dict[str, int]:
 
 def _steps(node: NodeProto, shapes: Mapping[str, Sequence[int | str | None]]) -> int:
     """How many operators that compute a node stands for."""
-    if node.op_type in _RECURRENT:
+    if node.op_type in RECURRENT:
         axes = shapes.get(node.input[0], ())
         return axes[0] if axes and isinstance(axes[0], int) else _UNKNOWN_LENGTH
     bodies = [sum(_steps(inner, shapes) for inner in body.node) for body in subgraphs(node)]

@@ -25,8 +25,8 @@ from pytest_trt.findings._calibration import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pytest_trt.evidence.calibration_shift import InputLikeness
     from pytest_trt.evidence.evidence import Evidence
-    from pytest_trt.evidence.likeness import InputLikeness
     from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor
 
 __all__ = ["stale", "unlike"]

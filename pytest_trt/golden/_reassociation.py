@@ -7,7 +7,7 @@ place move the outputs as much as adding up in another order does (docs/toleranc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -52,21 +52,21 @@ def reassociated(
         exact: the outputs as the golden has them, one set a run.
         batch: the most samples at once where the first axis is dynamic.
     """
-    ways = [(model.proto, list(inputs), True)]
+    ways: list[tuple[ModelProto, list[Arrays], Literal["all", "some"]]] = [(model.proto, list(inputs), "all")]
     for seed, sums in enumerate((False, True)):  # a sum of whole numbers is exact, and may be compared with one
         noise = np.random.default_rng(seed)
         proto = _nudged(model.proto, noise, sums=sums)
-        ways.append((proto, [_nudged_inputs(arrays, noise) for arrays in inputs], False))
-    for proto, feeds, fused in ways:
+        ways.append((proto, [_nudged_inputs(arrays, noise) for arrays in inputs], "some"))
+    for proto, feeds, fusion in ways:
         try:
-            found = _run(Model(proto, model.source), feeds, batch, fused=fused)
+            found = _run(Model(proto, model.source), feeds, batch, fusion)
         except PytestTrtError:
             continue
         yield [_continuous(ours, theirs) for ours, theirs in zip(found, exact, strict=True)]
 
 
-def _run(model: Model, inputs: list[Arrays], batch: int | None, *, fused: bool) -> list[Arrays]:
-    session = open_session(model.proto, model.source, fused=fused)
+def _run(model: Model, inputs: list[Arrays], batch: int | None, fusion: Literal["all", "some"]) -> list[Arrays]:
+    session = open_session(model.proto, model.source, fusion=fusion)
     return [run(session, model, conform(arrays, model.inputs, model.source), batch) for arrays in inputs]
 
 

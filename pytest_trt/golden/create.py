@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
 
 __all__ = [
-    "_HOP_LIMIT",
     "changes",
     "create",
     "fp32_limit",
@@ -200,16 +199,16 @@ def movements(
 
 def _movement(name: str, golden: Golden, reference: Reference | None) -> float | None:
     """Over the samples of a run, or over runs of one shape."""
-    outputs = [_ordinary(name, run.outputs[name], golden) for run in golden.runs]
+    outputs = _ordinary(name, [run.outputs[name] for run in golden.runs])
     if len(outputs) > 1 and len({output.shape for output in outputs}) == 1:
         return movement(np.stack(outputs), len(outputs))
     return movement(outputs[0], _parts(golden.runs[0].inputs, reference))
 
 
-def _ordinary(name: str, output: NDArray[Any], golden: Golden) -> NDArray[Any]:
-    """The output with NaN for what stands for infinity, which moves nothing and hides what moves."""
-    beyond = sentinels_beyond([run.outputs[name] for run in golden.runs])
-    return output if beyond is None else Part(name, beyond=beyond).placed(output)
+def _ordinary(name: str, outputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """An output of each run with NaN for what stands for infinity, which moves nothing and hides what moves."""
+    beyond = sentinels_beyond(outputs)
+    return outputs if beyond is None else [Part(name, beyond=beyond).placed(output) for output in outputs]
 
 
 def _parts(inputs: Arrays, reference: Reference | None) -> int:

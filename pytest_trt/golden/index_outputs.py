@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.precision import Precision
 
-__all__ = ["NEAR_TIE", "IndexOutputs", "Settled", "Simulation", "aligned", "is_counted", "reach"]
+__all__ = ["NEAR_TIE", "Aligned", "IndexOutputs", "Simulation", "aligned", "is_counted", "reach"]
 
 NEAR_TIE = 4.0
 """How many allowed errors two values may be apart to be a near tie: each of the two may err, in either direction."""
@@ -93,7 +93,7 @@ class Simulation:
 
 
 @dataclass(frozen=True)
-class Settled:
+class Aligned:
     """Outputs that may be compared element by element.
 
     Attributes:
@@ -215,7 +215,7 @@ class IndexOutputs:
 
     def settled(
         self, actual: Arrays, reference: Arrays, feeds: Arrays, widths: Mapping[str, float], number: int = 0
-    ) -> Settled:
+    ) -> Aligned:
         """Outputs of a run beside the golden's, so that what still differs is wrong.
 
         Args:
@@ -236,7 +236,7 @@ class IndexOutputs:
             if not np.array_equal(a[name], r[name]):
                 near = self._table(name, number, feeds).near(a[name], r[name], width)
                 a[name], ties[name] = np.where(near, r[name], a[name]), int(near.sum())
-        return Settled(a, r, ties)
+        return Aligned(a, r, ties)
 
     def _table(self, name: str, number: int, feeds: Arrays) -> _Table:
         if (name, number) not in self._tables:

@@ -72,7 +72,7 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
     moving = {name: value for name, value in moved.items() if name not in case.constant_outputs}
     if not place.is_dir():
         return _as_kept(subject, golden, reference, moving)
-    return _with_envelope(case, golden, reference, _in_question(subject), moving, judged)
+    return _with_envelope(subject, golden, reference, moving)
 
 
 def ages(golden: Golden, case: Case) -> tuple[str, ...]:
@@ -108,12 +108,23 @@ def _as_kept(subject: Subject, golden: Golden, reference: Reference, moving: dic
     lowered = subject.held == "fp32" and asked not in (Precision.FP32, Precision.MODEL)
     if not lowered or table_of(kept) == golden.kept or held_precision(reference.model.proto) != "fp32":
         return golden
-    inputs = [run.inputs for run in golden.runs]
-    judged = [spec.name for spec in subject.judged]
-    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept, judged=judged)
+    found = _measured(subject, golden, reference, asked, kept, moving)
+    return golden if case.reference is not None and asked.label not in found.envelope else found
+
+
+def _measured(
+    subject: Subject,
+    golden: Golden,
+    reference: Reference,
+    asked: Precision,
+    kept: Kept,
+    moving: dict[str, float | None],
+) -> Golden:
+    """The golden with the envelope of one precision measured now."""
+    inputs, judged = [run.inputs for run in golden.runs], [spec.name for spec in subject.judged]
+    batch = subject.case.batch
+    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], batch, kept=kept, judged=judged)
     envelope, refused = provable(envelope, refused, moving)
-    if case.reference is not None and not envelope:
-        return golden
     return replace(
         golden,
         envelope={**_without(golden.envelope, asked), **envelope},
@@ -159,22 +170,12 @@ def _in_question(subject: Subject) -> Precision | None:
     return {known.label: known for known in Precision}.get(subject.asked)
 
 
-def _with_envelope(
-    case: Case,
-    golden: Golden,
-    reference: Reference,
-    asked: Precision | None,
-    moving: dict[str, float | None],
-    judged: list[str],
-) -> Golden:
+def _with_envelope(subject: Subject, golden: Golden, reference: Reference, moving: dict[str, float | None]) -> Golden:
     """ONNX test data bring no envelope: measure that of the one precision in question."""
+    asked = _in_question(subject)
     if held_precision(reference.model.proto) != "fp32" or asked is None:
         return golden
-    inputs = [run.inputs for run in golden.runs]
-    kept = kept_of(case)
-    envelope, refused, overflow = envelope_of(reference.model, inputs, [asked], case.batch, kept=kept, judged=judged)
-    envelope, refused = provable(envelope, refused, moving)
-    return replace(golden, envelope=envelope, refused=refused, overflow=overflow, kept=table_of(kept))
+    return _measured(subject, golden, reference, asked, kept_of(subject.case), moving)
 
 
 def read_data_sets(folder: Path, model: Model) -> Golden:

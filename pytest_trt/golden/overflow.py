@@ -16,7 +16,7 @@ from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.comparison.parts import Part, as_endless, sentinels_beyond
 from pytest_trt.errors import LoweringError
-from pytest_trt.golden._inside import Inside
+from pytest_trt.golden._subgraphs import Inside
 from pytest_trt.golden._traced import Traced, both
 from pytest_trt.model.feeds import is_float
 from pytest_trt.precision import Precision

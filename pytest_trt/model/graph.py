@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MATRIX_OPERANDS",
+    "RECURRENT",
     "TF32_OPERANDS",
     "Operands",
     "array_of",
@@ -46,10 +47,13 @@ Operands = Mapping[str, tuple[int, ...]]
 MATRIX_OPERANDS: Operands = {"Conv": (0, 1), "ConvTranspose": (0, 1), "Gemm": (0, 1), "MatMul": (0, 1)}
 """The operators of matrix units, and which of their inputs are multiplied (a bias is only added)."""
 
+RECURRENT = ("LSTM", "GRU", "RNN")
+"""The operators that multiply matrices step after step."""
+
 TF32_OPERANDS: Operands = {
     **MATRIX_OPERANDS,
     "Einsum": tuple(range(16)),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), (0, 1, 2)),
+    **dict.fromkeys(RECURRENT, (0, 1, 2)),
 }
 """The operators that TF32 speaks of, and which of their inputs it rounds."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -69,8 +69,7 @@ def open_session(
     *,
     whole: bool = True,
     in_order: bool = False,
-    fused: bool = False,
-    unfused: bool = False,
+    fusion: Literal["all", "some", "none"] = "some",
 ) -> Any:
     """An onnxruntime session: on the CPU it computes the graph as it is written, elsewhere as its provider likes.
 
@@ -81,19 +80,17 @@ def open_session(
         options: the provider's own.
         whole: whether a provider that leaves nodes to the CPU is an error.
         in_order: whether nodes run in the graph's own order, on which its memory may depend.
-        fused: whether the CPU may fuse nodes and add up in another order, as onnxruntime does by default.
-        unfused: whether each node is computed by itself on the CPU, so that no tensor's last digits depend on which
-            others are outputs: what is given out is not fused.
+        fusion: of nodes on the CPU: "all" that onnxruntime fuses by default, which adds up in another order; "some",
+            that keeps to the graph; "none", so that no tensor's last digits depend on which others are outputs.
 
     Raises:
         ModelError: onnxruntime refuses the graph, for an unknown operator for example.
     """
     onnxruntime = require_onnxruntime()
     settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
-    if fused:
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    if unfused:
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if fusion != "some":
+        level = {"all": "ORT_ENABLE_ALL", "none": "ORT_DISABLE_ALL"}[fusion]
+        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     if in_order:
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]

@@ -12,8 +12,8 @@ from quantised import calibrated_digits, calibration_of_digits, codes, digits, f
 
 from pytest_trt import Precision
 from pytest_trt.calibration.calibration import calibrate
+from pytest_trt.evidence.calibration_shift import likeness_of
 from pytest_trt.evidence.finding import Finding, Severity
-from pytest_trt.evidence.likeness import likeness_of
 from pytest_trt.evidence.quant_ranges import quantised_evidence
 from pytest_trt.model.model import Model, checked
 

@@ -1,4 +1,4 @@
-"""Inside: tensors in the branches of an If and the bodies of Loop and Scan that go wrong where fp32's do not.
+"""Subgraphs: tensors in the branches of an If and the bodies of Loop and Scan that go wrong where fp32's do not.
 
 Their values can't leave a subgraph, only one number of each does, in both runs; what it does is seen at the outputs of
 the node that holds the subgraph.

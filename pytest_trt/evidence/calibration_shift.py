@@ -1,4 +1,4 @@
-"""Likeness: what an input's calibration samples are like, beside the golden's."""
+"""Calibration shift: what an input's calibration samples are like, beside the golden's."""
 
 from __future__ import annotations
 
