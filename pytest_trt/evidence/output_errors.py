@@ -212,7 +212,6 @@ class Observed:
         error: relative RMS, or the share that differs of whole numbers.
         most: the largest error of its parts.
         bound: what it may be; None where the user's limits are of another kind.
-        own: whether the bound is the user's.
         whole: whether it is integer or boolean.
         nonfinite: NaN and infinities of the output that the golden has not, and of the golden that the output has not.
         lacking: of these, where the output is finite and the golden is not.
@@ -232,7 +231,6 @@ class Observed:
     error: float = 0.0
     most: float = 0.0
     bound: float | None = None
-    own: bool = False
     whole: bool = False
     nonfinite: int = 0
     lacking: int = 0
@@ -284,7 +282,6 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         error=judgement.error,
         most=max(one.error for one in judgement.parts),
         bound=judgement.bound,
-        own=judgement.origin == "tolerance",
         whole=judgement.whole,
         nonfinite=comparison.mismatched,
         lacking=int(_odd(r, a).sum()) if comparison.mismatched else 0,

@@ -226,7 +226,7 @@ COSTLY_DB = 28.0
 """What is kept better than this suffers from no range."""
 
 
-LEAST_DB, MOST_DB = 6.0, 18.0
+LEAST_DB, MOST_DB = 6.0, 10.0
 """No choice of samples explains that less is left of a tensor (half of the amplitude is wrong); more needs none."""
 
 

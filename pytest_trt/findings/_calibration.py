@@ -71,23 +71,18 @@ def is_bad(tensor: QuantisedTensor) -> bool:
     return seen is not None and (seen.sqnr_db < _BAD_DB or seen.utilisation > _WIDE or seen.saturation > _SATURATED)
 
 
-_NEAR = 0.8  # of a bound: twice what the simulation errs by
 _BEYOND_DB = 6.0
-_UNKNOWN_DB = 12.0
 
 
 def is_shown(evidence: Evidence) -> bool:
-    """Whether an output is outside its bound, or near that of the envelope; what a user accepts is no sign."""
-    return any(
-        seen.reasons or (not seen.own and seen.bound is not None and seen.error >= _NEAR * seen.bound > 0)
-        for seen in evidence.observed
-    )
+    """Whether an output is outside its bound."""
+    return any(seen.reasons for seen in evidence.observed)
 
 
 def healthy_db(found: Quantised) -> float:
     """The least SQNR that honest samples may leave: 6 dB under what halves of the golden's inputs do."""
     if found.honest_db is None:
-        return _UNKNOWN_DB
+        return MOST_DB
     return min(max(found.honest_db - _BEYOND_DB, LEAST_DB), MOST_DB)
 
 

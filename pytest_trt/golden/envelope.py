@@ -229,6 +229,7 @@ def provable(
     output moves (std over samples / RMS). A bound stays under 0.8 of that; where this leaves less than 1.25 x the
     simulated error, or the bound would take any output at all, it can't be judged at the precision on this golden.
     Whole numbers can't be where nine in ten may be wrong, or nearly as many as in the answer for another sample.
+    An output of which one part can't be judged has no bound at all, since the bounds of the others say nothing of it.
 
     Args:
         envelope: by precision and output, from :func:`envelope_of`.
@@ -243,9 +244,16 @@ def provable(
         useless = [name for name, entry in capped.items() if takes_anything(entry)]
         if weak or useless:
             reasons[precision] = _too_weak((weak or useless)[0], precision, entries, moved)
-        if left := {name: entry for name, entry in capped.items() if name not in (*weak, *useless)}:
+        lost = {_output(name, entries[name]) for name in (*weak, *useless)}
+        if left := {name: entry for name, entry in capped.items() if _output(name, entry) not in lost}:
             kept[precision] = left
     return kept, reasons
+
+
+def _output(name: str, entry: Mapping[str, Any]) -> str:
+    """The output that an entry tells of, whole or in part."""
+    output: str = entry.get("part", {}).get("output", name)
+    return output
 
 
 def takes_anything(entry: Mapping[str, float]) -> bool:
@@ -387,8 +395,8 @@ def _too_weak(
     name: str, precision: str, entries: Mapping[str, Mapping[str, Any]], moved: Mapping[str, float | None]
 ) -> str:
     """Why no bound is given, and what to do, without a stop."""
-    output = entries[name].get("part", {}).get("output", name)
-    others = any(entry.get("part", {}).get("output", other) != output for other, entry in entries.items())
+    output = _output(name, entries[name])
+    others = any(_output(other, entry) != output for other, entry in entries.items())
     error, leave = entries[name]["error"], f'(ignore_outputs = ["{output}"])'
     if math.isinf(error):
         return (

@@ -249,3 +249,25 @@ def test_a_limit_on_sequences_is_refused_where_there_are_none(case: Case) -> Non
 
     assert verdict.kind == "CaseError"
     assert "take top1" in verdict.message
+
+
+def test_right_sentinels_do_not_pass_values_beside_them_that_nothing_can_judge(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    samples = np.hstack([np.full((32, 1), 1000), draw.standard_normal((32, 8))]).astype(np.float32)
+    weights = np.vstack([np.full((1, 4), 1e-3), draw.standard_normal((8, 4)) / 8]).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "lost_at_int8"),
+        helper.make_node("Pad", ["h", "pads", "mask"], ["y"], "masked"),
+    ]
+    held = {"w": weights, "pads": np.array([0, 0, 0, 1], np.int64), "mask": np.float32(-1000)}
+    networks.save(
+        networks.model(nodes, {"x": (FLOAT, ["N", 9])}, {"y": (FLOAT, ["N", 5])}, held), tmp_path / "net.onnx"
+    )
+    np.savez(tmp_path / "in.npz", x=samples)
+    case = Case(onnx="net.onnx", inputs="in.npz", calibration="golden", base=tmp_path, where="trt.toml", name="net")
+    update(case, golden_dir=tmp_path / "golden")
+
+    verdict = judged(case, "int8")
+
+    assert not verdict.passed
+    assert "a correct implementation errs on 'y'" in message(record_of(verdict))

@@ -54,6 +54,17 @@ def test_a_precision_that_leaves_no_room_is_refused(error: float, bound: float, 
     assert "no bound tells it from a broken one" in refused["int8"]
 
 
+def test_an_output_of_which_one_part_leaves_no_room_has_no_bound_at_all() -> None:
+    rest = {"error": 0.2, "bound": 0.5, "moved": 0.2, "part": {"output": "y"}}
+    sentinels = {"error": 0.0, "bound": 0.004, "moved": None, "part": {"output": "y", "sentinels": True}}
+    other = {"error": 0.01, "bound": 0.025}
+
+    kept, refused = provable({"int8": {"y": rest, "y (sentinels)": sentinels, "z": other}}, {}, {"y": 0.2, "z": 1.0})
+
+    assert kept == {"int8": {"z": other}}
+    assert "errs on 'y' by 0.2 of its size" in refused["int8"]
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "model"])
 def test_a_blind_engine_never_passes(tmp_path: Path, precision: str) -> None:
     draw = np.random.default_rng(0)
