@@ -46,6 +46,7 @@ class Part:
     Attributes:
         output: its name.
         axis, rows: the slices along an axis that belong to it; all elements where there is no axis.
+        period: along axis 0, after how many slices those of the next sample follow; 0 along any other.
         beyond: elements whose golden value is not finite, or at least as large as this, are sentinels: they are left
             out, or are all that counts, as ``sentinels`` says; None where the output has none.
         sentinels: see ``beyond``.
@@ -58,6 +59,7 @@ class Part:
     beyond: float | None = None
     sentinels: bool = False
     least: float = 0.0
+    period: int = 0
 
     @property
     def name(self) -> str:
@@ -75,13 +77,21 @@ class Part:
         """Which elements of the golden's output it takes; of the golden's shape."""
         chosen = np.ones(golden.shape, bool)
         if self.axis is not None:
-            line = np.zeros(golden.shape[self.axis], bool)
-            line[[row for row in self.rows if row < len(line)]] = True
+            line = self._line(golden.shape[self.axis])
             chosen &= line.reshape([-1 if axis == self.axis else 1 for axis in range(golden.ndim)])
         if self.beyond is not None:
             far = _beyond(golden, self.beyond)
             chosen &= far if self.sentinels else ~far
         return chosen
+
+    def _line(self, length: int) -> NDArray[np.bool_]:
+        """Which slices along its axis it takes."""
+        place = np.arange(length) % (self.period or length or 1)
+        return np.isin(place, self.rows)
+
+    def slices(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Its slices of an array of the output's shape, sentinels among them; all where it has no axis."""
+        return array if self.axis is None else array.compress(self._line(array.shape[self.axis]), axis=self.axis)
 
     def of(self, array: NDArray[Any], golden: NDArray[Any]) -> NDArray[Any]:
         """Its elements of an array, flat, in the order of the golden; logarithms where ``least`` says so.
@@ -136,8 +146,8 @@ class Part:
     def as_table(self) -> dict[str, Any]:
         """As a golden keeps it: what is not said is left out."""
         told = {"output": self.output, "axis": self.axis, "rows": list(self.rows), "beyond": self.beyond}
-        told |= {"sentinels": self.sentinels, "least": self.least}
-        return {key: value for key, value in told.items() if value not in (None, [], False, 0.0) or key == "axis"}
+        told |= {"sentinels": self.sentinels, "least": self.least, "period": self.period}
+        return {key: value for key, value in told.items() if value not in (None, [], False, 0) or key == "axis"}
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any]) -> Part:
@@ -149,35 +159,37 @@ class Part:
         return cls(**{**table, "rows": tuple(table.get("rows", ()))})
 
 
-def parts_of(output: str, goldens: Sequence[NDArray[Any]], least: float = 0.0) -> tuple[Part, ...]:
+def parts_of(output: str, goldens: Sequence[NDArray[Any]], least: float = 0.0, period: int = 1) -> tuple[Part, ...]:
     """The parts that an output falls into by the golden's own values, the largest scale first; the whole, if one.
 
     Args:
         output: its name.
         goldens: its values in each run.
         least: of an output of probabilities, the least that counts, whose logarithms have one scale; else 0.
+        period: slices of a sample along axis 0 (:func:`pytest_trt.model.feeds.period_of`).
     """
     if not all(is_float(array.dtype) for array in goldens):
         return (Part(output),)
     beyond = sentinels_beyond(goldens)
     main = Part(output, beyond=beyond, least=least)
     aside = (Part(output, beyond=beyond, sentinels=True),) if beyond is not None else ()
-    return (*((main,) if least else groups_of(main, goldens)), *aside)
+    return (*((main,) if least else groups_of(main, goldens, period)), *aside)
 
 
-def groups_of(part: Part, goldens: Sequence[NDArray[Any]]) -> tuple[Part, ...]:
+def groups_of(part: Part, goldens: Sequence[NDArray[Any]], period: int = 1) -> tuple[Part, ...]:
     """The part's slices along the axis where scales differ, in groups: a gap of a decade parts two of them.
 
     The axis is the one with the widest gap; eight groups at most, the smallest being one.
     """
-    scales = {axis: _scales(part, goldens, axis) for axis in _axes(goldens)}
+    scales = {axis: _scales(part, goldens, axis, period) for axis in _axes(goldens, period)}
     gaps = {axis: _widest_gap(scale) for axis, scale in scales.items()}
     axis = max(gaps, key=lambda one: gaps[one], default=None)
     if axis is None or gaps[axis] <= _GAP:
         return (part,)
     groups = _by_scale(scales[axis])
     groups = [*groups[: _MOST_GROUPS - 1], [row for group in groups[_MOST_GROUPS - 1 :] for row in group]]
-    return tuple(replace(part, axis=axis, rows=tuple(sorted(rows))) for rows in groups if rows)
+    lying = replace(part, axis=axis, period=0 if axis else period)
+    return tuple(replace(lying, rows=tuple(sorted(rows))) for rows in groups if rows)
 
 
 def joined(first: Part, second: Part) -> Part:
@@ -257,24 +269,27 @@ def _beyond(golden: NDArray[Any], limit: float) -> NDArray[np.bool_]:
         return np.asarray(~(np.abs(values) < limit))
 
 
-def _axes(goldens: Sequence[NDArray[Any]]) -> Iterator[int]:
-    """Those along which all runs have the same slices; the first holds the samples."""
+def _axes(goldens: Sequence[NDArray[Any]], period: int) -> Iterator[int]:
+    """Those along which all runs have the same slices; the first holds the samples, of ``period`` slices each."""
     shapes = [array.shape for array in goldens]
     if not shapes or len({len(shape) for shape in shapes}) > 1:
         return
+    if period > 1:
+        yield 0
     for axis in range(1, len(shapes[0])):
         sizes = {shape[axis] for shape in shapes}
         if len(sizes) == 1 and shapes[0][axis] >= 2:
             yield axis
 
 
-def _scales(part: Part, goldens: Sequence[NDArray[Any]], axis: int) -> Doubles:
+def _scales(part: Part, goldens: Sequence[NDArray[Any]], axis: int, period: int) -> Doubles:
     """The largest |value| of each slice along an axis, sentinels left out."""
     found = []
     for golden in goldens:
         size = np.abs(golden.astype(np.float64))
         size = size if part.beyond is None else np.where(part.mask(golden), size, 0.0)
-        found.append(size.max(axis=tuple(one for one in range(golden.ndim) if one != axis), initial=0.0))
+        lines = size.max(axis=tuple(one for one in range(golden.ndim) if one != axis), initial=0.0)
+        found.append(lines if axis else lines.reshape(-1, period).max(axis=0, initial=0.0))
     return np.asarray(np.max(found, axis=0))
 
 

@@ -224,7 +224,7 @@ def _of_output(
     tolerance = told.of(name, whole=whole)
     if not asked:
         tolerance = replace(tolerance, top1=None, top5=None, top1_all=None, accuracy_drop=None)
-    limits = {part: _limits(tolerance, golden, label, part, whole=whole) for part in _parts(golden, label, name)}
+    limits = {part: _limits(tolerance, golden, label, part, whole=whole) for part in _parts(subject, golden, name)}
     if whole and not tolerance.overrides_envelope:
         _require_use(subject, name, limits[Part(name)].mismatch, golden)
     own = tolerance.overrides_envelope or not any(limit.overrides_envelope for limit in limits.values())
@@ -243,9 +243,9 @@ def _of_output(
     return _with_accuracy(worst, golden, outputs, tolerance) if asked else worst
 
 
-def _parts(golden: Golden, label: str, name: str) -> tuple[Part, ...]:
+def _parts(subject: Subject, golden: Golden, name: str) -> tuple[Part, ...]:
     """As the envelope has them; without one the sentinels are told from the rest, but in a golden that knows none."""
-    found = golden.parts(label).get(name)
+    found = golden.parts(subject.asked).get(name)
     if found or golden.schema < 2:
         return found or (Part(name),)
     split = parts_of(name, [run.outputs[name] for run in golden.runs])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import rms, scores_of
 from pytest_trt.comparison.parts import Part
-from pytest_trt.model.feeds import is_float
+from pytest_trt.model.feeds import is_float, period_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.evidence.judgement import Judgement
     from pytest_trt.golden.golden import Run
-    from pytest_trt.model.feeds import Arrays
+    from pytest_trt.model.feeds import Arrays, TensorSpec
 
 __all__ = ["Flips", "Observed", "Place", "observe"]
 
@@ -250,7 +251,11 @@ class Observed:
 
 
 def observe(
-    judgements: Sequence[Judgement], runs: Sequence[Run], outputs: Sequence[Arrays], still: Sequence[str] = ()
+    judgements: Sequence[Judgement],
+    runs: Sequence[Run],
+    outputs: Sequence[Arrays],
+    still: Sequence[str] = (),
+    specs: tuple[TensorSpec, ...] = (),
 ) -> tuple[Observed, ...]:
     """What each output shows; those inside their bounds are looked at in passing.
 
@@ -259,23 +264,28 @@ def observe(
         runs: of the golden.
         outputs: arrays by output name, one set a run.
         still: outputs that may stand still.
+        specs: the model's inputs, which tell what of an output is a sample's.
     """
     names = [run.name for run in runs]
     return tuple(
-        _of_output(judgement, runs[at].outputs, outputs[at], judgement.output in still)
+        _of_output(judgement, runs[at], outputs[at], specs, judgement.output in still)
         for judgement in judgements
         for at in [names.index(judgement.run)]
     )
 
 
-def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any], still: bool) -> Observed:
-    a, r = np.asarray(actual[judgement.output]), reference[judgement.output]
+def _of_output(
+    judgement: Judgement, run: Run, actual: Mapping[str, Any], specs: tuple[TensorSpec, ...], still: bool
+) -> Observed:
+    a, r = np.asarray(actual[judgement.output]), run.outputs[judgement.output]
+    period = period_of([r], [run.inputs], specs)
     comparison = judgement.comparison
     measured = bool(judgement.reasons) and not comparison.mismatched and a.size > 0
     floats = measured and not judgement.whole
     error = _error(a, r) if floats else None
     part = judgement.part
-    constant = not (still or judgement.whole) and _is_constant(a) and not _is_constant(r)
+    stands, stood = (_is_constant(_by_sample(array, period)) for array in (a, r))
+    constant = stands and not (still or stood or judgement.whole)
     return Observed(
         output=judgement.output,
         reasons=judgement.reasons,
@@ -288,11 +298,11 @@ def _of_output(judgement: Judgement, reference: Arrays, actual: Mapping[str, Any
         first=_first_odd(a, r) if comparison.mismatched else (),
         constant=constant,
         part="" if part.whole else part.name,
-        still=None if still or constant or judgement.whole else _still(a, r, judgement),
-        lean=_lean(_of_rows(error, part)) if error is not None else None,
+        still=None if still or constant or judgement.whole else _still(a, r, judgement, period),
+        lean=_lean(part.slices(error)) if error is not None else None,
         place=_place(np.where(part.mask(r), error, 0.0), r) if error is not None else None,
         flips=_flips(a, r, judgement) if comparison.ranking else None,
-        resemblance=resemblance_of(judgement.output, actual, reference) if measured else "",
+        resemblance=resemblance_of(judgement.output, actual, run.outputs) if measured else "",
     )
 
 
@@ -324,32 +334,43 @@ def _is_constant(array: NDArray[Any]) -> bool:
     return all(float(np.abs(part.astype(np.float64) - first).max()) <= width for part in array[1:])
 
 
-def _of_rows(array: NDArray[np.float64], part: Part) -> NDArray[np.float64]:
-    return array if part.axis is None else array.take(part.rows, axis=part.axis)
+def _by_sample(array: NDArray[Any], period: int) -> NDArray[Any]:
+    """Samples along the first axis, each with its slices along the second where it has several."""
+    return array if period == 1 or len(array) % period else array.reshape(-1, period, *array.shape[1:])
 
 
-def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement) -> Part | None:
+def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement, period: int) -> Part | None:
     """Slices that stand still over the samples, along the axis that has the most of them.
 
     The golden's must move somewhere by three times what the part that they are in may err by: less can be rounding.
     """
-    if r.ndim < 2 or len(r) < 2 or not r.size:
+    golden, actual = _by_sample(r, period), _by_sample(a, period)
+    if golden.ndim < 2 or len(golden) < 2 or not r.size:
         return None
-    (least, most), (low, high) = _extremes(r), _extremes(a)
-    moves = most - least > _CLEARLY * _allowed(r, judgement)
-    stands = (high - low <= _STILL * np.maximum(np.abs(low), np.abs(high))) & np.isfinite(a).all(axis=0)
-    found: list[Part] = []
-    for axis in range(r.ndim - 1):
-        others = tuple(one for one in range(r.ndim - 1) if one != axis)
-        if moves.shape[axis] >= 2:
-            rows = np.flatnonzero(stands.all(axis=others) & moves.any(axis=others))
-            found += [Part(judgement.output, axis + 1, tuple(int(row) for row in rows))] if rows.size else []
-    return max(found, key=lambda part: len(part.rows) / r.shape[part.axis or 0], default=None)
+    (least, most), (low, high) = _extremes(golden), _extremes(actual)
+    first = int(period == 1)
+    moves = most - least > _CLEARLY * _allowed(r, judgement, least.shape, first)
+    stands = (high - low <= _STILL * np.maximum(np.abs(low), np.abs(high))) & np.isfinite(actual).all(axis=0)
+    found: list[tuple[float, Part]] = []
+    for axis, count in enumerate(moves.shape):
+        others = tuple(one for one in range(moves.ndim) if one != axis)
+        rows = tuple(int(row) for row in np.flatnonzero(stands.all(axis=others) & moves.any(axis=others)))
+        if count >= 2 and rows:
+            lying = Part(judgement.output, axis + first, rows, period=0 if axis + first else period)
+            found.append((len(rows) / count, lying))
+    return max(found, key=itemgetter(0), default=(0.0, None))[1]
 
 
-def _allowed(r: NDArray[Any], judgement: Judgement) -> NDArray[np.float64]:
-    """What each position may err by, absolutely, for the part that it is in; of r's shape without the samples."""
-    allowed = np.zeros(r.shape[1:])
+def _allowed(r: NDArray[Any], judgement: Judgement, shape: tuple[int, ...], first: int) -> NDArray[np.float64]:
+    """What each position of a sample may err by, absolutely, for the part that it is in.
+
+    Args:
+        r: the golden's output.
+        judgement: of it, whose parts have the bounds.
+        shape: of a sample.
+        first: the output's axis that is a sample's first.
+    """
+    allowed = np.zeros(shape)
     for one in judgement.parts:
         if one.part.sentinels:
             continue
@@ -357,7 +378,7 @@ def _allowed(r: NDArray[Any], judgement: Judgement) -> NDArray[np.float64]:
         if one.part.axis is None:
             allowed[...] = size
         else:
-            np.moveaxis(allowed, one.part.axis - 1, 0)[list(one.part.rows)] = size
+            np.moveaxis(allowed, one.part.axis - first, 0)[list(one.part.rows)] = size
     return allowed
 
 

@@ -134,7 +134,9 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         held=trial.subject.held,
         backend=verdict.backend,
         simulated=verdict.simulated,
-        observed=observe(verdict.judgements, known.runs, found, trial.subject.case.constant_outputs),
+        observed=observe(
+            verdict.judgements, known.runs, found, trial.subject.case.constant_outputs, trial.subject.model.inputs
+        ),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact, rounding)),
         refused=_of_another_precision(trial),

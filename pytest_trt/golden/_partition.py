@@ -70,7 +70,7 @@ class PartError:
 
 
 def partition(
-    output: str, roads: Sequence[Sequence[NDArray[Any]]], exact: Sequence[NDArray[Any]], least: float
+    output: str, roads: Sequence[Sequence[NDArray[Any]]], exact: Sequence[NDArray[Any]], least: float, period: int = 1
 ) -> tuple[PartError, ...]:
     """The finest parts of an output that can be judged each by itself.
 
@@ -80,14 +80,15 @@ def partition(
         exact: its values in each run in fp32.
         least: of probabilities, the least that counts; 0 of all other outputs. Their logarithms are compared as well
             as the values: one tells of the background, the other of peaks. What proves nothing is left out.
+        period: slices of a sample along axis 0.
     """
 
     def measured(part: Part) -> PartError:
         error = max(error_of(part, lowered, exact) for lowered in roads)
-        moved = None if part.sentinels else _moved(part, exact)
+        moved = None if part.sentinels else _moved(part, exact, period)
         return PartError(part, error, moved, _scale(part, exact))
 
-    split = parts_of(output, list(exact), least)
+    split = parts_of(output, list(exact), least, period)
     found = [measured(replace(part, least=0.0)) for part in split]
     if least:
         return tuple(_with_logarithm(found, measured(split[0])))
@@ -96,7 +97,7 @@ def partition(
         kept, lost = sorted((max(weak - 1, 0), max(weak, 1)))
         groups[kept : lost + 1] = [measured(joined(groups[kept].part, groups[lost].part))]
     if len(groups) == 1:
-        groups = [measured(replace(groups[0].part, axis=None, rows=()))]
+        groups = [measured(replace(groups[0].part, axis=None, rows=(), period=0))]
     return (*groups, *(one for one in found if one.part.axis is None))
 
 
@@ -146,10 +147,10 @@ def error_of(part: Part, lowered: Sequence[NDArray[Any]], exact: Sequence[NDArra
     return max(compare(part.of(low, high), part.of(high, high)).rel_rms for low, high in pairs)
 
 
-def _moved(part: Part, exact: Sequence[NDArray[Any]]) -> float | None:
+def _moved(part: Part, exact: Sequence[NDArray[Any]], period: int) -> float | None:
     if len(exact) > 1 or not is_float(exact[0].dtype):
         return None
-    return movement(part.placed(exact[0]), len(exact[0])) if exact[0].ndim else None
+    return movement(part.placed(exact[0]), len(exact[0]) // period) if exact[0].ndim else None
 
 
 def _scale(part: Part, exact: Sequence[NDArray[Any]]) -> float:

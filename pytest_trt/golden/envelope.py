@@ -23,7 +23,7 @@ from pytest_trt.golden.overflow import recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
 from pytest_trt.lowering.placement import kept_in_fp32
-from pytest_trt.model.feeds import is_float
+from pytest_trt.model.feeds import is_float, period_of
 from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, fresh, opset
 from pytest_trt.model.model import Model
 from pytest_trt.model.onnx_session import open_session, run
@@ -358,7 +358,8 @@ def _entries(
         if any(low.shape != high.shape for road in values for low, high in zip(road, wanted, strict=True)):
             entries[name] = {"error": math.inf, "bound": math.inf}
             continue
-        for found in partition(name, values, wanted, probabilities.get(name, 0.0)):
+        period = period_of(wanted, inputs, model.inputs)
+        for found in partition(name, values, wanted, probabilities.get(name, 0.0), period):
             errors = [error_of(found.part, [low[name] for low in fold.outputs], wanted) for fold in halves]
             bounds = [_bound(error, precision) for error in errors if error < math.inf]
             entries[found.part.name] = widened(_entry(found, precision), bounds)

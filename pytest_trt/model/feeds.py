@@ -10,11 +10,11 @@ import numpy as np
 from pytest_trt.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "TensorSpec", "conform", "finite", "fit", "is_float", "join", "samples_in", "split"]
+__all__ = ["Arrays", "TensorSpec", "conform", "finite", "fit", "is_float", "join", "period_of", "samples_in", "split"]
 
 Arrays = dict[str, "NDArray[Any]"]
 """Arrays by input or output name, samples along axis 0."""
@@ -102,6 +102,32 @@ def finite(arrays: Arrays, where: str, begun: int = 0, *, allow_infinite: bool =
 def samples_in(arrays: Arrays, specs: tuple[TensorSpec, ...]) -> int:
     """How many samples these are: along axis 0 of the first input that has one."""
     return next((arrays[spec.name].shape[0] for spec in specs if arrays[spec.name].shape[:1] not in ((), (0,))), 1)
+
+
+def period_of(outputs: Sequence[NDArray[Any]], inputs: Sequence[Arrays], specs: tuple[TensorSpec, ...]) -> int:
+    """How many slices along its axis 0 an output has of each sample: 1 where that axis is the samples'.
+
+    Outputs of a network without a sample axis follow one another, run by run; others may hold several rows a sample.
+    Where the runs differ, as lists do, nobody can tell, and it is 1.
+
+    Args:
+        outputs: the output in each run.
+        inputs: of each run.
+        specs: the model's inputs.
+    """
+    found = {_period(output, arrays, specs) for output, arrays in zip(outputs, inputs, strict=True)}
+    return found.pop() if len(found) == 1 else 1
+
+
+def _period(output: NDArray[Any], arrays: Arrays, specs: tuple[TensorSpec, ...]) -> int:
+    if not specs:
+        return 1
+    samples = samples_in(arrays, specs)
+    fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in specs)
+    parts = len(list(split(arrays, specs))) if fixed else samples
+    if not output.ndim or not len(output) or len(output) % parts or len(output) == samples:
+        return 1
+    return len(output) // parts
 
 
 def conform(arrays: Arrays, specs: tuple[TensorSpec, ...], where: str) -> Arrays:

@@ -271,3 +271,57 @@ def test_right_sentinels_do_not_pass_values_beside_them_that_nothing_can_judge(t
 
     assert not verdict.passed
     assert "a correct implementation errs on 'y'" in message(record_of(verdict))
+
+
+def unbatched(**changed: Any) -> Any:
+    """A detector of one picture, without an axis of samples: 10 rows of 16 places, boxes before class scores."""
+    nodes = [
+        helper.make_node("MatMul", ["boxes", "x"], ["b"], "box"),
+        helper.make_node("Sigmoid", ["b"], ["bs"], "box_sigmoid"),
+        helper.make_node("Mul", ["bs", "size"], ["bp"], "pixels"),
+        helper.make_node("MatMul", ["classes", "x"], ["c"], "class"),
+        helper.make_node("Sigmoid", ["c"], ["cs"], "class_sigmoid"),
+        helper.make_node("Concat", ["bp", "cs"], ["y"], "head", axis=0),
+    ]
+    held = {"boxes": WEIGHTS["boxes"].T, "classes": WEIGHTS["classes"].T, "size": np.float32(640)} | changed
+    return networks.model(nodes, {"x": (FLOAT, [12, 16])}, {"y": (FLOAT, [10, 16])}, held)
+
+
+@pytest.fixture(params=[1, 5])
+def flat(tmp_path: Path, request: pytest.FixtureRequest) -> Case:
+    """Of one or of five runs."""
+    networks.save(unbatched(), tmp_path / "net.onnx")
+    draw = np.random.default_rng(1).standard_normal((request.param * 12, 16)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", x=draw)
+    case = Case(onnx="net.onnx", inputs="in.npz", calibration="golden", base=tmp_path, where="trt.toml", name="net")
+    update(case, golden_dir=tmp_path / "golden")
+    return case
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_rows_of_an_output_without_samples_are_judged_by_their_scale(flat: Case, precision: str) -> None:
+    verdict = judged(flat, precision)
+
+    assert verdict.passed
+    assert {part.part.name for part in verdict.judgements[0].parts} == {"y[0:4]", "y[4:10]"}
+
+
+def test_class_scores_that_died_fail_where_there_is_no_axis_of_samples(flat: Case) -> None:
+    networks.save(unbatched(classes=np.zeros((6, 12), np.float32)), flat.base / "other.onnx")
+
+    verdict = judged(replace(flat, onnx="other.onnx", reference="net.onnx"), "fp16")
+
+    assert not verdict.passed
+    assert "y[4:10]" in message(record_of(verdict))
+
+
+def test_a_row_that_stands_still_is_found_where_runs_follow_one_another(tmp_path: Path, flat: Case) -> None:
+    weights = WEIGHTS["classes"].T.copy()
+    weights[2] = 0
+    networks.save(unbatched(classes=weights), flat.base / "other.onnx")
+
+    verdict = judged(replace(flat, onnx="other.onnx", reference="net.onnx"), "fp16")
+
+    runs = len(np.load(flat.base / "in.npz")["x"]) // 12
+    found = [finding for finding in verdict.findings if finding.code == "TRT305"]
+    assert [finding.evidence["slices"] for finding in found] == ([[6]] if runs > 1 else [])
