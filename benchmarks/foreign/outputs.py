@@ -148,14 +148,14 @@ def best(shift: int, network: Foreign, folder: Path) -> Planted:
 
 
 def _with_output(network: Foreign) -> tuple[str, ModelProto]:
-    """The first float output, or what its Softmax reads, and a graph that has given up all its outputs for it."""
+    """The first float output, or what its Softmax or Sigmoid reads, and a graph with no outputs."""
     proto = network.proto()
     outputs = values_of(network, [value.name for value in proto.graph.output])
     name = next((name for name, array in outputs.items() if is_float(array) and array.ndim > 1), "")
     if not name:
         raise NoPlace("no float output has a last axis")
     maker = next(node for node in proto.graph.node if name in node.output)
-    while maker.op_type in ("Identity", "Softmax"):
+    while maker.op_type in ("Identity", "Softmax", "Sigmoid"):
         name = maker.input[0]
         maker = next(node for node in proto.graph.node if name in node.output)
     del proto.graph.output[:]

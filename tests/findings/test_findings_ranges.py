@@ -19,7 +19,7 @@ from pytest_trt.evidence.finding import Finding, Severity
 from pytest_trt.evidence.output_errors import Observed
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor, quantised_evidence
 from pytest_trt.evidence.rounding import Grid, TensorStatistics
-from pytest_trt.findings._calibration import saturated
+from pytest_trt.findings._calibration import saturated, too_wide
 from pytest_trt.lowering.qdq import quantised_activations
 from pytest_trt.model.model import checked
 
@@ -335,6 +335,16 @@ def test_what_halves_of_the_golden_lose_as_well_is_a_warning_and_more_is_an_erro
 def test_where_no_half_tells_anything_under_ten_decibels_are_an_error(honest_db: float | None) -> None:
     assert clipped(11.0, honest_db) == [Severity.WARNING]
     assert clipped(9.0, honest_db) == [Severity.ERROR]
+
+
+@pytest.mark.parametrize(("times", "severity"), [(4, Severity.WARNING), (6, Severity.ERROR)])
+def test_a_range_that_honest_samples_may_have_made_too_wide_is_a_warning(times: float, severity: Severity) -> None:
+    seen = TensorStatistics(1000, 0, 1.0, 0.3, 0.0, times, 22.0, 0.0, 38.0)
+    tensor = QuantisedTensor("t", Grid(times / 127), "conv", False, None, seen)
+
+    [finding] = too_wide(evidence_of(Quantised((tensor,), "data.npz")))
+
+    assert (finding.code, finding.severity) == ("TRT106", severity)
 
 
 def test_the_same_loss_is_an_error_where_an_output_is_outside_its_bound() -> None:
