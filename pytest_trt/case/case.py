@@ -113,6 +113,10 @@ class Case:
             raise CaseError(
                 f"{self.where}: `outputs` names what is judged, and `ignore_outputs` what is not: keep one of them."
             )
+        if self.inputs and self.samples != Case.samples:
+            raise CaseError(
+                f"{self.where}: `inputs` names the samples, and `samples` says how many to draw: keep one of them."
+            )
         if not self.name:
             object.__setattr__(self, "name", _default_name(self))
         wrong = wrong_name(self.name)

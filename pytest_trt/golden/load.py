@@ -10,6 +10,7 @@ from pytest_trt.case.case_file import quoted
 from pytest_trt.case.reference import Reference, find_golden, judged_outputs, mend, reference_of
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.errors import (
+    CaseError,
     DataError,
     GoldenMismatch,
     GoldenRefused,
@@ -51,7 +52,7 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
     case, model = subject.case, subject.model
     place = find_golden(case, golden_dir)
     reference = Reference(model) if case.reference is None and case.torch is None else reference_of(case)
-    golden = read_data_sets(place, model) if place.is_dir() else read(place, mend(case))
+    golden = _data_sets_of(case, place, model) if place.is_dir() else read(place, mend(case))
     if is_candidate(golden):
         raise GoldenRefused(
             f"{place} is a candidate and no golden yet: look at what it changes"
@@ -178,6 +179,17 @@ def _with_envelope(subject: Subject, golden: Golden, reference: Reference, movin
     return _measured(subject, golden, reference, asked, kept_of(subject.case), moving)
 
 
+def _data_sets_of(case: Case, folder: Path, model: Model) -> Golden:
+    asked = next((key for key in ("inputs", "labels", "input") if getattr(case, key)), None)
+    if asked:
+        raise CaseError(
+            f"{case.where}: `{asked}` is never read, because the golden is the ONNX test data in {folder}, which has"
+            f" inputs and no labels of its own: drop `{asked}`, or move the test data away and make a golden:"
+            f" {mend(case)}"
+        )
+    return read_data_sets(folder, model)
+
+
 def read_data_sets(folder: Path, model: Model) -> Golden:
     """All data sets of a folder (or the one that it is) as a golden.
 
@@ -256,7 +268,7 @@ def verify(case: Case, golden_dir: Path) -> Verification:
 
 def _read(case: Case, place: Path, reference: Reference) -> Golden:
     how = mend(case, place)
-    golden = read_data_sets(place, reference.model) if place.is_dir() else read(place, how)
+    golden = _data_sets_of(case, place, reference.model) if place.is_dir() else read(place, how)
     if is_candidate(golden):
         raise GoldenRefused(f"{place} is a candidate that was not adopted.")
     require_fit(golden, reference.model, how, exact=True)

@@ -28,6 +28,11 @@ def test_the_model_is_named_exactly_once(table: dict[str, str]) -> None:
         read(**table)
 
 
+def test_a_number_of_samples_to_draw_beside_inputs_is_refused() -> None:
+    with pytest.raises(CaseError, match="`inputs` names the samples, and `samples` says how many to draw: keep one"):
+        read(onnx="a.onnx", inputs="x.npz", samples=4)
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "a:b", ".hidden", "a\n", " a", "a*"])
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
     with pytest.raises(CaseError, match="can't be a golden's file name"):

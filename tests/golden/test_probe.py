@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Case, check
+from pytest_trt.model.samples import InputSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,3 +177,16 @@ def test_an_empty_state_of_a_dynamic_axis_is_no_lack_of_samples(tmp_path: Path) 
     proto = networks.model(nodes, {"x": (FLOAT, [1, 2]), "past": (FLOAT, ["P", 2])}, {"y": (FLOAT, ["T", 2])})
 
     assert judged(tmp_path, proto, inputs, outputs).passed
+
+
+@pytest.mark.parametrize(
+    "asked", [{"inputs": "x.npz"}, {"labels": "y.npy"}, {"input": {"x": InputSpec(low=0, high=1)}}]
+)
+def test_what_a_case_asks_beside_test_data_is_refused_by_its_key(tmp_path: Path, asked: dict[str, Any]) -> None:
+    healthy = HEALTHY["no axes"]
+    of(tmp_path, healthy)
+
+    verdict = check(Case(onnx="net.onnx", base=tmp_path, **asked), "fp32", golden_dir=tmp_path / "golden")
+
+    assert verdict.verdict == "error"
+    assert f"`{next(iter(asked))}` is never read, because the golden is the ONNX test data" in verdict.message
