@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt.comparison.error_metrics import rms, scores_of
-from pytest_trt.comparison.parts import Part
-from pytest_trt.model.feeds import is_float, period_of
+from pytest_trt.evidence._constant_slices import by_sample, constant_slices, is_constant
+from pytest_trt.model.feeds import period_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from pytest_trt.comparison.parts import Part
     from pytest_trt.evidence.judgement import Judgement
     from pytest_trt.golden.golden import Run
     from pytest_trt.model.feeds import Arrays, TensorSpec
@@ -133,11 +133,6 @@ def _scaled(a: Doubles, r: Doubles, left: float) -> str:
     return "its sign is changed" if abs(factor + 1) < 1e-3 else f"it is the golden's times {factor:.4g}"
 
 
-_STILL = 1e-6
-_CLEARLY = 3.0
-_AT_ONCE = 1 << 20  # elements that are taken to float64
-_LOOSE = 0.1  # where the user's limits are no relative RMS
-_LEAST_BOUND = 1e-3  # what moves by less moves as little as an output that proves nothing
 _WIDTH = 4.0
 
 
@@ -284,7 +279,7 @@ def _of_output(
     floats = measured and not judgement.whole
     error = _error(a, r) if floats else None
     part = judgement.part
-    stands, stood = (_is_constant(_by_sample(array, period)) for array in (a, r))
+    stands, stood = (is_constant(by_sample(array, period)) for array in (a, r))
     constant = stands and not (still or stood or judgement.whole)
     return Observed(
         output=judgement.output,
@@ -298,7 +293,7 @@ def _of_output(
         first=_first_odd(a, r) if comparison.mismatched else (),
         constant=constant,
         part="" if part.whole else part.name,
-        still=None if still or constant or judgement.whole else _still(a, r, judgement, period),
+        still=None if still or constant or judgement.whole else constant_slices(a, r, judgement, period),
         lean=_lean(part.slices(error)) if error is not None else None,
         place=_place(np.where(part.mask(r), error, 0.0), r) if error is not None else None,
         flips=_flips(a, r, judgement) if comparison.ranking else None,
@@ -321,87 +316,6 @@ def _odd(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
     """Where the first is NaN or infinite, and the second is not."""
     odd: NDArray[np.bool_] = ~np.isfinite(first.astype(np.float64)) & np.isfinite(second.astype(np.float64))
     return odd
-
-
-def _is_constant(array: NDArray[Any]) -> bool:
-    """Whether all samples are the first one, to a millionth of its largest value; sample by sample, for the memory."""
-    if not is_float(array.dtype) or array.ndim < 1 or len(array) < 2 or not array.size:
-        return False
-    first = array[0].astype(np.float64)
-    if not np.isfinite(first).all():
-        return False
-    width = _STILL * float(np.abs(first).max())
-    return all(float(np.abs(part.astype(np.float64) - first).max()) <= width for part in array[1:])
-
-
-def _by_sample(array: NDArray[Any], period: int) -> NDArray[Any]:
-    """Samples along the first axis, each with its slices along the second where it has several."""
-    return array if period == 1 or len(array) % period else array.reshape(-1, period, *array.shape[1:])
-
-
-def _still(a: NDArray[Any], r: NDArray[Any], judgement: Judgement, period: int) -> Part | None:
-    """Slices that stand still over the samples, along the axis that has the most of them.
-
-    The golden's must move somewhere by three times what the part that they are in may err by: less can be rounding.
-    """
-    golden, actual = _by_sample(r, period), _by_sample(a, period)
-    if golden.ndim < 2 or len(golden) < 2 or not r.size:
-        return None
-    (least, most), (low, high) = _extremes(golden), _extremes(actual)
-    first = int(period == 1)
-    moves = most - least > _CLEARLY * _allowed(r, judgement, least.shape, first)
-    stands = (high - low <= _STILL * np.maximum(np.abs(low), np.abs(high))) & np.isfinite(actual).all(axis=0)
-    found: list[tuple[float, Part]] = []
-    for axis, count in enumerate(moves.shape):
-        others = tuple(one for one in range(moves.ndim) if one != axis)
-        rows = tuple(int(row) for row in np.flatnonzero(stands.all(axis=others) & moves.any(axis=others)))
-        if count >= 2 and rows:
-            lying = Part(judgement.output, axis + first, rows, period=0 if axis + first else period)
-            found.append((len(rows) / count, lying))
-    return max(found, key=itemgetter(0), default=(0.0, None))[1]
-
-
-def _allowed(r: NDArray[Any], judgement: Judgement, shape: tuple[int, ...], first: int) -> NDArray[np.float64]:
-    """What each position of a sample may err by, absolutely, for the part that it is in.
-
-    Args:
-        r: the golden's output.
-        judgement: of it, whose parts have the bounds.
-        shape: of a sample.
-        first: the output's axis that is a sample's first.
-    """
-    allowed = np.zeros(shape)
-    for one in judgement.parts:
-        if one.part.sentinels:
-            continue
-        size = max(_LOOSE if one.bound is None else one.bound, _LEAST_BOUND) * _size_of(one.part, r)
-        if one.part.axis is None:
-            allowed[...] = size
-        else:
-            np.moveaxis(allowed, one.part.axis - first, 0)[list(one.part.rows)] = size
-    return allowed
-
-
-def _size_of(part: Part, r: NDArray[Any]) -> float:
-    """RMS of a part's values, also of one whose logarithms are compared."""
-    return rms(r if part.whole else replace(part, least=0.0).of(r, r))
-
-
-def _pieces(array: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
-    """Some samples at a time, in float64, for the memory; what is not finite is 0."""
-    step = max(1, _AT_ONCE // max(array[0].size, 1))
-    for start in range(0, len(array), step):
-        values = array[start : start + step].astype(np.float64)
-        yield np.where(np.isfinite(values), values, 0.0)
-
-
-def _extremes(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The smallest and the largest value over the samples, position by position."""
-    low, high = np.full(array.shape[1:], np.inf), np.full(array.shape[1:], -np.inf)
-    for piece in _pieces(array):
-        np.minimum(low, piece.min(axis=0), out=low)
-        np.maximum(high, piece.max(axis=0), out=high)
-    return low, high
 
 
 def _lean(error: NDArray[np.float64]) -> Lean:

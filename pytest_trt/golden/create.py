@@ -26,7 +26,16 @@ from pytest_trt.errors import CaseError, ExportMismatch, GoldenError, GoldenRefu
 from pytest_trt.golden._probe import probed
 from pytest_trt.golden._question import inputs_of, labels_of, question_of
 from pytest_trt.golden.envelope import Kept, envelope_of, provable, simulate
-from pytest_trt.golden.golden import Golden, Run, movement, read, require_evidence, require_fit, write
+from pytest_trt.golden.golden import (
+    Golden,
+    Run,
+    has_declared_shape,
+    movement,
+    read,
+    require_evidence,
+    require_fit,
+    write,
+)
 from pytest_trt.golden.index_outputs import IndexOutputs
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import is_float, split
@@ -132,6 +141,7 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     _require_numbers(outputs, model.source, case)
     if labels is not None:
         _require_labels(case, model, labels, outputs)
+    misdeclared = [spec.name for spec in model.outputs if not has_declared_shape(outputs[spec.name], spec)]
     kept = kept_of(case)
     judged = [spec.name for spec in judged_outputs(case, model)]
     envelope, refused, overflow = envelope_of(model, [inputs], _precisions(), case.batch, progress, kept, judged)
@@ -150,6 +160,8 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
             "reason": reason,
             "inputs": case.inputs or "drawn",
             **({"nan_outputs": [*case.nan_outputs]} if case.nan_outputs else {}),
+            # exporters and optimisers leave a shape that the graph does not give, which every runtime overlooks
+            **({"misdeclared": misdeclared} if misdeclared else {}),
             "question": question_of(case, reference, inputs, labels),
         },
         overflow=overflow,

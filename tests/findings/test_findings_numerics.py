@@ -137,6 +137,16 @@ def test_a_class_that_fires_once_and_never_again_is_told_by_its_slice() -> None:
     assert (first.code, first.evidence["slices"]) == ("TRT305", [3])
 
 
+def test_a_column_that_loses_the_rim_of_what_is_seen_to_the_background_may_stand_still() -> None:
+    seen = np.zeros((4, 1, 40, 40), np.float32)
+    seen[0, 0, 5:15, 4:20] = seen[1, 0, 20:24, 8:27] = seen[2, 0, 3:30, 9:20] = seen[3, 0, 8:10, 4:20] = 1
+    narrow, blind = seen.copy(), seen.copy()
+    narrow[..., 26], blind[..., 10:14] = 0, 0
+
+    assert codes(narrow, seen, bound=0.3) == []
+    assert "TRT305" in codes(blind, seen, bound=0.3)
+
+
 def test_a_slice_that_moves_by_less_than_the_part_may_err_may_stand_still() -> None:
     small = LOGITS.copy()
     small[:, 7] *= 1e-3

@@ -39,6 +39,20 @@ def blind(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def test_an_output_whose_file_declares_another_rank_is_judged_as_what_the_graph_gives(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    proto = linear(draw.standard_normal((8, 5)), draw.standard_normal(5))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    proto.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
+    networks.save(proto, tmp_path / "net.onnx")
+    networks.save(networks.with_weight(proto, "b", lambda b: b + 9), tmp_path / "other.onnx")
+    update(Case(onnx="net.onnx", base=tmp_path), tmp_path / "golden")
+    other = Case(name="net", onnx="other.onnx", reference="net.onnx", base=tmp_path)
+
+    assert check(Case(onnx="net.onnx", base=tmp_path), "fp16", golden_dir=tmp_path / "golden").verdict == "passed"
+    assert check(other, "fp16", golden_dir=tmp_path / "golden").verdict == "failed"
+
+
 def test_a_bound_stays_under_the_error_of_an_engine_that_answers_the_mean() -> None:
     kept, refused = provable({"int8": {"y": {"error": 0.02, "bound": 0.06}}}, {}, {"y": 0.05})
 
