@@ -21,7 +21,7 @@ from pytest_trt.evidence.finding import Scrutiny
 from pytest_trt.evidence.judgement import accept_hint, judge
 from pytest_trt.findings.diagnosis import diagnosed, refusal, with_found
 from pytest_trt.findings.verdict import Verdict
-from pytest_trt.golden.load import ages, open_golden
+from pytest_trt.golden.load import open_golden
 from pytest_trt.latency.check import find_latency
 from pytest_trt.lowering.lowering import needs_ranges
 from pytest_trt.model.samples import read
@@ -181,7 +181,7 @@ def verdict_of(
         unjudged=unjudged_outputs(case, model),
         accept=accept_hint(subject, judgements),
         layers=_layers(ran, subject.asked),
-        warnings=(*ran.warnings, *ages(golden, case)),
+        warnings=ran.warnings,
         provenance={
             "model": model.source,
             "model_sha256": model.sha256,

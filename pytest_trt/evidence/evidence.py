@@ -145,6 +145,8 @@ class Evidence:
         observed: what each output shows.
         envelope: the golden's, by precision and output: the error of a correct simulation, and its bound.
         hops: error of each step that is known, the first one first.
+        older: what the golden lacks that this release puts into goldens; empty where it lacks nothing.
+        anew: the command that makes the golden anew.
         refused: why it could not be judged, or of an engine that was that it runs in another precision; None where
             neither is.
         layers: of the engine, as its inspector tells them.
@@ -175,6 +177,8 @@ class Evidence:
     observed: tuple[Observed, ...] = ()
     envelope: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     hops: tuple[Hop, ...] = ()
+    older: str = ""
+    anew: str = ""
     refused: Refusal | None = None
     layers: tuple[Layer, ...] = ()
     half: HalfWeights | None = None

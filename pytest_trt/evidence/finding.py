@@ -49,6 +49,7 @@ CODES: Mapping[str, str] = {
     "TRT504": "golden of other shapes or dtypes",
     "TRT505": "golden without evidence",
     "TRT506": "PyTorch and ONNX disagree",
+    "TRT507": "golden of an older release",
     "TRT601": "slower than the baseline",
     "TRT602": "latency can't be told",
     "TRT603": "no baseline of the latency",

@@ -48,4 +48,15 @@ def export(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-RULES = (refused, export)
+def older(evidence: Evidence) -> Iterator[Finding]:
+    """TRT507: the golden was made by a release that put less into goldens, and is judged as that release did."""
+    if evidence.older:
+        yield Finding(
+            "TRT507",
+            Severity.WARNING,
+            f"the golden is older than this release, and {evidence.older}.",
+            f"Make it anew: {evidence.anew}",
+        )
+
+
+RULES = (refused, export, older)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_trt.case.reference import mend
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence.evidence import (
     Evidence,
@@ -45,6 +46,7 @@ from pytest_trt.findings._calibration_data import stale, unlike
 from pytest_trt.findings._latency import of_latency
 from pytest_trt.findings._weights import alone, differing, one_scale
 from pytest_trt.findings.verdict import figures_of
+from pytest_trt.golden.load import ages
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -139,6 +141,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         ),
         envelope=trial.golden.envelope,
         hops=(*exported, *fp32_hop(trial, verdict.judgements, exact, rounding)),
+        older=ages(trial.golden),
+        anew=mend(trial.subject.case),
         refused=_of_another_precision(trial),
         layers=trial.built.engine.layers() if trial.built else (),
         half=half_of(trial),

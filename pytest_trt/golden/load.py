@@ -76,17 +76,14 @@ def open_golden(subject: Subject, golden_dir: Path) -> Golden:
     return _with_envelope(subject, golden, reference, moving)
 
 
-def ages(golden: Golden, case: Case) -> tuple[str, ...]:
-    """A warning of a golden that was made before goldens kept their question, or their outputs' parts."""
+def ages(golden: Golden) -> str:
+    """What a golden lacks that was made before goldens kept their question, or their outputs' parts; empty if none."""
     lacks = {
         "does not know its question: nobody can say whether the inputs and labels of the case are those that it was"
         " made from": not golden.provenance.get("question"),
         "knows no parts of outputs: each is judged whole, and one slice may hide another": golden.schema < SCHEMA,
     }
-    told = "; it ".join(what for what, lacking in lacks.items() if lacking)
-    if golden.origin == "test data" or not told:
-        return ()
-    return (f"the golden {golden.source} is older than this release, and {told}. Make it anew: {mend(case)}",)
+    return "" if golden.origin == "test data" else "; it ".join(what for what, lacking in lacks.items() if lacking)
 
 
 def _require_runs(golden: Golden, reference: Reference, batch: int | None) -> None:

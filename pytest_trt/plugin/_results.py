@@ -216,9 +216,10 @@ class Results:
             sys.stderr.write(f"{line}\n")
 
     def _show_briefly(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """What did not pass, and a line for all."""
+        """What did not pass, what passed with a warning, and a line for all."""
         bad = [record for record in self.records if record["verdict"] in ("failed", "error")]
         self._show_table(terminalreporter, bad)
+        self._show_beside(terminalreporter, self.config.get_verbosity())
         terminalreporter.write_line(f"trt: {counted(self.records)}", red=bool(bad), green=not bad)
 
     def _show_table(self, terminalreporter: pytest.TerminalReporter, records: list[dict[str, Any]]) -> None:

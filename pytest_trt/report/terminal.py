@@ -23,6 +23,7 @@ _CAUSES = (0, 2, 4)  # ranks of the first findings that are errors
 _NOTES = 10
 _OTHER = 20  # every output but the worst
 _TENSORS = 3
+_WARNINGS = 10
 _LONGEST_NAME = 40
 _WORDS = ("nan", "inf", "-inf")
 _OPTIONAL = ("top-1", "accuracy", "layers", "coverage", "latency")
@@ -70,8 +71,8 @@ def beside(records: list[Record], verbosity: int = 0) -> list[str]:
 
     Args:
         records: of the run.
-        verbosity: 0 counts their warnings, 1 tells them and the tensors that were asked for, from 2 on all findings
-            and all figures are told.
+        verbosity: up to 0 each of their warnings has a line, 1 tells what to do too and the tensors that were asked
+            for, from 2 on all findings and all figures are told.
     """
     passed = [record for record in records if record["verdict"] in _WELL]
     left = sum(count for record in records for count in record["ignored"].values())
@@ -155,12 +156,17 @@ def _unjudged(record: Record) -> list[str]:
 
 
 def _warned(passed: list[Record]) -> list[str]:
-    codes = [f["code"] for record in passed for f in record["findings"] if f["severity"] == "warning"]
-    if not codes:
-        return []
-    many = "s" if len(codes) > 1 else ""
-    told = ", ".join(sorted(set(codes)))
-    return [f"{len(codes)} warning{many} in passed cases ({told}): -v tells them, and the record"]
+    """A line for each warning, since a pass with one is no silent green; the rest of a long list is counted."""
+    found = [
+        f"{record['case']} at {asked(record)}: {finding['code']} warning: {finding['message']}"
+        for record in passed
+        for finding in record["findings"]
+        if finding["severity"] == "warning"
+    ]
+    left = found[_WARNINGS:]
+    more = [f"{len(left)} more warning{'s' if len(left) > 1 else ''} in passed cases"] if left else []
+    hint = ["what to do: -v tells it, and the record"] if found else []
+    return [*found[:_WARNINGS], *more, *hint]
 
 
 def _findings(record: Record) -> Iterator[Block]:

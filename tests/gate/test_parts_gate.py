@@ -120,7 +120,8 @@ def test_a_golden_of_schema_1_is_judged_whole_and_said_to_be_older(case: Case) -
 
     assert verdict.passed
     assert verdict.judgements[0].part.name == "y"
-    assert "older than this release, and knows no parts of outputs" in verdict.warnings[0]
+    [older] = [finding for finding in verdict.findings if finding.code == "TRT507"]
+    assert "older than this release, and knows no parts of outputs" in older.message
 
 
 def test_a_users_limit_is_of_every_part(case: Case) -> None:

@@ -225,9 +225,9 @@ def test_an_older_golden_is_judged_as_before_and_says_that_it_is_older(case: Cas
     verdict = judged(case)
 
     assert verdict.passed
-    [warning] = verdict.warnings
-    assert "does not know its question" in warning
-    assert 'pytest "trt.toml::net" --trt-update-golden' in warning
+    [told] = [finding for finding in verdict.findings if finding.code == "TRT507"]
+    assert "does not know its question" in told.message
+    assert 'pytest "trt.toml::net" --trt-update-golden' in told.remedy
 
 
 def test_verifying_tells_another_question(case: Case) -> None:

@@ -327,12 +327,17 @@ def test_by_default_all_rows_and_no_findings_of_what_passed(golden: Path, pytest
     assert "SQNR" not in told
 
 
-def test_the_warnings_of_what_passed_are_counted_and_told_with_v(warned: Path, pytester: pytest.Pytester) -> None:
-    counted = section(pytester.runpytest("--trt-precision=int8"))
+def test_each_warning_of_what_passed_has_a_line_and_what_to_do_is_told_with_v(
+    warned: Path, pytester: pytest.Pytester
+) -> None:
+    plain = section(pytester.runpytest("--trt-precision=int8"))
+    quiet = pytester.runpytest("--trt-precision=int8", "-q").stdout.str()
     told = section(pytester.runpytest("--trt-precision=int8", "-v"))
 
-    assert "1 warning in passed cases (TRT108): -v tells them, and the record" in counted
-    assert "TRT108 warning: " not in counted
+    for text in (plain, quiet):
+        assert "net at int8: TRT108 warning: trt.toml: model number 1: calibration 'calibration.npz' is 1" in text
+        assert "what to do: -v tells it, and the record" in text
+        assert "Calibrate on some hundreds" not in text
     assert "net at int8 on onnxruntime (simulated): passed\n  TRT108 warning: " in told
     assert "TRT205 note: " not in told
 
