@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.evidence.hops import blamed
 from pytest_trt.evidence.quant_ranges import LEAST_DB, LOST_DB, MOST_DB
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ _BEYOND_DB = 6.0
 
 
 def is_shown(evidence: Evidence) -> bool:
-    """Whether an output is outside its bound."""
-    return any(seen.reasons for seen in evidence.observed)
+    """Whether an output is outside its bound, and no step before the ranges' own is to blame."""
+    hop = blamed(evidence.hops)
+    return any(seen.reasons for seen in evidence.observed) and (hop is None or hop.end != "fp32")
 
 
 def healthy_db(found: Quantised) -> float:

@@ -16,6 +16,7 @@ from pytest_trt import Precision, Ranges, lower
 from pytest_trt.calibration.calibration import calibrate
 from pytest_trt.evidence.evidence import Evidence
 from pytest_trt.evidence.finding import Finding, Severity
+from pytest_trt.evidence.hops import Hop
 from pytest_trt.evidence.output_errors import Observed
 from pytest_trt.evidence.quant_ranges import Quantised, QuantisedTensor, quantised_evidence
 from pytest_trt.evidence.rounding import Grid, TensorStatistics
@@ -310,13 +311,13 @@ def test_a_dq_of_another_scale_than_its_q_keeps_its_tensor_badly() -> None:
 # errors only where the output shows it, or no choice of samples explains it
 
 
-def clipped(left_db: float, honest_db: float | None, **observed: Any) -> list[Severity]:
+def clipped(left_db: float, honest_db: float | None, hops: tuple[Hop, ...] = (), **observed: Any) -> list[Severity]:
     """What a range is called that leaves so much of a tensor whose best is 38 dB."""
     seen = TensorStatistics(1000, 0, 1.0, 0.3, 0.02, 0.6, left_db, 0.99, 38.0)
     tensor = QuantisedTensor("t", Grid(0.6 / 127), "conv", False, None, seen)
     quantised = Quantised((tensor,), "data.npz", honest_db=honest_db)
     shown = (Observed("y", **observed),) if observed else ()
-    return [one.severity for one in saturated(replace(evidence_of(quantised), observed=shown))]
+    return [one.severity for one in saturated(replace(evidence_of(quantised), observed=shown, hops=hops))]
 
 
 def evidence_of(quantised: Quantised) -> Evidence:
@@ -350,6 +351,14 @@ def test_a_range_that_honest_samples_may_have_made_too_wide_is_a_warning(times: 
 def test_the_same_loss_is_an_error_where_an_output_is_outside_its_bound() -> None:
     assert clipped(20.0, honest_db=None, error=0.17, bound=0.2) == [Severity.WARNING]
     assert clipped(20.0, honest_db=None, error=0.3, bound=0.2, reasons=("outside",)) == [Severity.ERROR]
+
+
+def test_the_same_loss_is_a_warning_where_the_model_differs_in_fp32_already() -> None:
+    outside = {"error": 0.3, "bound": 0.2, "reasons": ("outside",)}
+    other, same = Hop("golden", "fp32", "y", 0.3, 1e-5), Hop("fp32", "simulated", "y", 0.3, 0.2)
+
+    assert clipped(20.0, None, (other, same), **outside) == [Severity.WARNING]
+    assert clipped(20.0, None, (same,), **outside) == [Severity.ERROR]
 
 
 def test_halves_are_measured_only_where_they_decide_anything() -> None:
