@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats  # noqa: F401 - as are those below
+from envelopes import shared
 from jsonschema import Draft202012Validator
 
 import pytest_trt.golden.create
+import pytest_trt.golden.load
 import pytest_trt.latency.check
+import pytest_trt.model.onnx_session
 import pytest_trt.model.samples
 import pytest_trt.plugin._collection
 
@@ -33,6 +36,7 @@ from pytest_trt.golden.create import update
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import ModuleType
 
 SCHEMA = files("pytest_trt.report").joinpath("record.schema.json")
 CI = ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITLAB_CI", "JENKINS_URL")
@@ -89,6 +93,30 @@ def _what_is_installed_is_read_once() -> Iterator[None]:
     kept: dict[tuple[str, str], str | None] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metadata.PathDistribution, "read_text", read_text)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _networks_run_on_one_thread() -> Iterator[None]:
+    """Threads of onnxruntime beside the first would wait, spinning, for the next of these small networks."""
+    as_written = pytest_trt.model.onnx_session._as_written
+
+    def on_one_thread(onnxruntime: ModuleType) -> Any:
+        options = as_written(onnxruntime)
+        options.intra_op_num_threads = 1
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytest_trt.model.onnx_session, "_as_written", on_one_thread)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _an_envelope_is_measured_once() -> Iterator[None]:
+    """Of the same model, inputs and options, by the same code: a test that puts a fault into it gets its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pytest_trt.golden.create, pytest_trt.golden.load):
+            patch.setattr(module, "envelope_of", shared(module.envelope_of))
         yield
 
 

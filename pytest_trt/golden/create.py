@@ -144,7 +144,9 @@ def create(case: Case, reason: str = "", progress: Progress | None = None) -> Go
     misdeclared = [spec.name for spec in model.outputs if not has_declared_shape(outputs[spec.name], spec)]
     kept = kept_of(case)
     judged = [spec.name for spec in judged_outputs(case, model)]
-    envelope, refused, overflow = envelope_of(model, [inputs], _precisions(), case.batch, progress, kept, judged)
+    envelope, refused, overflow = envelope_of(
+        model, [inputs], _precisions(), case.batch, progress, kept, judged, computed=[exact]
+    )
     golden = Golden(
         runs=(Run(inputs, outputs),),
         source=f"of {case.name}",

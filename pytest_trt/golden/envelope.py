@@ -19,7 +19,7 @@ from pytest_trt.golden._partition import BLIND, ROOM, error_of, partition, satur
 from pytest_trt.golden._reassociation import reassociated
 from pytest_trt.golden.folds import folded, widened
 from pytest_trt.golden.index_outputs import IndexOutputs, Simulation, reach
-from pytest_trt.golden.overflow import recorded, settle
+from pytest_trt.golden.overflow import Settled, recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
 from pytest_trt.lowering.placement import kept_in_fp32
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pytest_trt.backends.onnxruntime import OnnxruntimeEngine
     from pytest_trt.calibration.calibration import Progress
     from pytest_trt.golden._partition import PartError
-    from pytest_trt.golden.overflow import Settled
     from pytest_trt.model.feeds import Arrays
     from pytest_trt.ranges.amax import Ranges
 
@@ -131,6 +130,7 @@ def envelope_of(
     progress: Progress | None = None,
     kept: Kept | None = None,
     judged: Collection[str] | None = None,
+    computed: list[Arrays] | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, dict[str, Any]]]:
     """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
 
@@ -144,6 +144,7 @@ def envelope_of(
         progress: told what is going on.
         kept: which nodes stay in fp32 as the case says.
         judged: the outputs that are measured; all if not given.
+        computed: the reference's fp32 outputs, one set a run, where it has run already.
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
@@ -153,7 +154,8 @@ def envelope_of(
         they pick may be to be a near tie. Why a precision has none. And what overflows in a precision, as
         :func:`pytest_trt.golden.overflow.recorded` tells it.
     """
-    exact = [_only(simulate(reference, Precision.FP32, run, batch), judged) for run in inputs]
+    computed = computed or [simulate(reference, Precision.FP32, run, batch) for run in inputs]
+    exact = [_only(outputs, judged) for outputs in computed]
     indices = IndexOutputs(reference, batch)
     envelope: dict[str, dict[str, dict[str, Any]]] = {}
     refused: dict[str, str] = {}
@@ -166,7 +168,8 @@ def envelope_of(
         try:
             model = at_opset(reference, precision)
             _require_same_network(model, reference, inputs, exact, batch)
-            settled = _settled(model, precision, inputs, batch, kept)
+            is_done = precision is Precision.FP32 and kept == Kept()
+            settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept)
             overflown |= {precision.label: record} if (record := recorded(settled)) else {}
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
@@ -197,6 +200,11 @@ class Kept:
 
     keep: tuple[str, ...] = ()
     ops: tuple[str, ...] = ()
+
+
+def _exactly(model: Model, computed: list[Arrays]) -> Settled:
+    """What settling fp32 would say: the golden is made of it, nothing is lowered and nothing overflows."""
+    return Settled(computed, (), None, (), model=model)
 
 
 def _settled(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None, kept: Kept) -> Settled:
