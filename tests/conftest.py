@@ -90,9 +90,25 @@ def _what_is_installed_is_read_once() -> Iterator[None]:
             kept[path, filename] = read(self, filename)
         return kept[path, filename]
 
+    def parsed_once(name: str) -> property:
+        parse = getattr(metadata.PathDistribution, name).fget
+
+        def get(self: metadata.PathDistribution) -> Any:
+            path = str(self._path)
+            if not path.startswith(installed):
+                return parse(self)
+            if (path, name) not in parsed:
+                parsed[path, name] = parse(self)
+            return parsed[path, name]
+
+        return property(get)
+
     kept: dict[tuple[str, str], str | None] = {}
+    parsed: dict[tuple[str, str], Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metadata.PathDistribution, "read_text", read_text)
+        for name in ("metadata", "entry_points", "files"):
+            patch.setattr(metadata.PathDistribution, name, parsed_once(name))
         yield
 
 
