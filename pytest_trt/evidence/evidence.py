@@ -33,7 +33,7 @@ from pytest_trt.model.model import Model
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_trt.backends.backend import Built, Layer
     from pytest_trt.case.case import Case
@@ -167,6 +167,7 @@ class Evidence:
         honoured: the least share of it that must.
         weak: outputs that are inside bounds which say little.
         weak_fails: whether these are errors.
+        kept: what the case keeps in fp32 already.
     """
 
     case: str
@@ -195,6 +196,12 @@ class Evidence:
     honoured: float = 0.0
     weak: tuple[WeakBound, ...] = ()
     weak_fails: bool = False
+    kept: tuple[str, ...] = ()
+
+    def keep(self, more: Iterable[str]) -> str:
+        """The key of the case that keeps further nodes, with those that it keeps already: it replaces the key."""
+        words = ", ".join(f'"{word}"' for word in dict.fromkeys((*self.kept, *more)))
+        return f"keep = [{words}]"
 
 
 def half_of(trial: Trial) -> HalfWeights | None:
@@ -249,7 +256,7 @@ def inner_of(trial: Trial) -> Overflow | None:
         return known
     odd = sorted(engine.inner.suspects | engine.inner.masked)
     if not odd or (same and odd == told.get("suspects")):
-        return known if odd else None
+        return known if same and odd == told.get("suspects") else None
     recipe = built.recipe
 
     def build(more: tuple[str, ...]) -> OnnxruntimeEngine:

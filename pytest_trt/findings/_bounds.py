@@ -68,7 +68,7 @@ def _begins(cause: Located | None) -> str:
 def _remedy(one: WeakBound, evidence: Evidence) -> str:
     if one.keep:
         told = f"which brings the error to {one.kept_error:.2g}"
-        return f"Keep what it is computed from in fp32, {told}: keep = {_list(one)}."
+        return f"Keep what it is computed from in fp32, {told}: {evidence.keep(one.keep)}."
     seen = max((seen.most for seen in evidence.observed if seen.output == one.output), default=0.0)
     limit = float(f"{1.2 * max(one.error, seen):.1e}")
     metric = "mismatch" if _is_whole(one, evidence) else "rel_rms"
@@ -83,11 +83,6 @@ def _left_out(one: WeakBound, evidence: Evidence) -> str:
     """Where floats are judged beside it; rows that are gathered by indices can't be judged by their places."""
     others = [seen for seen in evidence.observed if seen.output != one.output and not seen.whole]
     return f', or judge the others alone (ignore_outputs = ["{one.output}"])' if others else ""
-
-
-def _list(one: WeakBound) -> str:
-    words = ", ".join(f'"{word}"' for word in one.keep)
-    return f"[{words}]"
 
 
 def _is_whole(one: WeakBound, evidence: Evidence) -> bool:

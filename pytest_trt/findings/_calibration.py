@@ -309,7 +309,7 @@ def noisy(evidence: Evidence) -> Iterator[Finding]:
         Severity.WARNING,
         f"{place(worst)} {numbers(worst)}, and no range would keep it much better: few values are much larger than"
         f" all others{more(hard)}.",
-        f"Keep {worst.consumer or 'its consumer'} in fp32 (`keep`), or smooth its outliers.",
+        f"Keep {_consumer(worst, evidence)}, or smooth its outliers.",
         {"tensors": [tensor.name for tensor in hard], **figures(worst)},
     )
 
@@ -329,6 +329,12 @@ def _of_tensors(evidence: Evidence, code: str, kind: str, remedy: str) -> Iterat
         code,
         severity(bad, evidence),
         f"{place(worst)} {numbers(worst)}{more(bad)}.",
-        f"{remedy}; or keep {worst.consumer or 'its consumer'} in fp32 (`keep`).",
+        f"{remedy}; or keep {_consumer(worst, evidence)}.",
         {"tensors": [tensor.name for tensor in bad], **figures(worst)},
     )
+
+
+def _consumer(tensor: QuantisedTensor, evidence: Evidence) -> str:
+    """What reads it, and the key that keeps that; a file that is quantised already has its nodes left out of it."""
+    key = evidence.keep([tensor.consumer]) if tensor.consumer and evidence.held == "fp32" else "`keep`"
+    return f"{tensor.consumer or 'its consumer'} in fp32 ({key})"

@@ -211,8 +211,8 @@ def _severity(evidence: Evidence) -> Severity:
 def _lead(evidence: Evidence) -> str:
     label = evidence.held if evidence.precision is Precision.MODEL else evidence.precision.label
     inner = evidence.inner
-    if inner is not None and inner.kind in ("divided", "flushed") and not _beyond(evidence):
-        return f"{label} makes zero of what the model needs"
+    if inner is not None and inner.kind in ("divided", "flushed", "small", "cancelled") and not _beyond(evidence):
+        return f"{label} {'cancels' if inner.kind == 'cancelled' else 'makes zero of'} what the model needs"
     return f"the model overflows in {f'fp16, whose largest value is {_LARGEST}' if label == 'fp16' else label}"
 
 
@@ -226,6 +226,8 @@ def _told_inner(inner: Overflow, evidence: Evidence) -> str:
         "beyond": f"{called} is the first that is not finite, where fp32's is",
         "divided": f"{called} is not finite, since {inner.cause!r} before it is flushed to zero",
         "flushed": f"{called} is flushed to zero throughout a sample, where fp32's is not",
+        "small": f"{called} is flushed in part, to zero or to few bits, and an output is destroyed by it",
+        "cancelled": f"{called} is a sum of terms that nearly cancel: their rounding is left, and destroys an output",
         "masked": f"{called} has rows of nothing but masks, whose rounding drowns the scores: their Softmax is another",
     }[inner.kind]
     real = "" if evidence.simulated else " (simulated; the engine is judged by its outputs)"
@@ -240,11 +242,11 @@ def _mend_overflow(inner: Overflow | None, evidence: Evidence) -> str:
             "Keep the nodes that compute or read it in fp32 (keep = [...]), use bf16, or scale the weights down and the"
             " next layer's up."
         )
-    words = ", ".join(f'"{word}"' for word in inner.keep)
     if evidence.held != "fp32":
+        words = ", ".join(f'"{word}"' for word in inner.keep)
         return f"Leave these nodes in fp32 when the file is made: {words}."
     other = ", or use bf16" if evidence.precision is Precision.FP16 else ""
-    return f"Keep these nodes in fp32: keep = [{words}]{other}."
+    return f"Keep these nodes in fp32: {evidence.keep(inner.keep)}{other}."
 
 
 def _activation(evidence: Evidence) -> dict[str, object]:

@@ -156,6 +156,7 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         honoured=trial.built.recipe.options.honoured if trial.built else 0.0,
         weak=(tried("weak bounds", lambda: weak_of(trial, verdict.judgements)) or ()) if asks_weak else (),
         weak_fails=trial.subject.case.weak_bounds == "fail",
+        kept=trial.subject.case.keep,
     )
     if evidence.weak:
         weak, begins = tried("single tensors", lambda: begun(trial, evidence.weak)) or (evidence.weak, None)
@@ -221,6 +222,7 @@ def refusal(case: Case, precision: Precision, backend: str, error: Exception, ch
         refused=Refusal(type(error).__name__, str(error), facts),
         quantised=_quantised(facts, str(error)),
         weights=weights_unrun(case, precision),
+        kept=case.keep,
     )
     findings, ignored = choice.split(diagnose(evidence))
     return {"findings": findings, "ignored": ignored}

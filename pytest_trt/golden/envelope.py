@@ -169,7 +169,7 @@ def envelope_of(
             model = at_opset(reference, precision)
             _require_same_network(model, reference, inputs, exact, batch)
             is_done = precision is Precision.FP32 and kept == Kept()
-            settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept)
+            settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept, exact)
             overflown |= {precision.label: record} if (record := recorded(settled)) else {}
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
@@ -207,14 +207,16 @@ def _exactly(model: Model, computed: list[Arrays]) -> Settled:
     return Settled(computed, (), None, (), model=model)
 
 
-def _settled(model: Model, precision: Precision, inputs: list[Arrays], batch: int | None, kept: Kept) -> Settled:
+def _settled(
+    model: Model, precision: Precision, inputs: list[Arrays], batch: int | None, kept: Kept, exact: list[Arrays]
+) -> Settled:
     calibration = sampled(model, lambda _: inputs, "the golden's inputs", batch)
 
     def build(more: tuple[str, ...]) -> OnnxruntimeEngine:
         keep = (*kept.keep, *more)
         return open_backend().build(Recipe(model, precision, calibration, batch, keep=keep, ops=kept.ops))
 
-    return settle(model, build, inputs, batch)
+    return settle(model, build, inputs, batch, exact=exact)
 
 
 def _require_settled(settled: Settled, precision: Precision) -> None:

@@ -16,6 +16,7 @@ from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.comparison.parts import Part, as_endless, sentinels_beyond
 from pytest_trt.errors import LoweringError
+from pytest_trt.golden._precision_loss import destroyed, losses, mended
 from pytest_trt.golden._subgraphs import Inside
 from pytest_trt.golden._traced import Traced, both
 from pytest_trt.model.feeds import is_float
@@ -52,7 +53,8 @@ class Overflow:
         node: the node that makes it, as ``keep`` names it.
         op: that node's operator.
         kind: "beyond" the largest value; "divided" by what was flushed to zero; "flushed" to zero itself; "masked", a
-            row of a Softmax that holds nothing but masks, whose scores are lost.
+            row of a Softmax that holds nothing but masks, whose scores are lost; "small", flushed in part; or
+            "cancelled", a sum that leaves its terms' rounding.
         cause: the tensor that was flushed to zero, where that made this one infinite or NaN; else empty.
         keep: the nodes whose staying in fp32 mends it and all that comes after it; none where nothing did.
     """
@@ -105,8 +107,9 @@ def settle(
     feeds: Sequence[Arrays],
     batch: int | None,
     engine: OnnxruntimeEngine | None = None,
+    exact: Sequence[Arrays] = (),
 ) -> Settled:
-    """Build, and keep in fp32 what overflows until nothing does.
+    """Build, and keep in fp32 what overflows until nothing does, and what loses the bits that the outputs need.
 
     Args:
         model: fp32, in operators new enough for the precision.
@@ -114,6 +117,7 @@ def settle(
         feeds: runs of arrays by input name.
         batch: the most samples at once where the first axis is dynamic.
         engine: the first build, if it is there and has run.
+        exact: fp32 outputs, one set a run; what destroys an output otherwise is looked for only where they are given.
 
     Raises:
         PytestTrtError: the first build fails.
@@ -135,7 +139,40 @@ def settle(
         outputs = [engine.run(run) for run in feeds]
         found = overflows(model, engine, feeds, batch)
     keep = () if found else keep
-    return Settled(outputs, suspects, told[0].kept(keep) if told else None, keep, model=engine.model)
+    settled = Settled(outputs, suspects, told[0].kept(keep) if told else None, keep, model=engine.model)
+    return settled if found or not exact else _unlost(settled, model, build, feeds, batch, engine, exact)
+
+
+def _unlost(
+    settled: Settled,
+    model: Model,
+    build: Callable[[tuple[str, ...]], OnnxruntimeEngine],
+    feeds: Sequence[Arrays],
+    batch: int | None,
+    engine: OnnxruntimeEngine,
+    exact: Sequence[Arrays],
+) -> Settled:
+    """The same where no output is destroyed by numbers that are too small or cancel; else what keeping them gives."""
+    if not settled.outputs or not destroyed(settled.outputs, exact, engine.precision):
+        return settled
+    ran: list[tuple[OnnxruntimeEngine, list[Arrays]]] = []
+
+    def heals(other: OnnxruntimeEngine) -> bool:
+        ran.append((other, [other.run(run) for run in feeds]))
+        return not destroyed(ran[-1][1], exact, engine.precision)
+
+    found = losses(model, engine, feeds, batch)
+    mend = mended(found, lambda more: build((*settled.keep, *more)), heals) if found else None
+    if mend is None:
+        return settled
+    loss, more = mend
+    keep = tuple(dict.fromkeys((*settled.keep, *more)))
+    word = Traced(model.proto, engine.model.proto).word(loss.node)
+    told = settled.overflow or Overflow(loss.tensor, word, loss.node.op_type, loss.kind)
+    if not more:
+        return Settled(_in_fp32(model, feeds, batch), settled.suspects, told.kept(()), (), lowers=False, model=model)
+    healed, outputs = ran[-1]
+    return replace(settled, outputs=outputs, overflow=told.kept(keep), keep=keep, model=healed.model)
 
 
 def _in_fp32(model: Model, feeds: Sequence[Arrays], batch: int | None) -> list[Arrays]:
@@ -145,7 +182,7 @@ def _in_fp32(model: Model, feeds: Sequence[Arrays], batch: int | None) -> list[A
 
 def recorded(settled: Settled) -> dict[str, Any]:
     """What a golden keeps of it as plain data; empty where nothing was odd."""
-    if not settled.suspects:
+    if not settled.suspects and settled.overflow is None:
         return {}
     return {"suspects": list(settled.suspects), "found": asdict(settled.overflow) if settled.overflow else None}
 
