@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -120,11 +121,12 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         if _engine_asked(item, case):
             refuse_other_than_engines(backend)
         built = build(subject, golden, backend, settings.how_for(item.config, case))
-        if built.unhonoured:
-            raise built.unhonoured  # the test may never hand its outputs to be judged
     except PytestTrtError as error:
         note(item, could_not(case, precision, name, error, settings.scrutiny(item.config)))
         raise
+    if built.unhonoured:  # the test may never hand its outputs to be judged
+        with suppress(NotPassed):
+            note(item, could_not(case, precision, name, built.unhonoured, settings.scrutiny(item.config)))
     item.stash[_built] = built
     return built.engine
 

@@ -122,8 +122,8 @@ def note(item: pytest.Item, verdict: Verdict) -> Verdict:
     """
     verdict = with_latency(item, verdict)
     before = item.stash.get(_verdict, None)
-    if before is not None and before.verdict == "timed":  # it was timed first, and is judged now: that is one result
-        _forget(item)
+    if before is not None and (before.verdict == "timed" or _awaits_outputs(before)):
+        _forget(item)  # it is judged now, by its outputs too: that is one result
     item.stash[_verdict] = verdict
     record = record_of(verdict)
     _put(item, record)
@@ -299,6 +299,11 @@ def begin_anew(item: pytest.Item) -> None:
     _forget(item)
     item.stash[_verdict] = None
     benchmarks.forget(item)
+
+
+def _awaits_outputs(verdict: Verdict) -> bool:
+    """Whether nothing is known but that the engine, which runs, is in another precision."""
+    return verdict.kind == "PrecisionNotHonoured"
 
 
 def _forget(item: pytest.Item) -> None:

@@ -295,6 +295,24 @@ def test_a_build_that_fails_is_never_a_pass(
 
 
 @pytest.mark.usefixtures("golden")
+def test_by_hand_the_outputs_of_an_engine_in_another_precision_are_judged(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "10.16", achieved={"int8": 1})
+    pytester.makepyfile(
+        "def test_hand(trt_engine, trt_golden):\n    trt_golden.check(trt_engine.run(trt_golden.inputs))\n"
+    )
+
+    found = run(pytester, "--trt-precision=int8", "-k", "hand")
+
+    assert found.ret == 1
+    (record,) = results(project)
+    assert record["verdict"] == "failed"
+    assert record["findings"][0]["code"] == "TRT201"
+    assert record["outputs"]
+
+
+@pytest.mark.usefixtures("golden")
 def test_a_test_by_hand_records_the_layers_of_its_engine(
     project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
