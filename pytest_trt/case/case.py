@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pytest_trt.errors import CaseError, SpecError, unknown
 from pytest_trt.lowering.lowering import known_lowering
 from pytest_trt.model.samples import InputSpec
 from pytest_trt.precision import Precision
+from pytest_trt.storage.entry_point import is_reference
 
 __all__ = ["Case", "cases_of_file", "known_keys", "wrong_name"]
 
@@ -69,6 +70,7 @@ class Case:
         base: folder that relative paths start from.
         where: what messages call the place that this case was written in.
         command: the pytest arguments that run this case, for messages.
+        written: the keys that it was written with, defaults included; empty where it was made in Python.
     """
 
     name: str = ""
@@ -105,6 +107,7 @@ class Case:
     base: Path = Path()
     where: str = "Case"
     command: str = ""
+    written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.onnx is None) == (self.torch is None):
@@ -113,15 +116,24 @@ class Case:
             raise CaseError(
                 f"{self.where}: `outputs` names what is judged, and `ignore_outputs` what is not: keep one of them."
             )
-        if self.inputs and self.samples != Case.samples:
+        if self.inputs and (drawing := self.drawing()):
+            keys = quoted_keys(drawing)
             raise CaseError(
-                f"{self.where}: `inputs` names the samples, and `samples` says how many to draw: keep one of them."
+                f"{self.where}: `inputs` names the samples, and {keys} would say how to draw them, which is never read:"
+                f" drop {keys}, or drop `inputs`."
             )
         if not self.name:
             object.__setattr__(self, "name", _default_name(self))
         wrong = wrong_name(self.name)
         if wrong:
             raise CaseError(f"{self.where}: {wrong}")
+
+    def drawing(self) -> tuple[str, ...]:
+        """The keys that only say how inputs are drawn, as far as it says them; a torch module is made by some too."""
+        exported = self.torch is not None or (self.reference is not None and is_reference(self.reference))
+        keys = ("samples",) if exported else ("samples", "seed", "input")
+        told = {"samples": self.samples != Case.samples, "seed": self.seed != Case.seed, "input": bool(self.input)}
+        return tuple(key for key in keys if key in self.written or told[key])
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], base: Path, where: str, command: str = "") -> Case:
@@ -136,12 +148,17 @@ class Case:
             if key not in known:
                 raise unknown(f"key in {where}:", key, known)
         values = {key: _READERS[key](value, f"{where}: {key}") for key, value in table.items()}
-        return cls(**values, base=base, where=where, command=command)
+        return cls(**values, base=base, where=where, command=command, written=frozenset(values))
+
+
+def quoted_keys(keys: Sequence[str]) -> str:
+    """Keys as a message names them."""
+    return " and ".join(f"`{key}`" for key in keys)
 
 
 def known_keys() -> list[str]:
     """The keys that a ``[[model]]`` table or the marker may have."""
-    return [f.name for f in fields(Case) if f.name not in ("base", "where", "command")]
+    return [f.name for f in fields(Case) if f.name not in ("base", "where", "command", "written")]
 
 
 def cases_of_file(tables: Any, base: Path, where: str) -> list[Case | CaseError]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_trt.case.case import quoted_keys
 from pytest_trt.case.case_file import quoted
 from pytest_trt.case.reference import Reference, find_golden, judged_outputs, mend, reference_of
 from pytest_trt.comparison.comparison import compare
@@ -177,11 +178,13 @@ def _with_envelope(subject: Subject, golden: Golden, reference: Reference, movin
 
 
 def _data_sets_of(case: Case, folder: Path, model: Model) -> Golden:
-    asked = next((key for key in ("inputs", "labels", "input") if getattr(case, key)), None)
+    asked = (*(key for key in ("inputs", "labels") if getattr(case, key)), *case.drawing())
     if asked:
+        keys = quoted_keys(asked)
         raise CaseError(
-            f"{case.where}: `{asked}` is never read, because the golden is the ONNX test data in {folder}, which has"
-            f" inputs and no labels of its own: drop `{asked}`, or move the test data away and make a golden:"
+            f"{case.where}: {keys} {'is' if len(asked) == 1 else 'are'} never read, because the golden is the ONNX test"
+            f" data in {folder}, which has inputs and no labels of its own: drop {keys}, or"
+            " move the test data away and make a golden:"
             f" {mend(case)}"
         )
     return read_data_sets(folder, model)

@@ -28,9 +28,21 @@ def test_the_model_is_named_exactly_once(table: dict[str, str]) -> None:
         read(**table)
 
 
-def test_a_number_of_samples_to_draw_beside_inputs_is_refused() -> None:
-    with pytest.raises(CaseError, match="`inputs` names the samples, and `samples` says how many to draw: keep one"):
-        read(onnx="a.onnx", inputs="x.npz", samples=4)
+@pytest.mark.parametrize(
+    "table", [{"samples": 4}, {"samples": 8}, {"seed": 0}, {"input": {"x": {"low": 0, "high": 1}}}]
+)
+def test_what_says_how_to_draw_is_refused_beside_inputs(table: dict[str, Any]) -> None:
+    with pytest.raises(CaseError, match=f"`{next(iter(table))}` would say how to draw them, .* drop"):
+        read(onnx="a.onnx", inputs="x.npz", **table)
+
+
+def test_a_torch_module_is_seeded_and_shaped_beside_inputs() -> None:
+    assert read(torch="m:f", inputs="x.npz", seed=1, input={"x": {"shape": [1, 3]}}).seed == 1
+
+
+def test_a_case_made_in_python_is_refused_what_is_no_default() -> None:
+    with pytest.raises(CaseError, match="`samples` and `seed` would say how to draw them"):
+        Case(onnx="a.onnx", inputs="x.npz", samples=4, seed=1)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a:b", ".hidden", "a\n", " a", "a*"])

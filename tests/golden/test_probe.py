@@ -180,7 +180,14 @@ def test_an_empty_state_of_a_dynamic_axis_is_no_lack_of_samples(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "asked", [{"inputs": "x.npz"}, {"labels": "y.npy"}, {"input": {"x": InputSpec(low=0, high=1)}}]
+    "asked",
+    [
+        {"inputs": "x.npz"},
+        {"labels": "y.npy"},
+        {"input": {"x": InputSpec(low=0, high=1)}},
+        {"seed": 1},
+        {"samples": 8, "written": frozenset({"samples"})},
+    ],
 )
 def test_what_a_case_asks_beside_test_data_is_refused_by_its_key(tmp_path: Path, asked: dict[str, Any]) -> None:
     healthy = HEALTHY["no axes"]
