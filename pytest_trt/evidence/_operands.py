@@ -411,11 +411,18 @@ def _decoded(
 def _levels(values: NDArray[np.float32], scale: Any, zero: Any, name: str) -> NDArray[np.float32]:
     if name in _FP8:
         largest = 448.0 if name == "float8_e4m3fn" else 57344.0
-        clipped: NDArray[Any] = np.clip(values / scale, -largest, largest)
+        clipped: NDArray[Any] = np.clip(_over(values, scale), -largest, largest)
         return clipped.astype(getattr(ml_dtypes, name)).astype(np.float32)
     bits, unsigned = int("".join(filter(str.isdigit, name))), name.startswith("u")
     low, high = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    found: NDArray[np.float32] = np.clip(np.rint(values / scale) + zero, low, high).astype(np.float32)
+    found: NDArray[np.float32] = np.clip(np.rint(_over(values, scale)) + zero, low, high).astype(np.float32)
+    return found
+
+
+def _over(values: NDArray[np.float32], scale: Any) -> NDArray[np.float32]:
+    """Zero at a scale of zero, which makes zero of any level."""
+    steps = np.broadcast_to(scale, values.shape)
+    found: NDArray[np.float32] = np.divide(values, steps, out=np.zeros_like(values), where=steps != 0)
     return found
 
 
