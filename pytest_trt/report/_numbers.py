@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["amount", "count", "finite", "number", "percent", "ratio", "seconds", "size", "value", "when"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["amount", "count", "finite", "is_over", "number", "percent", "ratio", "seconds", "size", "value", "when"]
 
 NOTHING = "–"
 
@@ -14,6 +17,12 @@ _GAP = "\u00a0"  # a number and its unit stay on one line
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+
+
+def is_over(hop: Mapping[str, Any]) -> bool:
+    """Whether a hop errs by more than it may; NaN does."""
+    error, limit = finite(hop["rel_rms"]), finite(hop["limit"])
+    return limit is not None and not (error is not None and error <= limit)
 
 
 def finite(value: Any) -> float | None:

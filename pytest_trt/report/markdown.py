@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.report._numbers import is_over
 from pytest_trt.report.layout import number
 from pytest_trt.report.terminal import asked, backend_label, cells, counted, reason
 
@@ -192,7 +193,8 @@ def _output(name: str, o: Record) -> tuple[object, ...]:
 def _hop(hop: Record, blame: str | None) -> tuple[object, ...]:
     name = f"{hop['from']} -> {hop['to']}"
     limit = number(hop["limit"])
-    return (name, hop["output"], number(hop["rel_rms"]), limit, "to blame" if name == blame else "")
+    blamed = name == blame and is_over(hop)
+    return (name, hop["output"], number(hop["rel_rms"]), limit, "to blame" if blamed else "")
 
 
 def _ranges(record: Record) -> list[tuple[object, ...]]:

@@ -103,6 +103,16 @@ def test_the_markdown_tells_the_table_the_findings_and_the_figures(failed: dict[
     assert "<details><summary>Details</summary>" in told
 
 
+def test_a_part_inside_its_limit_is_not_to_blame_where_another_part_of_that_step_is(failed: dict[str, Any]) -> None:
+    hop = {"from": "golden", "to": "fp32", "rel_rms": 0.5, "limit": 0.1}
+    steps = [hop | {"output": "boxes"}, hop | {"output": "scores", "limit": 0.9}]
+    failed["results"][0] |= {"blame": "golden -> fp32", "hops": steps}
+
+    rows = [line for line in render(failed).splitlines() if "boxes" in line or "scores" in line]
+
+    assert ["to blame" in row for row in rows] == [True, False]
+
+
 def test_a_finding_and_its_remedy_are_two_sentences(failed: dict[str, Any]) -> None:
     failed["results"][0]["findings"][0] |= {"message": "too slow", "remedy": "Make it faster."}
 

@@ -22,7 +22,7 @@ from pytest_trt.report._charts.drawing import (
     rows_of,
     span,
 )
-from pytest_trt.report._numbers import NOTHING, count, finite, number
+from pytest_trt.report._numbers import NOTHING, count, finite, is_over, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +187,7 @@ def _draw(steps: Sequence[Mapping[str, Any]], blame: str | None) -> Drawing:
 def _hop(drawing: Drawing, across: Scale, row: int, step: Mapping[str, Any], name: str, blame: str | None) -> None:
     top = _STEP * row + 22
     error, limit = finite(step["rel_rms"]), finite(step["limit"])
-    over = limit is not None and not (error is not None and error <= limit)
+    over = is_over(step)
     blamed = over and _name(step) == blame
     kind = "strong" if blamed else "said"
     drawing.add(label(_STEPS_LEFT, top - 7, f"{name}{' — to blame' if blamed else ''}", kind, "start"))
