@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from pytest_trt.errors import ModelError
+from pytest_trt.model._constant_folding import fold_constants, foldable
 from pytest_trt.model.feeds import TensorSpec, is_float
 from pytest_trt.model.normalise import normalised, subgraphs
 from pytest_trt.model.onnx_session import open_session
@@ -33,10 +34,12 @@ class Model:
     Attributes:
         proto: the graph; to be left alone (lowering copies).
         source: what messages call it: its file, or ``module:factory`` for a torch module.
+        identity: its hash, where the graph is not as it was read, since its constants were folded.
     """
 
     proto: ModelProto
     source: str
+    identity: str | None = None
 
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -54,8 +57,10 @@ class Model:
         """Hash of what is computed: operators, weights, inputs and outputs.
 
         The producer's name, descriptions and how the weights are stored beside the file do not count,
-        so saving the same graph again is not a change.
+        so saving the same graph again is not a change. Constants count as the file computes them.
         """
+        if self.identity is not None:
+            return self.identity
         digest = hashlib.sha256()
         graph = self.proto.graph
         opsets = sorted((entry.domain, entry.version) for entry in self.proto.opset_import)
@@ -114,7 +119,16 @@ def checked(proto: ModelProto, source: str) -> Model:
         _let_onnxruntime_decide(proto, source)
     model = Model(proto, source)
     _ = model.inputs, model.outputs
-    return model
+    return _folded(model)
+
+
+def _folded(model: Model) -> Model:
+    """With what it computes of constants alone stored; the hash stays that of the graph as it was read."""
+    if not foldable(model.proto):
+        return model
+    identity = model.sha256
+    fold_constants(model.proto)
+    return Model(model.proto, model.source, identity)
 
 
 def _check(proto: ModelProto) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-__all__ = ["free_name", "normalised", "sort_nodes", "subgraphs"]
+__all__ = ["free_name", "normalised", "read_by", "sort_nodes", "subgraphs"]
 
 _CONSTANTS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
@@ -49,7 +49,7 @@ def sort_nodes(graph: GraphProto) -> None:
     onnxruntime's fp16 converter writes files that are not sorted; they run, but no checker takes them.
     """
     maker = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
-    needed = [sorted({maker[name] for name in _read_by(node) if name in maker}) for node in graph.node]
+    needed = [sorted({maker[name] for name in read_by(node) if name in maker}) for node in graph.node]
     if any(reads and reads[-1] >= place for place, reads in enumerate(needed)):
         copies = [onnx.NodeProto.FromString(graph.node[place].SerializeToString()) for place in _order(needed)]
         del graph.node[:]
@@ -73,12 +73,12 @@ def _order(needed: list[list[int]]) -> list[int]:
     return list(order)
 
 
-def _read_by(node: NodeProto) -> Iterator[str]:
+def read_by(node: NodeProto) -> Iterator[str]:
     """Tensors that a node reads, those that its subgraphs capture included."""
     yield from node.input
     for subgraph in subgraphs(node):
         for inner in subgraph.node:
-            yield from _read_by(inner)
+            yield from read_by(inner)
 
 
 def _store_constants(graph: GraphProto) -> None:
