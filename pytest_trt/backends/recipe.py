@@ -192,9 +192,14 @@ def sampled(
 
 def given(model: Model, ranges: Ranges) -> Calibration:
     """Calibration by ranges that somebody else has taken."""
-    return Calibration(
-        lambda tensors: select(ranges, tensors, tensor_names(model.proto)), None, ranges.source, list(ranges.notes)
-    )
+    notes = list(ranges.notes)
+
+    def chosen(tensors: list[str]) -> Ranges:
+        found = select(ranges, tensors, tensor_names(model.proto))
+        notes[:] = found.notes
+        return found
+
+    return Calibration(chosen, None, ranges.source, notes)
 
 
 def notes_of(recipe: Recipe) -> tuple[str, ...]:

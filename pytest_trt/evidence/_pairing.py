@@ -174,7 +174,7 @@ def _tensors(
     for name in float_activations(reference):
         if name not in held or types.get(name) != TensorProto.FLOAT:
             continue
-        maker, rounds, alone = makers.get(name), name in roundings, isolated.get(name)
+        maker, rounds, alone = _maker(makers.get(name), makers, held), name in roundings, isolated.get(name)
         differs = _differ(*(told.get(name) for told in shapes))
         measurable = alone is not None and not alone.same and not differs
         found.append(
@@ -196,6 +196,13 @@ def _tensors(
             )
         )
     return tuple(found)
+
+
+def _maker(node: NodeProto | None, makers: Mapping[str, NodeProto], held: set[str]) -> NodeProto | None:
+    """The node that makes a tensor: the convolution, where lowering folded what follows it into its weights."""
+    if node is None or node.op_type != "BatchNormalization" or node.input[0] in held:
+        return node
+    return makers.get(node.input[0], node)
 
 
 def _paired_before(node: NodeProto, makers: Mapping[str, NodeProto], held: set[str], depth: int = 8) -> Iterator[str]:

@@ -146,9 +146,9 @@ def quantised_evidence(
         return Quantised(source=model.source, release=release, said=said)
     needed = quantised_activations(model.proto, keep, ops)
     known = tensor_names(model.proto)
-    kind = precision.label
-    grids = {name: Grid(ranges.amax[name] / precision.largest, 0, kind) for name in needed if ranges.amax.get(name)}
-    tensors, unread = _measured(model, grids, model.proto, runs, batch)
+    grids = {name: _lowered_grid(ranges.amax[name], precision) for name in needed if name in ranges.amax}
+    all_of_them, unread = _measured(model, grids, model.proto, runs, batch)
+    tensors = tuple(tensor for tensor in all_of_them if ranges.amax[tensor.name] or _moves(tensor))
     return Quantised(
         tensors,
         ranges.source,
@@ -162,6 +162,16 @@ def quantised_evidence(
         unread=unread,
         honest_db=_honest(model, tensors, runs, batch),
     )
+
+
+def _lowered_grid(amax: float, precision: Precision) -> Grid:
+    """That of a tensor; lowering gives one that was always 0 a step of 1."""
+    return Grid(amax / precision.largest if amax else 1.0, 0, precision.label)
+
+
+def _moves(tensor: QuantisedTensor) -> bool:
+    """Whether a tensor that was 0 in all calibration data is something else on the golden's inputs."""
+    return tensor.statistics is not None and tensor.statistics.amax > 0
 
 
 def _of_file(

@@ -10,17 +10,16 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
+from pytest_trt.lowering.batch_normalization import fold_batch_normalization
 from pytest_trt.lowering.weights import masks_of, sizes_of
-from pytest_trt.model.graph import array_of, constants, graphs, matrix_nodes
-from pytest_trt.model.model import nodes_of
+from pytest_trt.model.graph import array_of, constants, copy_at_opset, graphs, matrix_nodes
+from pytest_trt.model.model import Model, nodes_of
 from pytest_trt.ranges.amax import FP8_LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import NDArray
-
-    from pytest_trt.model.model import Model
 
 __all__ = ["Grid", "HalfWeights", "Rounded", "Tally", "TensorStatistics", "half_weights"]
 
@@ -70,6 +69,7 @@ def half_weights(model: Model, kept: Collection[str] = ()) -> HalfWeights:
         model: the fp32 model.
         kept: names or outputs of nodes that stay in fp32, whose weights do not count.
     """
+    model = _normalised(model, frozenset(kept))
     held = constants(model.proto)
     apart = sizes_of(model.proto.graph) | masks_of(model.proto.graph)
     limits, (read, multiplied) = _limits(model), _readers(model, frozenset(kept))
@@ -84,6 +84,15 @@ def half_weights(model: Model, kept: Collection[str] = ()) -> HalfWeights:
         if rounded.beyond or rounded.subnormal:
             found.append(rounded)
     return HalfWeights(tuple(found), count)
+
+
+def _normalised(model: Model, kept: frozenset[str]) -> Model:
+    """With each BatchNormalization in the convolution before it, as lowering has it."""
+    if not any(node.op_type == "BatchNormalization" for node in model.proto.graph.node):
+        return model
+    copy = copy_at_opset(model.proto, 0)
+    fold_batch_normalization(copy, kept)
+    return Model(copy, model.source)
 
 
 def _readers(model: Model, kept: frozenset[str]) -> tuple[set[str], set[str]]:

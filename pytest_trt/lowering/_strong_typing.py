@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pytest_trt.errors import LoweringError
+from pytest_trt.lowering.batch_normalization import fold_batch_normalization
 from pytest_trt.lowering.weights import masks_of, round_stored, set_aside, sizes_of, to_bf16, to_fp16
 from pytest_trt.model.graph import array_of, constants, copy_at_opset, element_types, fresh, graphs, opset, require_type
 from pytest_trt.model.model import nodes_of, tensors_of
@@ -41,6 +42,7 @@ def fp16_typed(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelPr
         LoweringError: a weight is beyond fp16's largest value, every node is kept, or one inside a subgraph is.
     """
     copy = copy_at_opset(model, 0)
+    fold_batch_normalization(copy, kept)
     _require_types(copy)
     own = _set_aside(copy, kept, "fp16")
     masks = masks_of(copy.graph)
@@ -67,6 +69,7 @@ def bf16_typed(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelPr
             one inside a subgraph is.
     """
     copy = _where_bf16_is_allowed(model)
+    fold_batch_normalization(copy, kept)
     _drop_unused_regions(copy)
     _require_types(copy)
     own = _set_aside(copy, kept, "bf16")

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.errors import LoweringError
+from pytest_trt.lowering.batch_normalization import fold_batch_normalization
 from pytest_trt.lowering.weights import Rounding, round_stored, set_aside, sizes_of, to_bf16, to_fp16
 from pytest_trt.model.graph import (
     MATRIX_OPERANDS,
@@ -172,6 +173,7 @@ class _Sandwich:
 
 
 def _sandwich(copy: ModelProto, kept: frozenset[str], to: int, precision: Precision, rounding: Rounding) -> ModelProto:
+    fold_batch_normalization(copy, kept)
     name = fresh(copy)
     how = _Sandwich(to, precision.label, element_types(copy), kept, sizes_of(copy.graph), name)
     if kept:
@@ -313,6 +315,6 @@ def _round_again(graph: GraphProto, types: dict[str, int], name: Callable[[str],
 def _rounding(exact: str, output: str, to: int, name: Callable[[str], str]) -> list[NodeProto]:
     low = name(f"{output}/rounded")
     return [
-        helper.make_node("Cast", [exact], [low], f"{low}/cast", to=to),
-        helper.make_node("Cast", [low], [output], f"{output}/cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [exact], [low], f"{low}/narrowed", to=to),
+        helper.make_node("Cast", [low], [output], f"{output}/widened", to=TensorProto.FLOAT),
     ]

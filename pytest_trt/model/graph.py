@@ -31,6 +31,7 @@ __all__ = [
     "float_activations",
     "fresh",
     "graphs",
+    "is_axis_name",
     "is_standard",
     "matrix_nodes",
     "operands_of",
@@ -57,6 +58,7 @@ TF32_OPERANDS: Operands = {
 }
 """The operators that TF32 speaks of, and which of their inputs it rounds."""
 
+_NO_NAMES = frozenset({"any", "dyn", "dynamic", "none", "null", "unk", "unknown", "unnamed"})
 _FIRST_RESIZE_MODES = 11
 _FIRST_FREE_INITIALIZERS = 4  # the IR version from which an initializer need not be an input too
 
@@ -141,10 +143,22 @@ def tensor_shapes(model: ModelProto) -> dict[str, tuple[int | str | None, ...]]:
     graph = onnx.shape_inference.infer_shapes(model).graph
     told = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
     return {
-        name: tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in kind.shape.dim)
-        for name, kind in told.items()
-        if kind.HasField("shape")
+        name: tuple(_axis(axis) for axis in kind.shape.dim) for name, kind in told.items() if kind.HasField("shape")
     }
+
+
+def is_axis_name(text: str) -> bool:
+    """Whether a dynamic axis has a name by which it is the same as others of that name.
+
+    paddle2onnx calls every dynamic axis "?", and other exporters have words of that kind.
+    """
+    return any(letter.isalpha() for letter in text) and text.lower() not in _NO_NAMES
+
+
+def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) if is_axis_name(dim.dim_param) else None
 
 
 def require_type(tensor: str, node: NodeProto, types: Mapping[str, int]) -> int:

@@ -15,6 +15,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from pytest_trt.errors import ModelError
 from pytest_trt.model._constant_folding import fold_constants, foldable
 from pytest_trt.model.feeds import TensorSpec, is_float
+from pytest_trt.model.graph import is_axis_name
 from pytest_trt.model.normalise import normalised, subgraphs
 from pytest_trt.model.onnx_session import open_session
 
@@ -275,7 +276,7 @@ def _dtype(element: int, what: str) -> np.dtype:
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value > 0 else None  # some exporters write -1 or 0 for "any"
-    return dim.dim_param or None
+    return dim.dim_param if is_axis_name(dim.dim_param) else None
 
 
 def _first_lines(error: Exception) -> str:

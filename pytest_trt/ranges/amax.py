@@ -128,7 +128,7 @@ def is_tensorrts_own(name: str) -> bool:
 
 
 def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Ranges:
-    """The ranges of these tensors.
+    """The ranges of these tensors; one that a file lists with range 0 is taken for always 0, as its samples had it.
 
     Args:
         ranges: that were given; those of tensors that TensorRT's parser added are passed over.
@@ -136,7 +136,7 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
         known: every tensor of the model.
 
     Raises:
-        LoweringError: one of them has none or 0, or a range is given for a tensor that the model has not.
+        LoweringError: one of them has none, or a range is given for a tensor that the model has not.
     """
     names, all_of_it = list(tensors), set(known)
     told = [name for name in ranges.amax if not is_tensorrts_own(name)]
@@ -154,18 +154,24 @@ def select(ranges: Ranges, tensors: Iterable[str], known: Iterable[str]) -> Rang
     faults = [
         *([f"{len(missing)} tensors have no range: {_five(missing)}"] if missing else []),
         *([f"{len(strange)} ranges are of tensors it has not: {_placed(ranges, strange)}"] if strange else []),
-        *([f"{len(zero)} needed tensors have range 0: {_placed(ranges, zero)}"] if zero else []),
     ]
     if faults:
-        remedy = (
-            " Range 0 says that a tensor was 0 in all of the calibration data, or taken for a constant: calibrate on"
-            " data that moves it, or, where it is always 0, write the ranges as text and give it any range, such as 1."
-        )
         raise LoweringError(
-            f"{ranges.source} does not fit the model: {'; '.join(faults)}.{remedy if zero else ''}",
+            f"{ranges.source} does not fit the model: {'; '.join(faults)}.",
             _facts(ranges, names, strange, missing),
         )
-    return replace(ranges, amax={name: ranges.amax[name] for name in names}, constants=())
+    amax = {name: ranges.amax.get(name, 0.0) for name in names}
+    return replace(ranges, amax=amax, constants=(), notes=(*ranges.notes, *_always_zero(ranges, zero)))
+
+
+def _always_zero(ranges: Ranges, zero: list[str]) -> tuple[str, ...]:
+    if not zero:
+        return ()
+    told = "1 tensor, taken for always 0," if len(zero) == 1 else f"{len(zero)} tensors, taken for always 0,"
+    return (
+        f"range 0 in {ranges.source} of {told} {_placed(ranges, zero)}: where that is wrong, calibrate on data that"
+        " moves them.",
+    )
 
 
 def _placed(ranges: Ranges, names: list[str]) -> str:

@@ -380,6 +380,16 @@ def test_a_golden_that_stands_still_is_refused_with_its_code(case: Case) -> None
     assert (judged(case).verdict, codes(judged(case))) == ("error", ["TRT505"])
 
 
+def test_a_range_of_0_for_a_tensor_that_moves_is_no_pass(case: Case) -> None:
+    (case.base / "ranges.txt").write_text("x: 4\nf: 20\n# constant: r1\n")
+
+    verdict = judged(replace(case, calibration="ranges.txt"), "int8")
+
+    assert verdict.verdict == "failed"
+    assert codes(verdict)[0] == "TRT106"
+    assert "taken for always 0, 'r1'" in verdict.warnings[0]
+
+
 def test_rebuilds_that_were_asked_of_a_simulation_are_told_not_to_be_had(case: Case) -> None:
     [warning] = judged(case, "fp16", scrutiny=Scrutiny(rebuilds=2)).warnings
 

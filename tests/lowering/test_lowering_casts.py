@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt import compare, lower
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering._strong_typing import bf16_typed, fp16_typed
-from pytest_trt.lowering.casts import as_sandwich, bf16_sandwich, fp16_sandwich, round_to_tf32, tf32_emulated
+from pytest_trt.lowering.casts import as_sandwich, bf16_sandwich, fp16_sandwich, fp32_ends, round_to_tf32, tf32_emulated
 from pytest_trt.model import graph
 from pytest_trt.model.model import checked
 from pytest_trt.model.onnx_session import open_session
@@ -417,3 +417,13 @@ def test_a_resize_in_bf16_has_no_region_that_onnx_has_no_bf16_for() -> None:
     )
 
     onnx.checker.check_model(bf16_typed(proto), full_check=True)
+
+
+def test_an_input_in_bf16_leaves_each_node_a_name_of_its_own() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["r"], "a"), helper.make_node("Neg", ["r"], ["y"], "b")]
+    narrow = TensorProto.BFLOAT16
+    proto = networks.model(nodes, {"x": (narrow, ["N", 4])}, {"y": (narrow, ["N", 4])}, {})
+
+    names = [node.name for node in as_sandwich(fp32_ends(proto)).graph.node]
+
+    assert sorted(names) == sorted(set(names))

@@ -137,13 +137,11 @@ def test_a_cache_of_another_network_is_told_as_such(tmp_path: Path) -> None:
         select(found, ["x"], ["x", "y"])
 
 
-def test_a_needed_tensor_with_scale_0_is_named_with_what_to_do(tmp_path: Path) -> None:
-    found = cache_of(tmp_path, HEADER + "x: 3f800000\ndead: 0\n")
+def test_a_needed_tensor_with_scale_0_is_taken_for_always_0_and_that_is_said(tmp_path: Path) -> None:
+    found = select(cache_of(tmp_path, HEADER + "x: 3f800000\ndead: 0\n"), ["x", "dead"], ["x", "dead"])
 
-    with pytest.raises(
-        LoweringError, match=r"1 needed tensors have range 0: 'dead' \(line 3\)\. .*give it any range, such as 1"
-    ):
-        select(found, ["x", "dead"], ["x", "dead"])
+    assert found.amax == {"x": 127.0, "dead": 0.0}
+    assert "of 1 tensor, taken for always 0, 'dead' (line 3)" in found.notes[-1]
 
 
 def test_a_constant_that_nothing_needs_does_no_harm(tmp_path: Path) -> None:
