@@ -93,7 +93,8 @@ def _bits(label: str) -> int:
 LOWERINGS = ("own", "modelopt")
 """What may write a precision into a graph: this package, or NVIDIA ModelOpt."""
 
-_LEAST_OPSET = {Precision.BF16: 13, Precision.INT8: 13, Precision.FP8: 19}
+_LEAST_OPSET = {Precision.TF32: 11, Precision.FP16: 11, Precision.BF16: 13, Precision.INT8: 13, Precision.FP8: 19}
+_RAISED_IF_POSSIBLE = (Precision.TF32, Precision.FP16)
 
 
 def known_lowering(name: str) -> str:
@@ -116,7 +117,9 @@ def needs_ranges(model: Model, precision: Precision) -> bool:
 def at_opset(model: Model, precision: Precision) -> Model:
     """The model in operators new enough for the precision (bf16 and int8: 13, fp8: 19); itself where they are.
 
-    Done first, because onnx's converter may give tensors other names, and calibration goes by names.
+    Done first, because onnx's converter may give tensors other names, and calibration goes by names. tf32 and fp16 need
+    no new operators, but before opset 11 a Gemm had to have a bias and a Resize its one way: they are raised where the
+    converter can.
 
     Raises:
         LoweringError: an operator can't be converted.
@@ -124,7 +127,12 @@ def at_opset(model: Model, precision: Precision) -> Model:
     least = _LEAST_OPSET.get(precision, 0)
     if opset(model.proto) >= least or held_precision(model.proto) != "fp32":
         return model
-    return Converted(copy_at_opset(model.proto, least), model.source)
+    try:
+        return Converted(copy_at_opset(model.proto, least), model.source)
+    except LoweringError:
+        if precision in _RAISED_IF_POSSIBLE:
+            return model
+        raise
 
 
 @overload

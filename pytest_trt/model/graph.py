@@ -277,7 +277,7 @@ def _converted(model: ModelProto, least: int) -> ModelProto:
     except Exception as error:  # the converter throws C++ errors of several kinds
         text = " ".join(str(error).split())
         raise LoweringError(
-            f"opset {opset(model)} is older than the {least} that this precision needs, and onnx can't convert it:"
+            f"opset {opset(model)} is older than the {least} that is needed, and onnx can't convert it:"
             f" {text}. Export the model again at opset {least} or later."
         ) from error
     if opset(model) < _FIRST_RESIZE_MODES:

@@ -12,10 +12,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from pytest_trt.errors import ModelError
+from pytest_trt.errors import LoweringError, ModelError
 from pytest_trt.model._constant_folding import fold_constants, foldable
 from pytest_trt.model.feeds import TensorSpec, is_float
-from pytest_trt.model.graph import is_axis_name
+from pytest_trt.model.graph import copy_at_opset, is_axis_name, opset
 from pytest_trt.model.normalise import normalised, subgraphs
 from pytest_trt.model.onnx_session import open_session
 
@@ -118,16 +118,32 @@ def checked(proto: ModelProto, source: str) -> Model:
         if "No Op registered" not in str(error):
             raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
         _let_onnxruntime_decide(proto, source)
-    model = Model(proto, source)
+    model = _raised(Model(proto, source))
     _ = model.inputs, model.outputs
     return _folded(model)
+
+
+def _raised(model: Model) -> Model:
+    """In the oldest operators that runtimes still compute; the hash stays that of the graph as it was read.
+
+    Raises:
+        ModelError: onnx's converter can't raise it.
+    """
+    if not 0 < opset(model.proto) < _OLDEST_OPSET:
+        return model
+    try:
+        return Model(copy_at_opset(model.proto, _OLDEST_OPSET), model.source, model.sha256)
+    except LoweringError as error:
+        raise ModelError(
+            f"{model.source} is of opset {opset(model.proto)}, which runtimes no longer compute: {error}"
+        ) from error
 
 
 def _folded(model: Model) -> Model:
     """With what it computes of constants alone stored; the hash stays that of the graph as it was read."""
     if not foldable(model.proto):
         return model
-    identity = model.sha256
+    identity = model.sha256  # of a graph that was raised too: that of the file
     fold_constants(model.proto)
     return Model(model.proto, model.source, identity)
 
@@ -240,6 +256,8 @@ def _require_whole(tensor: TensorProto, path: Path, location: str) -> None:
             f" {list(tensor.dims)} needs {wanted}: the external data was cut short or belongs to another model."
         )
 
+
+_OLDEST_OPSET = 7  # onnxruntime computes no older Gemm, Add or BatchNormalization
 
 _SUB_BYTE = {
     getattr(onnx.TensorProto, name)

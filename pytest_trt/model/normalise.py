@@ -1,4 +1,4 @@
-"""Normalise: one graph in order, without functions, each name once, constants as tensors.
+"""Normalise: one graph in order, without functions, each name once, constants as tensors and no inputs.
 
 Lowering looks tensors up by name; what ONNX allows beyond that is brought into this form when a file is read.
 """
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["free_name", "normalised", "read_by", "sort_nodes", "subgraphs"]
 
+_FIRST_FREE_INITIALIZERS = 4  # the IR version from which an initializer need not be an input too
+
 _CONSTANTS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
@@ -29,10 +31,21 @@ def normalised(model: ModelProto) -> ModelProto:
     """
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    _hold_initializers(model)
     sort_nodes(model.graph)
     _store_constants(model.graph)
     _name_once(model.graph, {}, _names(model.graph))
     return model
+
+
+def _hold_initializers(model: ModelProto) -> None:
+    """Before IR version 4 each stored tensor was an input too, and could be fed; here all of them are constants."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in held]
+    if len(inputs) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.ir_version = max(model.ir_version, _FIRST_FREE_INITIALIZERS)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
