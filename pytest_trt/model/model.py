@@ -16,6 +16,7 @@ from pytest_trt.errors import ModelError
 from pytest_trt.model.feeds import TensorSpec, is_float
 from pytest_trt.model.normalise import normalised, subgraphs
 from pytest_trt.model.onnx_session import open_session
+from pytest_trt.model.quantised_weights import require_sound_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,7 @@ def checked(proto: ModelProto, source: str) -> Model:
         if "No Op registered" not in str(error):
             raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
         _let_onnxruntime_decide(proto, source)
+    require_sound_weights(proto, source)
     model = Model(proto, source)
     _ = model.inputs, model.outputs
     return model
