@@ -76,7 +76,7 @@ __all__ = [
 ]
 
 
-_QUANTISED = ("int8", "fp8", "int4")
+_QUANTISED = ("int8", "fp8", "int4", "fp4", "int2", "int16")
 _FEW = 2  # samples, or runs of a fixed batch, that tell where the error of a weak bound begins
 
 

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["at_opset", "held_precision", "held_types", "known_lowering", "lower", "needs_ranges"]
+__all__ = ["OF_FEW_BITS", "at_opset", "held_precision", "held_types", "known_lowering", "lower", "needs_ranges"]
 
 # ONNX's own integer operators, and onnxruntime's: they hold quantised values without Q/DQ around them.
 _INTEGER_OPS = (
     "QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QAttention", "QOrdered", "QEmbed", "QMoE",
 )  # fmt: skip
 
-_OF_FEW_BITS = ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized")
+OF_FEW_BITS = ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized")
 """onnxruntime's operators whose weights are in 4 bits, or in as many as ``bits`` tells."""
 
 
@@ -64,7 +64,7 @@ def _quantised(model: ModelProto) -> set[str]:
     for node in nodes_of(model.graph):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             labels.add(_label(node, {name: tensor.data_type for name, tensor in held.items()}))
-        elif node.op_type in _OF_FEW_BITS:
+        elif node.op_type in OF_FEW_BITS:
             labels.add(f"int{next((a.i for a in node.attribute if a.name == 'bits'), 4)}")
         elif node.op_type.startswith(_INTEGER_OPS):
             labels.add("int8")
