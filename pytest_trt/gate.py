@@ -239,7 +239,8 @@ def refuse_other_than_engines(backend: Backend) -> None:
         raise BackendError(
             "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only, or a case's `engine`), and"
             f" backend {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
-            " requirement."
+            " requirement.",
+            {"engine": True},
         )
 
 
