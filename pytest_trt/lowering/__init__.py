@@ -1,3 +1,3 @@
 """Lowering: a precision expressed in the ONNX graph itself, fp32 in, its rounding out."""
 
-__all__ = ["casts", "inner_values", "lowering", "modelopt", "placement", "qdq", "weights"]
+__all__ = ["casts", "inner_values", "lowering", "modelopt", "placement", "qdq", "weight_only", "weights"]

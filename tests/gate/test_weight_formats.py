@@ -16,7 +16,9 @@ from weight_formats import FORMATS, WEIGHT, fp32
 
 from pytest_trt import Case, Verdict, check
 from pytest_trt.golden.create import update
+from pytest_trt.lowering.weight_only import int4_weights
 from pytest_trt.model.graph import array_of
+from pytest_trt.model.model import checked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,3 +142,11 @@ def networks_bound(base: Path) -> float:
     from pytest_trt.golden.golden import read
 
     return float(read(base / "golden" / "net.safetensors", "").envelope["int8"]["y"]["bound"])
+
+
+def test_a_file_that_we_lower_to_int4_passes_as_it_is(base: Path) -> None:
+    proto = int4_weights(checked(fp32(), "net.onnx")).model.proto
+
+    verdict = judged(base, proto)
+
+    assert (verdict.verdict, verdict.held) == ("passed", "int4"), verdict.message or verdict.findings
