@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt.evidence._qdq_file import called, is_operator
 from pytest_trt.model.graph import RECURRENT, array_of
 from pytest_trt.model.normalise import subgraphs
-from pytest_trt.model.quantised_weights import stored_dequantised
+from pytest_trt.model.quantised_weights import OF_TENSORRT, stored_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -322,8 +322,11 @@ def _coding(
     names = [node.input[place] if place < len(node.input) else "" for place in places]
     if names[1] and names[1] not in held:
         return None
+    plain = names[0] in held and node.op_type not in OF_TENSORRT
+    if not plain and not is_operator(node, "DequantizeLinear"):
+        return None
     try:
-        scale = held.get(names[0]) or numpy_helper.from_array(stored_dequantised(names[0], held, made))
+        scale = held[names[0]] if plain else numpy_helper.from_array(stored_scale(node, held, made))
     except KeyError:
         return None
     zero = held.get(names[1])

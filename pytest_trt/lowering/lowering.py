@@ -16,6 +16,7 @@ from pytest_trt.model.model import Model as Checked
 from pytest_trt.model.model import Model as Converted
 from pytest_trt.model.model import Model as Lowered
 from pytest_trt.model.model import checked, nodes_of
+from pytest_trt.model.quantised_weights import OF_TENSORRT
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def _quantised(model: ModelProto) -> set[str]:
     for node in nodes_of(model.graph):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             labels.add(_label(node, {name: tensor.data_type for name, tensor in held.items()}))
+        elif node.op_type in OF_TENSORRT:
+            labels.add(OF_TENSORRT[node.op_type])
         elif node.op_type in OF_FEW_BITS:
             labels.add(f"int{next((a.i for a in node.attribute if a.name == 'bits'), 4)}")
         elif node.op_type.startswith(_INTEGER_OPS):

@@ -31,7 +31,6 @@ CPU = "CPUExecutionProvider"
 # the model with the Clip refused
 _BLIND_TO_FP8 = ["ReluQuantRewrite", "ClipQuantRewrite"]
 
-_NO_KERNEL = "NOT_IMPLEMENTED"
 _IR_OF_QUESTIONS = 11  # the first that has 4 bits in floating point
 
 
@@ -116,7 +115,7 @@ def open_session(
     try:
         return opened(proto)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        known = without_kernels(proto, _asking(opset(proto))) if _NO_KERNEL in str(error) else None
+        known = without_kernels(proto, _asking(opset(proto)))
         if known is None:
             raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -24,15 +25,23 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 __all__ = [
+    "OF_TENSORRT",
     "QuantisedWeight",
     "dequantised",
     "quantised_weights",
     "require_sound_weights",
     "stored_dequantised",
+    "stored_scale",
     "without_kernels",
 ]
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+OF_TENSORRT: Mapping[str, str] = {
+    "TRT_MXFP8DequantizeLinear": "fp8",
+    "TRT_FP8DequantizeLinear": "fp8",
+    "TRT_INT4DequantizeLinear": "int4",
+}
+"""TensorRT's own operators, which ModelOpt writes and no other runtime has, and what they dequantise."""
 _LABELS: Mapping[int, str] = {
     TensorProto.FLOAT8E4M3FN: "fp8",
     TensorProto.FLOAT8E5M2: "fp8-e5m2",
@@ -106,12 +115,27 @@ def stored_dequantised(tensor: str, held: Mapping[str, TensorProto], made: Mappi
     node = made[tensor]
     if not _is_dequantize(node):
         raise KeyError(tensor)
-    values, scale = array_of(held[node.input[0]]), stored_dequantised(node.input[1], held, made)
+    values, scale = array_of(held[node.input[0]]), stored_scale(node, held, made)
     zero = array_of(held[node.input[2]]) if len(node.input) > 2 and node.input[2] else None
     found = dequantised(values, scale, zero, _attribute(node, "axis", 1), _attribute(node, "block_size", 0))
     kind = _attribute(node, "output_dtype", 0)
     with np.errstate(over="ignore"):
         return found.astype(helper.tensor_dtype_to_np_dtype(kind) if kind else scale.dtype)
+
+
+def stored_scale(node: NodeProto, held: Mapping[str, TensorProto], made: Mapping[str, NodeProto]) -> NDArray[Any]:
+    """What a node multiplies its levels by, of any shape and float type.
+
+    Raises:
+        KeyError: something of it is not stored.
+    """
+    found = stored_dequantised(node.input[1], held, made)
+    # TensorRT's operator takes the exponents of two, in bytes
+    return found.astype(np.uint8).view(ml_dtypes.float8_e8m0fnu) if _takes_exponents(node, found) else found
+
+
+def _takes_exponents(node: NodeProto, scale: NDArray[Any]) -> bool:
+    return node.op_type == "TRT_MXFP8DequantizeLinear" and scale.dtype == np.uint8
 
 
 def dequantised(
@@ -258,7 +282,7 @@ def _kind(values: int, scale: int, block: int) -> str:
     label = _LABELS.get(values) or str(TensorProto.DataType.Name(values)).lower()
     if label == "fp4" and scale == TensorProto.FLOAT8E4M3FN and block:
         return "nvfp4"
-    if label in ("fp4", "fp8", "fp8-e5m2") and scale == TensorProto.FLOAT8E8M0 and block:
+    if label in ("fp4", "fp8", "fp8-e5m2") and scale in (TensorProto.FLOAT8E8M0, TensorProto.UINT8) and block:
         return f"mx{label}"
     return label
 
@@ -282,7 +306,7 @@ def _fault(node: NodeProto, stored: _Stored) -> str:
     """What does not fit, as a clause; empty where all fits, or nothing is known."""
     if node.op_type == "MatMulNBits":
         return _fault_of_packed(node, stored.held)
-    if not stored.dequantises(node) or node.domain == "com.microsoft":
+    if not stored.dequantises(node) or node.domain not in ("", "ai.onnx"):
         return ""
     values = stored.held[node.input[0]]
     shape, (scale, kind) = tuple(values.dims), stored.scale_of(node)
@@ -360,7 +384,8 @@ def _output_type(node: NodeProto, types: Mapping[str, int]) -> int:
 
 
 def _is_dequantize(node: NodeProto) -> bool:
-    return node.op_type == "DequantizeLinear" and node.domain in _DOMAINS and len(node.input) > 1
+    known = node.op_type == "DequantizeLinear" and node.domain in _DOMAINS
+    return len(node.input) > 1 and (known or node.op_type in OF_TENSORRT)
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:

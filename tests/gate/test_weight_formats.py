@@ -11,11 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import weight_formats
+from fakes.modelopt import FakeModelopt
 from onnx import TensorProto, helper, numpy_helper
 from weight_formats import FORMATS, WEIGHT, fp32
 
 from pytest_trt import Case, Verdict, check
 from pytest_trt.golden.create import update
+from pytest_trt.lowering.modelopt import weights_by_modelopt
 from pytest_trt.lowering.weight_only import int4_weights
 from pytest_trt.model.graph import array_of
 from pytest_trt.model.model import checked
@@ -150,3 +152,18 @@ def test_a_file_that_we_lower_to_int4_passes_as_it_is(base: Path) -> None:
     verdict = judged(base, proto)
 
     assert (verdict.verdict, verdict.held) == ("passed", "int4"), verdict.message or verdict.findings
+
+
+@pytest.mark.parametrize(("precision", "held"), [("nvfp4", "fp4"), ("mxfp8", "fp8")])
+def test_a_file_of_modelopts_levels_is_bounded_by_its_own_format(
+    base: Path, precision: str, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeModelopt().install(monkeypatch)
+    found = weights_by_modelopt(checked(fp32(), "net.onnx"), precision)
+
+    verdict = judged(base, found.model.proto)
+
+    assert (verdict.verdict, verdict.held) == ("passed", held), verdict.message or verdict.findings
+    assert verdict.worst is not None
+    assert verdict.worst.bound is not None
+    assert verdict.worst.bound <= 4 * verdict.worst.error
