@@ -19,6 +19,7 @@ from pytest_trt.errors import BackendError, CaseError, GoldenError, PytestTrtErr
 from pytest_trt.evidence.evidence import Trial
 from pytest_trt.evidence.finding import Scrutiny
 from pytest_trt.evidence.judgement import accept_hint, judge
+from pytest_trt.evidence.weight_envelope import with_weight_envelope
 from pytest_trt.findings.diagnosis import diagnosed, refusal, with_found
 from pytest_trt.findings.verdict import Verdict
 from pytest_trt.golden.load import open_golden
@@ -82,7 +83,7 @@ def check(
         if how.only_build:
             return built_only(subject, chosen, how, Path(golden_dir))
         require_float_output(case, subject.model)
-        golden = open_golden(subject, Path(golden_dir))
+        golden = with_weight_envelope(subject, open_golden(subject, Path(golden_dir)))
         built = build(subject, golden, chosen, how)
         outputs = [built.engine.run(run.inputs) for run in golden.runs]
         verdict = verdict_of(subject, golden, built.engine, outputs, scrutiny, built)
@@ -238,7 +239,8 @@ def refuse_other_than_engines(backend: Backend) -> None:
         raise BackendError(
             "an engine is required (--trt-require-engine, --trt-engine, --trt-build-only, or a case's `engine`), and"
             f" backend {backend.name!r} {instead}. Choose a backend that builds engines with --trt-backend, or drop the"
-            " requirement."
+            " requirement.",
+            {"engine": True},
         )
 
 

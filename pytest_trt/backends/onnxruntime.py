@@ -14,9 +14,10 @@ from pytest_trt.backends.stopwatch import HostStopwatch, batch_of, shapes_of
 from pytest_trt.errors import BackendError
 from pytest_trt.lowering.casts import as_sandwich, fp32_ends
 from pytest_trt.lowering.inner_values import InnerValues, Watched, watched
-from pytest_trt.lowering.lowering import held_precision, lower
+from pytest_trt.lowering.lowering import OF_FEW_BITS, held_precision, held_types, lower
 from pytest_trt.model.feeds import conform, split
-from pytest_trt.model.model import Model
+from pytest_trt.model.graph import MATRIX_OPERANDS, element_types
+from pytest_trt.model.model import Model, nodes_of
 from pytest_trt.model.onnx_session import open_session, require_onnxruntime, run
 from pytest_trt.precision import Precision
 
@@ -80,6 +81,7 @@ def _bound(session: Any, names: list[str], feeds: Arrays, device: int) -> Any:
 
 
 _NAME = "onnxruntime"
+_NARROW = {"fp16", "bf16"}
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class OnnxruntimeBackend:
         model, precision = recipe.model, recipe.precision
         lowered = lower(model, precision, ranges_of(recipe), keep=recipe.keep, ops=recipe.ops)
         lowered = Model(fp32_ends(lowered.proto), lowered.source)
-        if held_precision(model.proto) in ("fp16", "bf16") and not _ends_in_fp16(lowered.proto):
+        if _is_typed(model.proto) and not _ends_in_fp16(lowered.proto):
             # a typed graph, which onnxruntime would compute in fp32, or not at all
             lowered = Model(as_sandwich(lowered.proto), lowered.source)
         proto, measured = (lowered.proto, None) if precision is Precision.FP32 else watched(lowered.proto)
@@ -158,6 +160,17 @@ class OnnxruntimeBackend:
             lowered, precision, session, names, recipe.batch,
             facts={"lowering": recipe.lowering}, warnings=notes_of(recipe), watched=measured,
         )  # fmt: skip
+
+
+def _is_typed(proto: ModelProto) -> bool:
+    """Whether it computes in fp16 or bf16: all of it, or what its quantised weights are multiplied by."""
+    if held_precision(proto) in _NARROW:
+        return True
+    if _NARROW.isdisjoint(held_types(proto)) or any(node.op_type in OF_FEW_BITS for node in nodes_of(proto.graph)):
+        return False  # onnx knows no types behind onnxruntime's own operators, which take fp16 as it is
+    types = element_types(proto)
+    computed = (types.get(node.output[0]) for node in nodes_of(proto.graph) if node.op_type in MATRIX_OPERANDS)
+    return not {TensorProto.FLOAT16, TensorProto.BFLOAT16}.isdisjoint(computed)
 
 
 def _ends_in_fp16(proto: ModelProto) -> bool:

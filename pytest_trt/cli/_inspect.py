@@ -85,6 +85,7 @@ def _network(file: Path) -> tuple[list[Part], dict[str, Any]]:
         *(f"  output {spec}" for spec in facts["outputs"]),
         f"  {facts['nodes']} nodes: {', '.join(f'{count} {kind}' for kind, count in facts['ops'].items())}",
         *_qdq(facts["qdq"]),
+        *(f"  {count} weight{'s' * (count > 1)} in {told}" for told, count in facts["formats"].items()),
     ]
     rows = tuple((label, *_lowered(told)) for label, told in facts["lowered"].items())
     return [*parts, *([Table(("precision", "nodes that it lowers", "beside"), rows)] if rows else [])], facts
@@ -96,6 +97,8 @@ def _qdq(told: Mapping[str, Any] | None) -> list[Part]:
     line = f"  {told['quantize']} QuantizeLinear, {told['dequantize']} DequantizeLinear; {told['ranges']} ranges"
     if "said" in told:
         return [line, Line(f"  {told['said']}", "doubt")]
+    if not told["ranges"]:
+        return [f"{line}: no activation is quantised"]
     ends = [f"{word} {name!r} {amax:.4g}" for word in ("narrowest", "widest") for name, amax in told[word].items()]
     return [f"{line}, {told['distinct']} distinct: {', '.join(ends)}"]
 

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _FILE = click.Path(path_type=Path)
+_WEIGHTS_ALONE = ("int4", "nvfp4", "mxfp8")
 
 
 @click.command(name="lower")
 @click.argument("model", type=_FILE)
-@click.option("--precision", type=click.Choice(["int8", "fp8", "fp16", "bf16"]), required=True)
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp8", "fp16", "bf16", "int4", "nvfp4", "mxfp8"]), required=True
+)
 @click.option("--ranges", "source", type=_FILE, help="Ranges of any format, for int8 and fp8.")
 @click.option("-o", "--output", type=_FILE, required=True, help="The lowered .onnx file.")
 @click.option(
@@ -51,10 +54,13 @@ def command(
     from pytest_trt.lowering.lowering import at_opset, lower
     from pytest_trt.model.model import load
 
-    wanted = Precision.parse(precision)
     _require_fitting(precision, source, typed)
     require_free(output, True, model, source)
     kinds = comma_lists(ops)
+    if precision in _WEIGHTS_ALONE:
+        _of_weights(load(model), precision, output, keep, ops, as_json)
+        return
+    wanted = Precision.parse(precision)
     if ops and not kinds:
         raise click.UsageError(f"--ops {','.join(ops)!r} names no kind of operator: write Conv,Gemm, or leave it out.")
     converted = at_opset(_fp32(load(model), precision), wanted)
@@ -64,6 +70,35 @@ def command(
     written(output, lowered.proto.SerializeToString())
     facts = {"precision": precision, "output": str(output), **_counts(lowered, ranges), "keep": list(keep)}
     say([*_lines(facts, ranges), f"wrote {output}"], facts, json_wanted=as_json)
+
+
+def _of_weights(
+    model: Model, precision: str, output: Path, keep: tuple[str, ...], ops: tuple[str, ...], as_json: bool
+) -> None:
+    """Write the model with its weights in few bits."""
+    from pytest_trt.lowering.modelopt import weights_by_modelopt
+    from pytest_trt.lowering.weight_only import int4_weights
+
+    if ops:
+        raise click.UsageError(f"{precision} is for the weights of MatMul and Gemm: leave out --ops.")
+    keep = _nodes(model, keep)
+    found = int4_weights(model, keep) if precision == "int4" else weights_by_modelopt(model, precision, keep)
+    written(output, found.model.proto.SerializeToString())
+    facts = {
+        "precision": precision,
+        "output": str(output),
+        **_counts(found.model, None),
+        "keep": list(keep),
+        "weights": list(found.weights),
+        "odd": list(found.odd),
+    }
+    count, block = len(found.weights), found.format.block
+    lines = [*_lines(facts, None), f"{count} weight{'s' * (count != 1)} in {precision}, blocks of {block}"]
+    if found.odd:
+        named = ", ".join(map(repr, found.odd[:5])) + (" ..." if len(found.odd) > 5 else "")
+        left = "its last block is shorter" if found.format.cuts else "it stays in fp32"
+        lines.append(f"{block} does not divide the axis of {named}: {left}")
+    say([*lines, f"wrote {output}"], facts, json_wanted=as_json)
 
 
 def _nodes(model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:

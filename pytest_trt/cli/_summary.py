@@ -17,6 +17,7 @@ from pytest_trt.lowering.lowering import at_opset, held_precision, held_types
 from pytest_trt.lowering.placement import placement_of
 from pytest_trt.model.graph import constants, element_types, is_standard, matrix_nodes
 from pytest_trt.model.model import Model, load, nodes_of
+from pytest_trt.model.quantised_weights import quantised_weights
 from pytest_trt.precision import Precision
 from pytest_trt.ranges.qdq import ranges_of_graph
 
@@ -157,6 +158,7 @@ def network_facts(path: Path) -> dict[str, Any]:
         "weights": int(sum(np.prod(tensor.dims, dtype=np.int64) for tensor in weights)),
         "held": held,
         "held_types": sorted(held_types(proto)),
+        "formats": dict(Counter(weight.format for weight in quantised_weights(proto)).most_common()),
         "qdq": _qdq(model) if held not in ("fp32", "fp16", "bf16") else None,
         "lowered": {p.label: _lowered(model, p) for p in _LOWERED} if held == "fp32" else {},
     }
@@ -170,6 +172,8 @@ def _qdq(model: Model) -> dict[str, Any]:
     """How many Q and DQ nodes there are, and the ranges of activations that they hold, or why those can't be told."""
     kinds = Counter(node.op_type for node in nodes_of(model.proto.graph))
     counts = {"quantize": kinds["QuantizeLinear"], "dequantize": kinds["DequantizeLinear"]}
+    if not kinds["QuantizeLinear"] and any(quantised_weights(model.proto)):
+        return {**counts, "ranges": 0}
     try:
         amax = ranges_of_graph(model.proto, model.source).amax
     except DataError as error:

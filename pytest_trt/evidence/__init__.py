@@ -15,5 +15,6 @@ __all__ = [
     "rounding",
     "sensitivity",
     "weak_bounds",
+    "weight_envelope",
     "weights",
 ]

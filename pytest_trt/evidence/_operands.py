@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.evidence._qdq_file import called, is_operator
 from pytest_trt.model.graph import RECURRENT, array_of
 from pytest_trt.model.normalise import subgraphs
+from pytest_trt.model.quantised_weights import OF_TENSORRT, stored_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,8 @@ _CASTS: Mapping[int, Any] = {
     TensorProto.BFLOAT16: ml_dtypes.bfloat16,
 }
 _FLOATS = {"float64": "fp32", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-_FP8 = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8-e5m2"}
+_NARROW_FLOATS = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8-e5m2", "float4_e2m1fn": "fp4"}
+_MOST = {"fp8": 448.0, "fp8-e5m2": 57344.0, "fp4": 6.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Stored:
 
     Attributes:
         rows: what it stands for, shape (channels, values), float32.
-        kind: of what is stored: fp32, fp16, bf16, fp8, fp8-e5m2, or int8, uint4 and the like.
+        kind: of what is stored: fp32, fp16, bf16, fp8, fp8-e5m2, fp4, or int8, uint4 and the like.
         grain: what one scale is for: "tensor", "channel" or "block"; empty where there is none.
         groups: which scale each value has: shape (channels, 1) where it is one for a channel, else as ``rows``; None
             where there is one for all, or none.
@@ -292,13 +294,13 @@ def _chain(
     after: list[NodeProto] = []
     before: list[NodeProto] = []
     if node.op_type.startswith("QLinear"):
-        coding = _coding(node, (index + 1, index + 2), 0 if node.op_type == "QLinearConv" else -1, held)
+        coding = _coding(node, (index + 1, index + 2), 0 if node.op_type == "QLinearConv" else -1, held, made)
     while name not in held:
         step = made.get(name)
         if step is None or not step.input:
             return None
         if is_operator(step, "DequantizeLinear") and coding is None:
-            coding = _coding(step, (1, 2), _attribute(step, "axis", 1), held)
+            coding = _coding(step, (1, 2), _attribute(step, "axis", 1), held, made)
             if coding is None:
                 return None
         elif step.op_type in _LAYOUT and (step.op_type != "Cast" or _attribute(step, "to", 0) in _CASTS):
@@ -310,13 +312,26 @@ def _chain(
     return _Chain(name, held[name], tuple(before[::-1]), coding, tuple(after[::-1]), held) if known else None
 
 
-def _coding(node: NodeProto, places: tuple[int, int], axis: int, held: Mapping[str, TensorProto]) -> _Coding | None:
+def _coding(
+    node: NodeProto,
+    places: tuple[int, int],
+    axis: int,
+    held: Mapping[str, TensorProto],
+    made: Mapping[str, NodeProto],
+) -> _Coding | None:
     names = [node.input[place] if place < len(node.input) else "" for place in places]
-    if names[0] not in held or (names[1] and names[1] not in held):
+    if names[1] and names[1] not in held:
+        return None
+    plain = names[0] in held and node.op_type not in OF_TENSORRT
+    if not plain and not is_operator(node, "DequantizeLinear"):
+        return None
+    try:
+        scale = held[names[0]] if plain else numpy_helper.from_array(stored_scale(node, held, made))
+    except KeyError:
         return None
     zero = held.get(names[1])
     kind = zero.data_type if zero is not None else int(TensorProto.UNDEFINED)
-    return _Coding(held[names[0]], zero, axis, _attribute(node, "block_size", 0), kind)
+    return _Coding(scale, zero, axis, _attribute(node, "block_size", 0), kind)
 
 
 def _shape(chain: _Chain) -> tuple[int, ...]:
@@ -370,13 +385,15 @@ def _stored(chain: _Chain, layout: _Layout) -> Stored:
     for step in chain.before:
         array = _laid(array, step, chain.held)
     groups = _groups(chain.coding, array.shape) if chain.coding else None
+    dtype = str(array.dtype)
     for step in chain.after:
-        array = _laid(array, step, chain.held)
+        if chain.coding is None or step.op_type != "Cast":  # levels are none of the values that are cast
+            array = _laid(array, step, chain.held)
         groups = None if groups is None else _laid(groups, step, chain.held)
     if not kind or chain.coding is None:
         narrow = next((label for label in (kind, *map(_cast_to, casts)) if label != "fp32"), kind)
         rows = layout.rows(array).astype(np.float32, copy=False)
-        return Stored(rows, narrow) if chain.coding is None else _decoded(rows, str(array.dtype), chain, layout, groups)
+        return Stored(rows, narrow) if chain.coding is None else _decoded(rows, dtype, chain, layout, groups)
     return _decoded(layout.rows(array).astype(np.float32, copy=False), "", chain, layout, groups)
 
 
@@ -403,14 +420,14 @@ def _decoded(
     if not dtype:
         levels = _levels(levels, scale, zero, name)
     values = levels if zeros is None or not zeros.any() else levels - zero
-    kind = _FP8.get(name, name)
+    kind = _NARROW_FLOATS.get(name, name)
     symmetric = not kind.startswith("u") and (zeros is None or not zeros.any())
     return Stored(values * scale, kind, grain, places, scales, symmetric)
 
 
 def _levels(values: NDArray[np.float32], scale: Any, zero: Any, name: str) -> NDArray[np.float32]:
-    if name in _FP8:
-        largest = 448.0 if name == "float8_e4m3fn" else 57344.0
+    if name in _NARROW_FLOATS:
+        largest = _MOST[_NARROW_FLOATS[name]]
         clipped: NDArray[Any] = np.clip(_over(values, scale), -largest, largest)
         return clipped.astype(getattr(ml_dtypes, name)).astype(np.float32)
     bits, unsigned = int("".join(filter(str.isdigit, name))), name.startswith("u")

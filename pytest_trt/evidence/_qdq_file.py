@@ -21,6 +21,7 @@ from pytest_trt.model.graph import (
     tensor_shapes,
 )
 from pytest_trt.model.model import nodes_of
+from pytest_trt.model.quantised_weights import OF_TENSORRT
 from pytest_trt.ranges.amax import fault_of_scale
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def fixed_of(model: ModelProto) -> set[str]:
 
 
 def is_operator(node: NodeProto, operator: str) -> bool:
-    """Whether a node is this operator, of ONNX or of onnxruntime."""
-    return node.op_type == operator and node.domain in _DOMAINS
+    """Whether a node is this operator, of ONNX or of onnxruntime, or TensorRT's own that dequantises."""
+    own = operator == "DequantizeLinear" and node.op_type in OF_TENSORRT
+    return own or (node.op_type == operator and node.domain in _DOMAINS)
 
 
 def _grid(node: NodeProto, held: Mapping[str, TensorProto]) -> Grid | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Coverage", "coverage_at"]
 
 _NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_PACKED = "MatMulNBits"  # onnxruntime's, whose weights have 2, 4 or 8 bits
 _LARGE = 1024  # elements of a stored tensor that tells no shape
 
 Shape = tuple[int | str | None, ...]
@@ -156,14 +157,17 @@ def _at_held(proto: ModelProto, held: str) -> Callable[[NodeProto], bool] | None
             node.output[0] for node in nodes if node.op_type == "Cast" and types.get(node.input[0]) == _NARROW[held]
         }
         return lambda node: types.get(node.input[0]) == _NARROW[held] or node.input[0] in rounded
-    if not any(is_operator(node, "DequantizeLinear") for node in nodes):
+    if not any(is_operator(node, "DequantizeLinear") or node.op_type == _PACKED for node in nodes):
         return None
     made = {name: node for node in nodes for name in node.output if name}
     fixed = fixed_of(proto)
     moving = any(is_operator(node, "QuantizeLinear") and node.input[0] not in fixed for node in nodes)
     needed = all if moving else any
     return lambda node: (
-        node.op_type in (*MATRIX_OPERANDS, "Einsum") and needed(_dequantised(name, made) for name in node.input[:2])
+        node.op_type == _PACKED
+        or (
+            node.op_type in (*MATRIX_OPERANDS, "Einsum") and needed(_dequantised(name, made) for name in node.input[:2])
+        )
     )
 
 
@@ -179,11 +183,15 @@ def _operators(
 ) -> Iterator[_Operator]:
     fixed = fixed_of(proto)
     for node in nodes_of(proto.graph):
+        own = bool(kept.intersection((node.name, *node.output)))
+        if node.op_type == _PACKED:
+            rows, columns = (next((a.i for a in node.attribute if a.name == name), 0) for name in ("N", "K"))
+            macs = _times(_size(shapes.get(node.input[0])), rows)
+            yield _Operator(node.name or node.output[0], rows * columns, macs, at(node), own)
         if node.op_type not in (*MATRIX_OPERANDS, *RECURRENT, "Einsum") or not is_standard(node):
             continue
         places = (1, 2) if node.op_type in RECURRENT else range(min(len(node.input), 2))
         stored = [_size(shapes.get(node.input[place])) or 0 for place in places if node.input[place] in fixed]
-        own = bool(kept.intersection((node.name, *node.output)))
         yield _Operator(node.name or node.output[0], sum(stored), _macs(node, shapes), at(node), own)
 
 

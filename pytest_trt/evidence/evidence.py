@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.onnxruntime import OnnxruntimeEngine, open_backend
 from pytest_trt.backends.recipe import ranges_of
+from pytest_trt.backends.tensorrt.parser import ParserAnswer, Unparsed, unparsed
 from pytest_trt.calibration.activations import PIECE
 from pytest_trt.case.reference import reference_of, subject_of
 from pytest_trt.comparison.comparison import compare
@@ -71,12 +72,13 @@ __all__ = [
     "quantised_of",
     "repeated_of",
     "stored_weights",
+    "unparsed_unrun",
     "weak_of",
     "weights_unrun",
 ]
 
 
-_QUANTISED = ("int8", "fp8", "int4")
+_QUANTISED = ("int8", "fp8", "int4", "fp4", "int2", "int16")
 _FEW = 2  # samples, or runs of a fixed batch, that tell where the error of a weak bound begins
 
 
@@ -168,6 +170,8 @@ class Evidence:
         weak: outputs that are inside bounds which say little.
         weak_fails: whether these are errors.
         kept: what the case keeps in fp32 already.
+        unparsed: nodes that TensorRT's parser refuses, by the table of its releases.
+        parser: what an installed parser says; None where none is, or nobody asked.
     """
 
     case: str
@@ -197,6 +201,8 @@ class Evidence:
     weak: tuple[WeakBound, ...] = ()
     weak_fails: bool = False
     kept: tuple[str, ...] = ()
+    unparsed: tuple[Unparsed, ...] = ()
+    parser: ParserAnswer | None = None
 
     def keep(self, more: Iterable[str]) -> str:
         """The key of the case that keeps further nodes, with those that it keeps already: it replaces the key."""
@@ -225,6 +231,14 @@ def weights_unrun(case: Case, precision: Precision) -> Weights | None:
         return weights_of(subject.model, reference_of(case).model) if subject.held != "fp32" else None
     except PytestTrtError:
         return None
+
+
+def unparsed_unrun(case: Case, precision: Precision) -> tuple[Unparsed, ...]:
+    """What the parser refuses of a case that could not be run; nothing where its model can't be had."""
+    try:
+        return unparsed(subject_of(case, precision).model.proto)
+    except PytestTrtError:
+        return ()
 
 
 def explained_by_rounding(trial: Trial) -> dict[str, float] | None:

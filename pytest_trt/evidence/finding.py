@@ -24,7 +24,7 @@ CODES: Mapping[str, str] = {
     "TRT106": "range too wide",
     "TRT107": "local SQNR",
     "TRT108": "calibration data unlike the golden inputs",
-    "TRT109": "quantised as TensorRT refuses",
+    "TRT109": "refused by TensorRT's parser",
     "TRT110": "weights differ",
     "TRT201": "precision not honoured",
     "TRT202": "overflow",

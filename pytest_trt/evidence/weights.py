@@ -54,13 +54,14 @@ _FEWEST_TO_FIT = 4
 _SAME = 0.05
 _MOSTLY = 0.5
 _MOST_STRANGE = 32
-_LARGEST = {"fp8": 448.0, "fp8-e5m2": 57344.0}
-_EXPECTED_DB = {"fp32": 150.0, "fp16": 72.0, "bf16": 54.0, "fp8": 31.0, "fp8-e5m2": 25.0}
+_LARGEST = {"fp8": 448.0, "fp8-e5m2": 57344.0, "fp4": 6.0}
+_EXPECTED_DB = {"fp32": 150.0, "fp16": 72.0, "bf16": 54.0, "fp8": 31.0, "fp8-e5m2": 25.0, "fp4": 20.0}
 _DTYPES = {
     "fp16": np.float16,
     "bf16": ml_dtypes.bfloat16,
     "fp8": ml_dtypes.float8_e4m3fn,
     "fp8-e5m2": ml_dtypes.float8_e5m2,
+    "fp4": ml_dtypes.float4_e2m1fn,
 }
 
 
@@ -92,7 +93,7 @@ class StoredWeight:
         tensor: its name in the file under test.
         node: what multiplies by it.
         reference: the reference's name of it.
-        kind: of what is stored: fp32, fp16, bf16, fp8, int8, uint4 and the like.
+        kind: of what is stored: fp32, fp16, bf16, fp8, fp4, int8, uint4 and the like.
         grain: what one scale is for: "tensor", "channel", "block"; empty where there is none.
         channels: along the operator's output axis.
         faults: how many of these are at fault.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_trt.backends.tensorrt.parser import answer_of_rtx, unparsed
 from pytest_trt.case.reference import mend
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.evidence.evidence import (
@@ -25,6 +26,7 @@ from pytest_trt.evidence.evidence import (
     quantised_of,
     repeated_of,
     stored_weights,
+    unparsed_unrun,
     weak_of,
     weights_unrun,
 )
@@ -39,6 +41,7 @@ from pytest_trt.findings import _calibration as calibration
 from pytest_trt.findings import _coverage as coverage
 from pytest_trt.findings import _golden as golden
 from pytest_trt.findings import _numerics as numerics
+from pytest_trt.findings import _parser as parser
 from pytest_trt.findings import _precision as precision
 from pytest_trt.findings import _reproducibility as reproducibility
 from pytest_trt.findings._calibration import partial, placeholders, refused, uncalibrated
@@ -65,6 +68,7 @@ __all__ = ["CALIBRATION_RULES", "diagnose", "diagnosed", "refusal", "with_found"
 CALIBRATION_RULES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     uncalibrated,
     refused,
+    parser.refused,
     differing,
     placeholders,
     unlike,
@@ -157,6 +161,8 @@ def diagnosed(verdict: Verdict, trial: Trial, scrutiny: Scrutiny) -> Verdict:
         weak=(tried("weak bounds", lambda: weak_of(trial, verdict.judgements)) or ()) if asks_weak else (),
         weak_fails=trial.subject.case.weak_bounds == "fail",
         kept=trial.subject.case.keep,
+        unparsed=unparsed(trial.subject.model.proto) if verdict.simulated else (),
+        parser=answer_of_rtx(trial.subject.model) if verdict.simulated else None,
     )
     if evidence.weak:
         weak, begins = tried("single tensors", lambda: begun(trial, evidence.weak)) or (evidence.weak, None)
@@ -223,6 +229,7 @@ def refusal(case: Case, precision: Precision, backend: str, error: Exception, ch
         quantised=_quantised(facts, str(error)),
         weights=weights_unrun(case, precision),
         kept=case.keep,
+        unparsed=unparsed_unrun(case, precision) if facts.get("engine") else (),
     )
     findings, ignored = choice.split(diagnose(evidence))
     return {"findings": findings, "ignored": ignored}

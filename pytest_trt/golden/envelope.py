@@ -131,6 +131,7 @@ def envelope_of(
     kept: Kept | None = None,
     judged: Collection[str] | None = None,
     computed: list[Arrays] | None = None,
+    rounded: Model | None = None,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, dict[str, Any]]]:
     """Simulate each precision on the inputs, calibrated on them too, and measure it against fp32.
 
@@ -145,6 +146,7 @@ def envelope_of(
         kept: which nodes stay in fp32 as the case says.
         judged: the outputs that are measured; all if not given.
         computed: the reference's fp32 outputs, one set a run, where it has run already.
+        rounded: the same network with the weights that a file stores in few bits, which is simulated in its place.
 
     Returns:
         By precision and output: ``error`` (relative RMS; for integer outputs the share that differs; of
@@ -161,20 +163,21 @@ def envelope_of(
     refused: dict[str, str] = {}
     overflown: dict[str, dict[str, Any]] = {}
     taken: dict[tuple[str, ...], list[Ranges]] = {}
-    kept = kept or Kept()
+    kept, network = kept or Kept(), rounded or reference
     for number, precision in enumerate(precisions):
         if progress:
             progress(f"{reference.source}: simulating {precision.label}", number / len(precisions))
         try:
-            model = at_opset(reference, precision)
-            _require_same_network(model, reference, inputs, exact, batch)
-            is_done = precision is Precision.FP32 and kept == Kept()
-            settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept, exact)
+            model = at_opset(network, precision)
+            _require_same_network(model, network, inputs, None if rounded else exact, batch)
+            is_done = precision is Precision.FP32 and kept == Kept() and rounded is None
+            base = [] if rounded else exact
+            settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept, base)
             overflown |= {precision.label: record} if (record := recorded(settled)) else {}
             _require_settled(settled, precision)
             keep = replace(kept, keep=(*kept.keep, *settled.keep))
             roads = [Simulation(precision, settled.model or model, settled.outputs)]
-            if precision is Precision.FP32:
+            if precision is Precision.FP32 and rounded is None:
                 again = reassociated(reference, inputs, exact, batch)
                 roads += [Simulation(precision, model, outputs) for outputs in again]
             roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
@@ -327,11 +330,12 @@ def _widest(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _require_same_network(
-    model: Model, reference: Model, inputs: list[Arrays], exact: list[Arrays], batch: int | None
+    model: Model, reference: Model, inputs: list[Arrays], exact: list[Arrays] | None, batch: int | None
 ) -> None:
     """onnx's version converter changes what some operators compute (Resize, Hardmax): see that it did not."""
     if model is reference:
         return
+    exact = exact or _simulate_all(reference, Precision.FP32, inputs, batch)
     for converted, before in zip(_simulate_all(model, Precision.FP32, inputs, batch), exact, strict=True):
         for name, array in before.items():
             error = _error(converted[name], array, whole=not is_float(array.dtype))

@@ -16,6 +16,7 @@ from pytest_trt.model.model import Model as Checked
 from pytest_trt.model.model import Model as Converted
 from pytest_trt.model.model import Model as Lowered
 from pytest_trt.model.model import checked, nodes_of
+from pytest_trt.model.quantised_weights import OF_TENSORRT
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from pytest_trt.model.model import Model
     from pytest_trt.ranges.amax import Ranges
 
-__all__ = ["at_opset", "held_precision", "held_types", "known_lowering", "lower", "needs_ranges"]
+__all__ = ["OF_FEW_BITS", "at_opset", "held_precision", "held_types", "known_lowering", "lower", "needs_ranges"]
 
 # ONNX's own integer operators, and onnxruntime's: they hold quantised values without Q/DQ around them.
 _INTEGER_OPS = (
     "QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QAttention", "QOrdered", "QEmbed", "QMoE",
-    "MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized",
 )  # fmt: skip
+
+OF_FEW_BITS = ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized")
+"""onnxruntime's operators whose weights are in 4 bits, or in as many as ``bits`` tells."""
 
 
 def held_precision(model: ModelProto) -> str:
@@ -62,6 +65,10 @@ def _quantised(model: ModelProto) -> set[str]:
     for node in nodes_of(model.graph):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             labels.add(_label(node, {name: tensor.data_type for name, tensor in held.items()}))
+        elif node.op_type in OF_TENSORRT:
+            labels.add(OF_TENSORRT[node.op_type])
+        elif node.op_type in OF_FEW_BITS:
+            labels.add(f"int{next((a.i for a in node.attribute if a.name == 'bits'), 4)}")
         elif node.op_type.startswith(_INTEGER_OPS):
             labels.add("int8")
     # int32 is a bias beside int8 values, never a precision of its own
@@ -69,7 +76,8 @@ def _quantised(model: ModelProto) -> set[str]:
 
 
 def _label(node: NodeProto, types: dict[str, int]) -> str:
-    told = next((a.i for a in node.attribute if a.name == "output_dtype" and a.i), None)
+    quantises = node.op_type == "QuantizeLinear"
+    told = next((a.i for a in node.attribute if a.name == "output_dtype" and a.i and quantises), None)
     zero = types.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     stored = types.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
     kind = str(TensorProto.DataType.Name(zero or told or stored or TensorProto.UINT8)).lower()

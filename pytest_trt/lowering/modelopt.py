@@ -18,14 +18,15 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.errors import DataError, LoweringError, ModelError, PytestTrtError
 from pytest_trt.lowering.lowering import held_precision
+from pytest_trt.lowering.weight_only import Format, WeightOnly, with_weights_in
 from pytest_trt.model.feeds import finite, fit, is_float, split
 from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, copy_at_opset, element_types
 from pytest_trt.model.model import checked, nodes_of
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
-    from onnx import ModelProto
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
 
     from pytest_trt.model.feeds import Arrays, TensorSpec
     from pytest_trt.model.model import Model
     from pytest_trt.model.samples import Samples
 
-__all__ = ["PRECISIONS", "lower_by_modelopt"]
+__all__ = ["PRECISIONS", "lower_by_modelopt", "weights_by_modelopt"]
 
 PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 """What ModelOpt lowers to; the others are ours alone."""
@@ -118,6 +120,96 @@ def lower_by_modelopt(
         )
     except LoweringError as error:
         raise LoweringError(f"{model.source} at {precision} by ModelOpt: {error}") from error
+
+
+def weights_by_modelopt(model: Model, precision: str, keep: Iterable[str] = ()) -> WeightOnly:
+    """fp32 -> weights of MatMul and Gemm in nvfp4 or mxfp8, with levels and scales of ModelOpt's exporters.
+
+    nvfp4 is written with two DequantizeLinear of opset 23, mxfp8 with TensorRT's TRT_MXFP8DequantizeLinear, which its
+    parser takes where it takes no DequantizeLinear with such scales. Weights that blocks of 16 or 32 do not divide stay
+    in fp32.
+
+    Raises:
+        LoweringError: ModelOpt is not installed or fails, or as
+            :func:`~pytest_trt.lowering.weight_only.int4_weights`.
+    """
+    formats = {
+        "nvfp4": Format("nvfp4", 16, 23, 11, _nvfp4, even=True),
+        "mxfp8": Format("mxfp8", 32, 21, 11, _mxfp8),
+    }
+    with _quiet():
+        try:
+            _imported()
+        except LoweringError as error:
+            raise LoweringError(f"{model.source} at {precision} by ModelOpt: {error}") from error
+        return with_weights_in(formats[precision], model, keep)
+
+
+def _nvfp4(model: ModelProto, values: NDArray[Any], axis: int, name: str) -> tuple[str, list[NodeProto]]:
+    from modelopt.onnx.export import NVFP4QuantExporter
+
+    rows = np.ascontiguousarray(values.T if axis == 0 else values)
+    asked = helper.make_node("TRT_FP4QDQ", ["w.weight"], ["y"], domain="trt", block_size=16)
+    found = _exported(NVFP4QuantExporter, [asked], rows)
+    told = {attribute.name: attribute for attribute in found.graph.node[0].attribute}
+    levels, scales = (numpy_helper.to_array(told[key].t) for key in ("_w_f4", "_sw_f8_per_block"))
+    model.graph.initializer.extend(
+        [
+            _raw(name, TensorProto.FLOAT4E2M1, rows.shape, levels),
+            _raw(f"{name}/scale", TensorProto.FLOAT8E4M3FN, scales.shape, scales),
+            numpy_helper.from_array(np.float32(told["_sw_f32_per_tensor"].floats[0]), f"{name}/whole"),
+        ]
+    )
+    blocks: dict[str, Any] = {"axis": 1, "block_size": 16}
+    scaled = f"{name}/scales"
+    nodes = [
+        helper.make_node("DequantizeLinear", [f"{name}/scale", f"{name}/whole"], [scaled], scaled),
+        helper.make_node("DequantizeLinear", [name, scaled], [f"{name}/rows"], f"{name}/levels", **blocks),
+    ]
+    return _turned(nodes, axis, name)
+
+
+def _mxfp8(model: ModelProto, values: NDArray[Any], axis: int, name: str) -> tuple[str, list[NodeProto]]:
+    from modelopt.onnx.export import MXFP8QuantExporter
+
+    rows = np.ascontiguousarray(values.T if axis == 0 else values)
+    told: dict[str, Any] = {"axis": -1, "block_size": 32, "output_dtype": int(TensorProto.FLOAT)}
+    scale = helper.make_node("Constant", [], ["s_Constant_output_0"], value=numpy_helper.from_array(np.uint8(0)))
+    reads = ["w.weight", "s_Constant_output_0"]
+    asked = helper.make_node("TRT_MXFP8DequantizeLinear", reads, ["y"], domain="trt", **told)
+    found = _exported(MXFP8QuantExporter, [scale, asked], rows)
+    held = {tensor.name: tensor for tensor in found.graph.initializer}
+    for source, place in zip(found.graph.node[-1].input, (name, f"{name}/scale"), strict=True):
+        held[source].name = place
+        model.graph.initializer.append(held[source])
+    if not any(entry.domain == "trt" for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("trt", 1))
+    reads, made = [name, f"{name}/scale"], f"{name}/rows"
+    node = helper.make_node("TRT_MXFP8DequantizeLinear", reads, [made], f"{name}/levels", domain="trt", **told)
+    return _turned([node], axis, name)
+
+
+def _exported(exporter: Any, nodes: list[NodeProto], weight: NDArray[Any]) -> ModelProto:
+    """What an exporter makes of one weight."""
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, weight.shape)
+    graph = helper.make_graph(nodes, "weight", [], [output], [numpy_helper.from_array(weight, "w.weight")])
+    try:
+        return exporter.compress_weights(exporter.compute_scales(helper.make_model(graph)))  # type: ignore[no-any-return]
+    except Exception as error:  # whatever ModelOpt, torch and numpy raise
+        raise LoweringError(f"ModelOpt's exporter fails: {_plain(error)}") from error
+
+
+def _raw(name: str, kind: int, shape: Sequence[int], values: NDArray[Any]) -> TensorProto:
+    return helper.make_tensor(name, kind, list(shape), values.tobytes(), raw=True)
+
+
+def _turned(nodes: list[NodeProto], axis: int, name: str) -> tuple[str, list[NodeProto]]:
+    """The weight as its product reads it: ModelOpt's blocks lie along the last axis."""
+    made = nodes[-1].output[0]
+    if axis == 1:
+        return made, nodes
+    turn = helper.make_node("Transpose", [made], [f"{name}/dequantised"], f"{name}/turn", perm=[1, 0])
+    return turn.output[0], [*nodes, turn]
 
 
 def _lowered(

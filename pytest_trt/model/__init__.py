@@ -6,6 +6,7 @@ __all__ = [
     "model",
     "normalise",
     "onnx_session",
+    "quantised_weights",
     "sample_stream",
     "samples",
     "scores",

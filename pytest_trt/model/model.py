@@ -18,6 +18,7 @@ from pytest_trt.model.feeds import TensorSpec, is_float
 from pytest_trt.model.graph import copy_at_opset, is_axis_name, opset
 from pytest_trt.model.normalise import normalised, subgraphs
 from pytest_trt.model.onnx_session import open_session
+from pytest_trt.model.quantised_weights import require_sound_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +119,7 @@ def checked(proto: ModelProto, source: str) -> Model:
         if "No Op registered" not in str(error):
             raise ModelError(f"{source} is not a valid ONNX model: {_first_lines(error)}") from error
         _let_onnxruntime_decide(proto, source)
+    require_sound_weights(proto, source)
     model = _raised(Model(proto, source))
     _ = model.inputs, model.outputs
     return _folded(model)

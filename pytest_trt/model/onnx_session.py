@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import onnx
+from onnx import helper
 
 from pytest_trt.errors import BackendError, DataError, ModelError
 from pytest_trt.model.feeds import is_float, join, split
+from pytest_trt.model.graph import opset
+from pytest_trt.model.quantised_weights import without_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
     from pytest_trt.model.feeds import Arrays, TensorSpec
 
@@ -25,6 +30,8 @@ CPU = "CPUExecutionProvider"
 # these take a Relu or Clip before a QuantizeLinear for rounding's work, with no eye for fp8: the Relu would be gone,
 # the model with the Clip refused
 _BLIND_TO_FP8 = ["ReluQuantRewrite", "ClipQuantRewrite"]
+
+_IR_OF_QUESTIONS = 11  # the first that has 4 bits in floating point
 
 
 class Fed(Protocol):
@@ -94,16 +101,26 @@ def open_session(
     if in_order:
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
-    try:
+
+    def opened(graph: ModelProto) -> Any:
         # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
         return onnxruntime.InferenceSession(
-            proto.SerializeToString(),
+            graph.SerializeToString(),
             settings,
             providers=providers,
             enable_fallback=0,
             disabled_optimizers=_BLIND_TO_FP8,
         )
+
+    try:
+        return opened(proto)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        known = without_kernels(proto, _asking(opset(proto)))
+        if known is None:
+            raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
+    try:
+        return opened(known)
+    except Exception as error:
         raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
 
 
@@ -128,6 +145,39 @@ def run(session: Any, model: Fed, inputs: Arrays, batch: int | None = None) -> A
             raise BackendError(f"{model.source}: onnxruntime fails while running: {_plain(error)}") from error
         parts.append(dict(zip(names, values, strict=True)))
     return join(parts)
+
+
+def _asking(version: int) -> Callable[[NodeProto, Mapping[str, int]], bool]:
+    """Whether onnxruntime's CPU runs a node of this opset, given the types of what it reads."""
+
+    def runs(node: NodeProto, types: Mapping[str, int]) -> bool:
+        alone = onnx.NodeProto.FromString(node.SerializeToString())
+        told = tuple(types.get(name, 0) for name in node.input)
+        alone.name, alone.input[:], alone.output[:] = (
+            "",
+            [f"x{at}" if kind else "" for at, kind in enumerate(told)],
+            ["y"],
+        )
+        return _has_kernel(alone.SerializeToString(deterministic=True), told, version)
+
+    return runs
+
+
+@cache
+def _has_kernel(node: bytes, types: tuple[int, ...], version: int) -> bool:
+    """Asked once of each kind of node: a session over it alone."""
+    onnxruntime = require_onnxruntime()
+    inputs = [helper.make_tensor_value_info(f"x{at}", kind, None) for at, kind in enumerate(types) if kind]
+    output = onnx.ValueInfoProto(name="y")
+    graph = helper.make_graph([onnx.NodeProto.FromString(node)], "asked", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=_IR_OF_QUESTIONS)
+    try:
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), _as_written(onnxruntime), providers=[CPU], enable_fallback=0
+        )
+    except Exception:  # onnxruntime's exceptions share no base but Exception
+        return False
+    return True
 
 
 def _as_written(onnxruntime: ModuleType) -> Any:

@@ -14,6 +14,7 @@ from pytest_trt.backends.cuda import is_on_device
 from pytest_trt.case.build_settings import require_heeded
 from pytest_trt.case.reference import subject_of
 from pytest_trt.errors import CaseError, DataError, NotPassed, PytestTrtError
+from pytest_trt.evidence.weight_envelope import with_weight_envelope
 from pytest_trt.gate import build, could_not, refuse_other_than_engines, verdict_of
 from pytest_trt.golden.load import open_golden
 from pytest_trt.plugin import _benchmarks as benchmarks
@@ -116,7 +117,7 @@ def open_engine(item: pytest.Item, case: Case, precision: Precision) -> Engine:
         case = prepare(item, case)
         _require_ordinary(item, case, name, "runs its engine")
         subject = subject_of(case, precision)
-        golden = open_golden(subject, settings.golden_dir(item.config))
+        golden = with_weight_envelope(subject, open_golden(subject, settings.golden_dir(item.config)))
         backend = choose(name)
         if _engine_asked(item, case):
             refuse_other_than_engines(backend)
@@ -143,7 +144,7 @@ def open_golden_check(item: pytest.Item, case: Case, precision: Precision) -> Go
         case = prepare(item, case)
         _require_ordinary(item, case, name, "judges by hand")
         subject = subject_of(case, precision)
-        golden = open_golden(subject, settings.golden_dir(item.config))
+        golden = with_weight_envelope(subject, open_golden(subject, settings.golden_dir(item.config)))
         if len(golden.runs) > 1:
             raise CaseError(
                 f"{case.where}: {golden.source} holds {len(golden.runs)} data sets, which trt_golden can't hand out as"

@@ -396,3 +396,16 @@ def test_every_command_prints_json_where_that_is_asked() -> None:
         for one in below:
             assert one is not None
             assert name == "completion" or any(option.name == "as_json" for option in one.params), one.name
+
+
+def test_lower_writes_weights_in_int4_and_says_which_last_block_is_shorter(folder: Path) -> None:
+    found = ran("lower", "net.onnx", "--precision", "int4", "-o", "int4.onnx")
+
+    assert "1 weight in int4, blocks of 128" in found.stdout
+    assert "128 does not divide the axis of 'w3': its last block is shorter" in found.stdout
+    assert held_precision(onnx.load(folder / "int4.onnx")) == "int4"
+
+
+def test_lower_to_int4_takes_no_ranges_and_no_kinds() -> None:
+    for words, told in ((("--ops", "MatMul"), "leave out --ops"), (("--ranges", "r.txt"), "takes no ranges")):
+        assert told in ran("lower", "net.onnx", "--precision", "int4", "-o", "int4.onnx", *words).stderr

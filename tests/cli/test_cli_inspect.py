@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes.tensorrt import install
 from onnx import helper
+from weight_formats import FORMATS
 
 from pytest_trt.backends.recipe import Recipe, sampled
 from pytest_trt.backends.tensorrt.backend import open_backend
@@ -217,3 +218,18 @@ def test_a_file_that_is_not_there_is_told() -> None:
 
     assert found.exit_code == 2
     assert "none.onnx can't be read: No such file" in found.output
+
+
+@pytest.mark.parametrize("name", ["int4", "nvfp4", "mxfp8", "MatMulNBits", "uint4"])
+def test_weights_of_few_bits_are_told_by_their_format(folder: Path, name: str) -> None:
+    write, format_ = FORMATS[name]
+    networks.save(write(), folder / "small.onnx")
+
+    assert told("small.onnx")["formats"] == {format_: 1}
+    assert f"1 weight in {format_}" in ran("small.onnx").output
+
+
+def test_a_file_of_weights_alone_is_not_asked_for_ranges_of_activations(folder: Path) -> None:
+    networks.save(FORMATS["nvfp4"][0](), folder / "small.onnx")
+
+    assert "2 DequantizeLinear; 0 ranges: no activation is quantised" in ran("small.onnx").output

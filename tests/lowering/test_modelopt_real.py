@@ -11,14 +11,16 @@ import networks
 import numpy as np
 import onnx
 import pytest
+import weight_formats
 from onnx import TensorProto, helper, numpy_helper
 from places import DIGITS, ROOT
 
 from pytest_trt import Case, check
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.lowering import held_precision
-from pytest_trt.lowering.modelopt import lower_by_modelopt
+from pytest_trt.lowering.modelopt import lower_by_modelopt, weights_by_modelopt
 from pytest_trt.model.model import Model, checked, load
+from pytest_trt.model.onnx_session import open_session
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("modelopt") is None,
@@ -110,3 +112,14 @@ def test_a_network_too_small_for_it_is_refused(precision: str, what: str) -> Non
 def test_a_kind_of_operator_that_it_does_not_know_is_said(digits: Model) -> None:
     with pytest.raises(LoweringError, match=r"digits.onnx at fp8 by ModelOpt: it fails: .*Softmax"):
         lower_by_modelopt(digits, "fp8", samples, ops=("Softmax",))
+
+
+@pytest.mark.parametrize(("precision", "most"), [("nvfp4", 0.2), ("mxfp8", 0.06)])
+def test_weights_alone_are_near_as_modelopt_rounds_them(precision: str, most: float) -> None:
+    lowered = weights_by_modelopt(Model(weight_formats.fp32(), "net.onnx"), precision).model.proto
+    exact, low = (
+        open_session(proto, "net.onnx").run(None, {"x": weight_formats.inputs()})[0]
+        for proto in (weight_formats.fp32(), lowered)
+    )
+
+    assert np.linalg.norm(low - exact) / np.linalg.norm(exact) < most

@@ -194,11 +194,17 @@ def test_an_old_ir_with_initializers_as_inputs_is_valid_after_lowering() -> None
         onnx.checker.check_model(lowered)
 
 
-@pytest.mark.parametrize("op", ["DynamicQuantizeMatMul", "MatMulNBits", "QGemm", "MatMulIntegerToFloat"])
+@pytest.mark.parametrize("op", ["DynamicQuantizeMatMul", "QGemm", "MatMulIntegerToFloat"])
 def test_onnxruntimes_own_integer_operators_are_held_precision(op: str) -> None:
     node = helper.make_node(op, ["x"], ["y"], domain="com.microsoft")
 
     assert held_precision(networks.model([node], {"x": (FLOAT, [2])}, {"y": (FLOAT, [2])})) == "int8"
+
+
+def test_onnxruntimes_packed_weights_are_held_in_their_own_bits() -> None:
+    node = helper.make_node("MatMulNBits", ["x"], ["y"], domain="com.microsoft", bits=2)
+
+    assert held_precision(networks.model([node], {"x": (FLOAT, [2])}, {"y": (FLOAT, [2])})) == "int2"
 
 
 def test_a_weight_channel_too_small_for_a_step_is_zero() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["flags_for", "graph_for", "parse", "require_fp8_told", "require_possible"]
 
+_ENGINE = {"engine": True}  # what findings look at: an engine was wanted
 _FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "fp8": "FP8", "int4": "INT4", "fp4": "FP4"}
 
 # the least compute capability with arithmetic of this kind, and a GPU generation that has it
@@ -128,7 +129,9 @@ def parse(trt: ModuleType, builder: tensorrt.Builder, graph: Model, typing: str)
     errors = [_words(parser.get_error(number), graph) for number in range(parser.num_errors)]
     if errors:
         listing = "\n".join(f"  {error}" for error in errors)
-        raise ModelError(f"{graph.source}: {label(trt)}'s parser refuses it, {len(errors)} error(s):\n{listing}")
+        raise ModelError(
+            f"{graph.source}: {label(trt)}'s parser refuses it, {len(errors)} error(s):\n{listing}", _ENGINE
+        )
     if not parsed or not network.num_outputs:
         raise ModelError(said.told(f"{graph.source}: {label(trt)}'s parser makes no network of it"))
     return network
