@@ -24,7 +24,7 @@ from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
 from pytest_trt.lowering.placement import kept_in_fp32
 from pytest_trt.model.feeds import is_float, period_of
-from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, fresh, opset
+from pytest_trt.model.graph import MATRIX_OPERANDS, constants, fresh, opset
 from pytest_trt.model.model import Model
 from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
@@ -78,7 +78,7 @@ def _products(node: NodeProto, held: dict[str, TensorProto]) -> int:
     stored = [index for index in (1, 0) if node.input[index] in held]
     if not stored or held[node.input[stored[0]]].data_type != TensorProto.FLOAT:
         return 0
-    shape = array_of(held[node.input[stored[0]]]).shape
+    shape = tuple(held[node.input[stored[0]]].dims)
     if node.op_type == "Conv":
         return int(np.prod(shape[1:]))
     if node.op_type == "ConvTranspose":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from pytest_trt.errors import BackendError, DataError, ModelError
+from pytest_trt.model.external_data import shared_folder, with_weights_at
 from pytest_trt.model.feeds import is_float, join, split
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ def open_session(
     if in_order:
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
+    folder = shared_folder(proto)
+    if folder is not None:  # onnxruntime maps the weights itself, and keeps of them only what it lays out anew
+        proto = with_weights_at(proto, folder)
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     try:
         # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
         return onnxruntime.InferenceSession(
