@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+import contextlib
+import ctypes
+import sys
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -11,7 +16,7 @@ from pytest_trt.model.external_data import shared_folder, with_weights_at
 from pytest_trt.model.feeds import is_float, join, split
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -89,27 +94,73 @@ def open_session(
     """
     onnxruntime = require_onnxruntime()
     settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    folder = shared_folder(proto)
     if fusion != "some":
         level = {"all": "ORT_ENABLE_ALL", "none": "ORT_DISABLE_ALL"}[fusion]
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    if in_order:
+    if in_order or folder is not None:  # else all weights are dequantised first
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
-    folder = shared_folder(proto)
-    if folder is not None:  # onnxruntime maps the weights itself, and keeps of them only what it lays out anew
+    disabled = [*_BLIND_TO_FP8]
+    if folder is not None:
         proto = with_weights_at(proto, folder)
         settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        # weights stay mapped pages: a copy laid out anew, or dequantised once for all runs, would be memory of our own
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+        settings.enable_cpu_mem_arena = False
+        disabled.append("ConstantFolding")
     try:
         # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
-        return onnxruntime.InferenceSession(
+        opened = partial(
+            onnxruntime.InferenceSession,
             proto.SerializeToString(),
             settings,
             providers=providers,
             enable_fallback=0,
-            disabled_optimizers=_BLIND_TO_FP8,
+            disabled_optimizers=disabled,
         )
+        return opened() if folder is None or provider != CPU else _OneOpen(opened)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
+
+
+class _OneOpen:
+    """A session over weights in files: closed as soon as another such one is used, and opened again when it is used.
+
+    So memory holds the weights of one of them, where a gate has several: fp32, lowered, with inner tensors as outputs.
+    """
+
+    _last: ClassVar[weakref.ref[_OneOpen] | None] = None
+
+    def __init__(self, opened: Callable[[], Any]) -> None:
+        _give_back_freed()
+        self._opened, self._session = opened, None
+        self._outputs = self._used().get_outputs()
+
+    def get_outputs(self) -> Any:
+        return self._outputs
+
+    def run(self, names: list[str], feeds: Arrays) -> Any:
+        return self._used().run(names, feeds)
+
+    def _used(self) -> Any:
+        last = None if _OneOpen._last is None else _OneOpen._last()
+        if last is not None and last is not self:
+            last._session = None
+        _OneOpen._last = weakref.ref(self)
+        if self._session is None:
+            self._session = self._opened()
+        return self._session
+
+
+def _give_back_freed() -> None:
+    """glibc keeps freed blocks of less than 32 MiB once it saw some freed, and every lowered weight would stay."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library may have no such setting
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def run(session: Any, model: Fed, inputs: Arrays, batch: int | None = None) -> Arrays:
