@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from pytest_trt.errors import PytestTrtError
 from pytest_trt.model.feeds import samples_in, split
 from pytest_trt.model.graph import fresh, with_outputs
-from pytest_trt.model.onnx_session import independent, open_session, run
+from pytest_trt.model.onnx_session import has_fixed_batch, independent, open_session, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -30,6 +30,7 @@ BATCH = 4
 LIMIT = 1 << 28
 """Bytes of inner tensors that are in memory together, as far as one tensor of one run is not larger."""
 
+_COMPARED = 8  # samples, of which two are enough where more would take too much memory
 _COPIES = 3  # of a tensor while two halves are compared with the whole: that, the halves, and both joined
 
 
@@ -63,8 +64,10 @@ class InnerTensors:
     def independent(self, arrays: Arrays, deciding: Collection[str] | None = None) -> bool | None:
         """See :func:`pytest_trt.model.onnx_session.independent`."""
         answer: bool | None = None
-        for names in self._grouped(arrays, _COPIES * samples_in(arrays, self._model.inputs)):
-            answer = independent(self.session(names), self._model, arrays, deciding)
+        all_of = min(samples_in(arrays, self._model.inputs), _COMPARED)
+        most = all_of if all_of * _COPIES * sum(self._sizes(arrays).values()) <= LIMIT else 2
+        for names in self._grouped(arrays, _COPIES * most):
+            answer = independent(self.session(names), self._model, arrays, deciding, most)
             if not answer:
                 return answer
         return answer
@@ -92,9 +95,16 @@ class InnerTensors:
             held += size
         return [tuple(group) for group in groups]
 
+    def _few(self, arrays: Arrays) -> Arrays:
+        """Two of the samples, where all inputs have as many: enough to tell sizes by."""
+        lengths = {array.shape[:1] for array in arrays.values()}
+        if has_fixed_batch(self._model) or len(lengths) > 1 or () in lengths:
+            return arrays
+        return {name: array[:2] for name, array in arrays.items()}
+
     def _sizes(self, arrays: Arrays) -> dict[str, float]:
         if self._bytes is None:
-            feeds = next(split(arrays, self._model.inputs))
+            feeds = next(split(self._few(arrays), self._model.inputs))
             rows = max(samples_in(feeds, self._model.inputs), 1)
             try:
                 counted = _counted(self._model, self._inner, feeds)

@@ -16,7 +16,7 @@ from pytest_trt.model.external_data import shared_folder, with_weights_at
 from pytest_trt.model.feeds import is_float, join, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -212,6 +212,7 @@ def _plain(error: Exception) -> str:
 
 
 _MOST = 8  # samples that are compared
+_BLOCK = 1 << 18  # values
 _ROUNDING = 1e-4  # of a tensor's largest |x|: kernels of another batch size add up in another order
 
 
@@ -220,7 +221,9 @@ def has_fixed_batch(model: Fed) -> bool:
     return any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
 
 
-def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[str] | None = None) -> bool | None:
+def independent(
+    session: Any, model: Fed, arrays: Arrays, deciding: Collection[str] | None = None, most: int = _MOST
+) -> bool | None:
     """Whether the first axis may be cut: of some samples, two halves compute what the whole does.
 
     It may be time, points or nodes, where a cut makes another network. Every tensor that the session returns is
@@ -232,6 +235,7 @@ def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[s
         model: whose inputs have dynamic first axes.
         arrays: a piece of samples that fits the model.
         deciding: the inner tensors that are compared beside the outputs; all that the session returns if not given.
+        most: so many samples are compared, an even number.
 
     Returns:
         None where fewer than two samples of the piece tell anything.
@@ -243,7 +247,7 @@ def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[s
     lengths = {arrays[spec.name].shape[0] for spec in batched}
     if has_fixed_batch(model) or len(lengths) > 1:
         return False  # fixed first axes are cut as they are anyway
-    telling = _telling(arrays, batched)
+    telling = _telling(arrays, batched, most)
     if len(telling) < 2:
         return None
     some = {**arrays, **{spec.name: arrays[spec.name][telling] for spec in batched}}
@@ -257,7 +261,7 @@ def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[s
     return all(_same(whole[name], halves[name], whole_shape=name in outputs) for name in compared)
 
 
-def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
+def _telling(arrays: Arrays, batched: list[TensorSpec], most: int) -> list[int]:
     """The numbers of some samples, each with a value other than 0 in its float inputs, no two of them the same."""
     floats = [spec.name for spec in batched if is_float(spec.dtype)] or [spec.name for spec in batched]
     count = min((arrays[spec.name].shape[0] for spec in batched), default=0)
@@ -265,7 +269,7 @@ def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
     for number in range(count):
         if any(np.count_nonzero(arrays[name][number]) for name in floats):
             found.setdefault(b"".join(arrays[spec.name][number].tobytes() for spec in batched), number)
-        if len(found) == _MOST:
+        if len(found) == most:
             break
     numbers = list(found.values())
     return numbers[: len(numbers) // 2 * 2]
@@ -274,12 +278,18 @@ def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
 def _same(whole: NDArray[Any], halves: NDArray[Any], *, whole_shape: bool) -> bool:
     if not is_float(whole.dtype):
         return not whole_shape or np.array_equal(whole, halves)
-    first, second = whole.astype(np.float32, copy=False), halves.astype(np.float32, copy=False)
-    room = _ROUNDING * _largest(first)
-    if first.shape == second.shape:
-        return np.allclose(first, second, rtol=0, atol=room, equal_nan=True)
-    return not whole_shape and abs(_largest(first) - _largest(second)) <= room
+    room = _ROUNDING * _largest(whole)
+    if whole.shape == halves.shape:
+        pairs = zip(_blocks(whole), _blocks(halves), strict=True)
+        return all(np.allclose(first, second, rtol=0, atol=room, equal_nan=True) for first, second in pairs)
+    return not whole_shape and abs(_largest(whole) - _largest(halves)) <= room
 
 
 def _largest(array: NDArray[Any]) -> float:
-    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
+    return max((float(np.abs(block[np.isfinite(block)]).max(initial=0)) for block in _blocks(array)), default=0.0)
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    """The values in float32, so many at once that what is made of them takes little memory."""
+    flat = array.reshape(-1)
+    return (flat[begun : begun + _BLOCK].astype(np.float32, copy=False) for begun in range(0, flat.size, _BLOCK))
