@@ -7,6 +7,7 @@ import ctypes
 import sys
 import weakref
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -135,7 +136,8 @@ class _OneOpen:
     def __init__(self, opened: Callable[[], Any]) -> None:
         _give_back_freed()
         self._opened, self._session = opened, None
-        self._outputs = self._used().get_outputs()
+        # names alone: onnxruntime's own objects would keep the session alive that they are from
+        self._outputs = [SimpleNamespace(name=output.name) for output in self._used().get_outputs()]
 
     def get_outputs(self) -> Any:
         return self._outputs

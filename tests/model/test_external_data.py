@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import ml_dtypes
@@ -16,6 +17,7 @@ from pytest_trt.model import external_data
 from pytest_trt.model.external_data import array_of, is_reference, replaced, scratch, without_weights
 from pytest_trt.model.graph import element_types, tensor_shapes
 from pytest_trt.model.model import Model, load
+from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
 from pytest_trt.ranges.amax import Ranges
 
@@ -128,6 +130,17 @@ def test_a_kept_node_reads_the_weight_as_it_lies_in_the_file(tmp_path: Path) -> 
     held = {tensor.name: tensor for tensor in lowered.proto.graph.initializer}
     assert array_of(held["w/exact"]).dtype == np.float32
     assert array_of(held["v"]).dtype == np.float16
+
+
+def test_of_two_large_sessions_one_is_open_and_both_can_be_run(tmp_path: Path) -> None:
+    model = load(large(tmp_path))
+    first, second = (open_session(model.proto, "net") for _ in range(2))
+    closed = weakref.ref(second._session)
+
+    wanted = networks.evaluated(network(), x())
+    np.testing.assert_allclose(run(first, model, {"x": x()})["y"], wanted, rtol=1e-5, atol=1e-5)
+    assert closed() is None
+    np.testing.assert_allclose(run(second, model, {"x": x()})["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_types_and_shapes_are_those_of_the_graph_with_its_weights(tmp_path: Path) -> None:
