@@ -137,7 +137,11 @@ class _OneOpen:
         _give_back_freed()
         self._opened, self._session = opened, None
         # names alone: onnxruntime's own objects would keep the session alive that they are from
-        self._outputs = [SimpleNamespace(name=output.name) for output in self._used().get_outputs()]
+        session = self._used()
+        self._inputs, self._outputs = map(_names_alone, (session.get_inputs(), session.get_outputs()))
+
+    def get_inputs(self) -> Any:
+        return self._inputs
 
     def get_outputs(self) -> Any:
         return self._outputs
@@ -153,6 +157,10 @@ class _OneOpen:
         if self._session is None:
             self._session = self._opened()
         return self._session
+
+
+def _names_alone(ends: Any) -> list[SimpleNamespace]:
+    return [SimpleNamespace(name=end.name) for end in ends]
 
 
 def _give_back_freed() -> None:
