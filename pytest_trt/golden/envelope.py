@@ -171,7 +171,8 @@ def envelope_of(
                 model = at_opset(reference, precision)
                 _require_same_network(model, reference, inputs, exact, batch)
                 is_done = precision is Precision.FP32 and kept == Kept()
-                settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept, exact)
+                ours = (model, precision, inputs, batch, kept, exact)
+                settled = _exactly(model, computed) if is_done else _settled(*ours)
                 overflown |= {precision.label: record} if (record := recorded(settled)) else {}
                 _require_settled(settled, precision)
                 keep = replace(kept, keep=(*kept.keep, *settled.keep))
