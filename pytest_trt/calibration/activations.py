@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pytest_trt.calibration._inner_tensors import BATCH, InnerTensors
 from pytest_trt.errors import DataError
 from pytest_trt.model.feeds import Arrays, finite, fit, samples_in, split
-from pytest_trt.model.onnx_session import has_fixed_batch, independent, run
+from pytest_trt.model.onnx_session import has_fixed_batch
 from pytest_trt.model.samples import named
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.model.model import Model
 
-__all__ = ["BATCH", "PIECE", "Items", "Seen", "Stream", "faint", "opener", "silent", "sparse", "unbounded"]
+__all__ = ["PIECE", "Items", "Seen", "Stream", "faint", "opener", "silent", "sparse", "unbounded"]
 
 
 class Items(Protocol):
@@ -209,9 +210,6 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(map(repr, names[:5]))}{' ...' if len(names) > 5 else ''}"
 
 
-BATCH = 4
-"""Samples whose activations are in memory together, where the first axis is dynamic."""
-
 PIECE = 2 * BATCH
 """Samples that are read together."""
 
@@ -224,7 +222,7 @@ class Stream:
 
     Attributes:
         model: whose inputs they are.
-        session: of the model, with the wanted tensors as further outputs.
+        tensors: of the model, that are wanted.
         samples: opens what was given, for one pass.
         source: what messages call them.
         at_once: the most samples in one run, where the first axis is dynamic; None for all of a piece.
@@ -234,7 +232,7 @@ class Stream:
     """
 
     model: Model
-    session: Any
+    tensors: InnerTensors
     samples: Callable[[int | None], Any]
     source: str
     at_once: int | None
@@ -254,10 +252,10 @@ class Stream:
             begun += samples_in(arrays, self.model.inputs)
             yield arrays
 
-    def activations(self, arrays: Arrays) -> Iterator[Arrays]:
-        """All tensors of a piece, a few samples at a time."""
+    def activations(self, arrays: Arrays) -> Iterator[Mapping[str, Any]]:
+        """All tensors of a piece, a few samples at a time; to be read in the graph's order."""
         for feeds in split(arrays, self.model.inputs, self.at_once):
-            yield {**run(self.session, self.model, feeds), **feeds}
+            yield self.tensors.of(feeds)
 
     def _opened(self) -> Iterator[Arrays]:
         for found in pieces_of(self.samples(self.most), self.source):
@@ -274,11 +272,11 @@ class Stream:
         found, first, cut = self._opened(), [], None
         for arrays in islice(found, _LOOKED_AT):
             first.append(arrays)
-            cut = independent(self.session, self.model, arrays, self.deciding)
+            cut = self.tensors.independent(arrays, self.deciding)
             if cut is not None:
                 break
         if cut:
-            self.at_once = BATCH
+            self.at_once = self.tensors.at_once(first[-1])
         elif any(samples_in(part, self.model.inputs) == PIECE for part in first) and not has_fixed_batch(self.model):
             self.most = None  # the pieces may have been cut where nothing may be
             return self._reopened(first, found)

@@ -6,20 +6,19 @@ What is held in memory is one piece of the samples, with its activations, and 20
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.calibration.activations import BATCH, Items, Seen, Stream, faint, opener, silent, sparse, unbounded
+from pytest_trt.calibration._inner_tensors import InnerTensors
+from pytest_trt.calibration.activations import Items, Seen, Stream, faint, opener, silent, sparse, unbounded
 from pytest_trt.calibration.threshold import SMALLEST, Histogram, read_method, require_grid, threshold, too_few
 from pytest_trt.errors import DataError, LoweringError
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.model.feeds import Arrays, conform, samples_in, split
-from pytest_trt.model.graph import with_outputs
-from pytest_trt.model.onnx_session import independent, open_session, run
 from pytest_trt.ranges.amax import FP8_LARGEST, INT8_LEVELS, Ranges, fault_of_scale
 
 if TYPE_CHECKING:
@@ -80,9 +79,7 @@ def calibrate(
     require_grid(chosen, precision)
     passes = 1 if chosen.name == "minmax" else 2
     opened = opener(samples, source, method, twice=passes > 1)
-    inner = [name for name in tensors if name not in {spec.name for spec in model.inputs}]
-    session = open_session(with_outputs(model.proto, inner), model.source, fusion="none")
-    stream = Stream(model, session, opened, source, batch, batch, needed)
+    stream = Stream(model, InnerTensors(model, tensors), opened, source, batch, batch, needed)
     title = f"calibrating on {source}"
     notes: tuple[str, ...] = ()
     with _told(progress) as tell:
@@ -99,8 +96,10 @@ def calibrate(
 
 def activations(
     model: Model, tensors: Iterable[str], runs: Iterable[Arrays], batch: int | None = None
-) -> Iterator[Arrays]:
-    """The named tensors, a few samples at a time, so that memory holds those of one piece.
+) -> Iterator[Mapping[str, Any]]:
+    """The named tensors and the inputs, a few samples at a time, so that memory holds those of one piece.
+
+    Where these are too many still, each run's are computed in groups, as they are read in the graph's order.
 
     Args:
         model: what computes them; onnxruntime runs it as it is written.
@@ -114,17 +113,13 @@ def activations(
         ModelError: onnxruntime refuses the graph.
         BackendError: onnxruntime fails while running.
     """
-    wanted, fed = list(tensors), {spec.name for spec in model.inputs}
-    inner = [name for name in wanted if name not in fed]
-    session = open_session(with_outputs(model.proto, inner), model.source, fusion="none")
-    at_once = batch
+    wanted, at_once = InnerTensors(model, tensors), batch
     for number, run_ in enumerate(runs):
         arrays = conform(run_, model.inputs, "samples")
-        if not number and batch is None and independent(session, model, arrays):
-            at_once = BATCH
+        if not number and batch is None and wanted.independent(arrays):
+            at_once = wanted.at_once(arrays)
         for feeds in split(arrays, model.inputs, at_once):
-            found = {**run(session, model, feeds), **feeds}
-            yield {name: found[name] for name in wanted}
+            yield wanted.of(feeds)
 
 
 def _require_fp32(model: Model) -> None:
@@ -205,7 +200,7 @@ def _counted(
     return histograms
 
 
-def _widen(amax: dict[str, float], arrays: Arrays) -> None:
+def _widen(amax: dict[str, float], arrays: Mapping[str, Any]) -> None:
     for name in amax:
         array = arrays[name]
         if array.size:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_trt.cli._console import CALIBRATED, as_json, comma_lists, require_free, say, written
+from pytest_trt.cli._console import CALIBRATED, as_json, comma_lists, require_free, say
 from pytest_trt.cli._ranges import about
-from pytest_trt.errors import LoweringError
+from pytest_trt.errors import DataError, LoweringError
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -67,9 +67,16 @@ def command(
     keep = _nodes(converted, keep)
     ranges = _ranges(converted, source, keep, kinds)
     lowered = lower(converted, wanted, ranges, typed=_form(precision, typed), keep=keep, ops=kinds)
-    written(output, lowered.proto.SerializeToString())
+    _save(lowered, output)
     facts = {"precision": precision, "output": str(output), **_counts(lowered, ranges), "keep": list(keep)}
     say([*_lines(facts, ranges), f"wrote {output}"], facts, json_wanted=as_json)
+
+
+def _save(model: Model, output: Path) -> None:
+    try:
+        model.save(output)
+    except OSError as error:
+        raise DataError(f"{output} can't be written: {error.strerror or error}.") from error
 
 
 def _of_weights(
@@ -83,7 +90,7 @@ def _of_weights(
         raise click.UsageError(f"{precision} is for the weights of MatMul and Gemm: leave out --ops.")
     keep = _nodes(model, keep)
     found = int4_weights(model, keep) if precision == "int4" else weights_by_modelopt(model, precision, keep)
-    written(output, found.model.proto.SerializeToString())
+    _save(found.model, output)
     facts = {
         "precision": precision,
         "output": str(output),

@@ -11,10 +11,11 @@ import numpy as np
 from onnx import TensorProto
 
 from pytest_trt.backends.tensorrt.runtime import read_plan
-from pytest_trt.errors import DataError, LoweringError, PytestTrtError
+from pytest_trt.errors import DataError, LoweringError, ModelError, PytestTrtError
 from pytest_trt.evidence.rounding import half_weights
 from pytest_trt.lowering.lowering import at_opset, held_precision, held_types
 from pytest_trt.lowering.placement import placement_of
+from pytest_trt.model.external_data import parsed
 from pytest_trt.model.graph import constants, element_types, is_standard, matrix_nodes
 from pytest_trt.model.model import Model, load, nodes_of
 from pytest_trt.model.quantised_weights import quantised_weights
@@ -111,13 +112,9 @@ def _json_kind(path: Path) -> str:
 
 
 def _protobuf_kind(path: Path) -> str:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
-    except DecodeError as error:
+        proto = parsed(path)
+    except ModelError as error:
         raise _unknown(path) from error
     if not proto.HasField("graph") or not proto.ir_version:
         raise _unknown(path)

@@ -109,6 +109,12 @@ class Operand:
         chain = self._chain
         return chain.stored() if isinstance(chain, _Packed) else _stored(chain, self._layout)
 
+    @property
+    def held(self) -> TensorProto:
+        """The tensor that is stored."""
+        chain = self._chain
+        return chain.values if isinstance(chain, _Packed) else chain.tensor
+
     def as_read(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows in the shape in which the node reads them."""
         return self._layout.undone(rows)

@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto
 from pytest_trt.evidence._qdq_file import PASSED, fixed_of, is_operator
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.lowering.placement import kept_in_fp32, placement_of
+from pytest_trt.model.external_data import LEAST, without_weights
 from pytest_trt.model.feeds import split
 from pytest_trt.model.graph import MATRIX_OPERANDS, RECURRENT, constants, element_types, is_standard, tensor_shapes
 from pytest_trt.model.model import nodes_of
@@ -28,7 +29,6 @@ __all__ = ["Coverage", "coverage_at"]
 
 _NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _PACKED = "MatMulNBits"  # onnxruntime's, whose weights have 2, 4 or 8 bits
-_LARGE = 1024  # elements of a stored tensor that tells no shape
 
 Shape = tuple[int | str | None, ...]
 
@@ -237,7 +237,7 @@ def _size(shape: Shape | None) -> int | None:
 def _shapes(proto: ModelProto, inputs: Arrays) -> dict[str, Shape]:
     """Shapes of all tensors for these inputs, from the graph without its large stored tensors."""
     held = constants(proto)
-    light = _without_weights(proto)
+    light = without_weights(proto, LEAST)
     for value in light.graph.input:
         if value.name in inputs:
             value.type.tensor_type.shape.Clear()
@@ -246,25 +246,3 @@ def _shapes(proto: ModelProto, inputs: Arrays) -> dict[str, Shape]:
     for value in light.graph.output:
         value.type.tensor_type.ClearField("shape")
     return {**tensor_shapes(light), **{name: tuple(tensor.dims) for name, tensor in held.items()}}
-
-
-def _without_weights(proto: ModelProto) -> ModelProto:
-    """The model whose large initializers are inputs of their shape."""
-    light = ModelProto(ir_version=max(proto.ir_version, 4))
-    light.opset_import.extend(proto.opset_import)
-    light.functions.extend(proto.functions)
-    graph = light.graph
-    graph.name = proto.graph.name
-    graph.node.extend(proto.graph.node)
-    graph.input.extend(proto.graph.input)
-    graph.output.extend(proto.graph.output)
-    known = {value.name for value in proto.graph.input}
-    for tensor in proto.graph.initializer:
-        if prod(tensor.dims) <= _LARGE and not tensor.external_data:
-            graph.initializer.append(tensor)
-        elif tensor.name not in known:
-            value = graph.input.add(name=tensor.name)
-            value.type.tensor_type.elem_type = tensor.data_type
-            for size in tensor.dims:
-                value.type.tensor_type.shape.dim.add().dim_value = size
-    return light

@@ -274,7 +274,7 @@ def _kept_by(
         for name, tensor in tensors.items()
         if tensor.statistics and 0 < amax[name] < tensor.statistics.amax
     ]
-    for found in activations(model, {name for name, _ in tallies}, runs, batch) if tallies else ():
+    for found in activations(model, dict(tallies), runs, batch) if tallies else ():
         for name, tally in tallies:
             tally.add(found[name])
     yield from (tally.statistics() for _, tally in tallies)

@@ -120,26 +120,30 @@ def _limits(model: Model) -> set[str]:
 
 
 def _rounded(name: str, array: NDArray[Any], multiplies: bool) -> Rounded:
-    values = np.abs(array.reshape(-1).astype(np.float64))
-    values = values[np.isfinite(values) & (values > 0)]
-    within = values[values < _OVERFLOWS]
-    error = within - within.astype(np.float16).astype(np.float64)
-    square = float(np.einsum("i,i->", within, within))
-    return Rounded(
-        tensor=name,
-        count=int(values.size),
-        largest=float(values.max(initial=0.0)),
-        beyond=int(values.size - within.size),
-        subnormal=int((within < _NORMAL).sum()),
-        zeroed=int((within <= _FLUSHED).sum()),
-        rel_rms=float(np.sqrt(np.einsum("i,i->", error, error) / square)) if square else 0.0,
-        multiplies=multiplies and array.ndim > 1,
-    )
+    flat, square, lost = array.reshape(-1), 0.0, 0.0
+    found = Rounded(name, 0, 0.0, 0, 0, 0, 0.0, multiplies=multiplies and array.ndim > 1)
+    for begun in range(0, flat.size, _WEIGHTS):
+        values = np.abs(flat[begun : begun + _WEIGHTS].astype(np.float64))
+        values = values[np.isfinite(values) & (values > 0)]
+        within = values[values < _OVERFLOWS]
+        error = within - within.astype(np.float16).astype(np.float64)
+        square += float(np.einsum("i,i->", within, within))
+        lost += float(np.einsum("i,i->", error, error))
+        found = replace(
+            found,
+            count=found.count + int(values.size),
+            largest=max(found.largest, float(values.max(initial=0.0))),
+            beyond=found.beyond + int(values.size - within.size),
+            subnormal=found.subnormal + int((within < _NORMAL).sum()),
+            zeroed=found.zeroed + int((within <= _FLUSHED).sum()),
+        )
+    return replace(found, rel_rms=float(np.sqrt(lost / square)) if square else 0.0)
 
 
 _WHOLE = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 _FLOATS = {"fp8": (ml_dtypes.float8_e4m3fn, FP8_LARGEST), "fp8-e5m2": (ml_dtypes.float8_e5m2, 57344)}
 _FLOAT_DB = 31.0  # three bits of significand
+_WEIGHTS = 1 << 20  # values of a weight at once, whose float64 would be twice as large as the weight
 _BLOCK = 1 << 16  # values at once: what is made of them stays in the CPU's cache
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from pytest_trt.evidence._operands import Operand, operands
+from pytest_trt.model.external_data import replaced
 from pytest_trt.model.graph import fresh
 from pytest_trt.model.model import Model
 
@@ -165,14 +165,14 @@ def rounded_reference(model: Model, reference: Model) -> Model | None:
         return None
     copy = onnx.ModelProto()
     copy.CopyFrom(reference.proto)
-    name, replaced = fresh(copy), {}
+    name, rounded = fresh(copy), {}
     for pair in pairs:
         wish = name(f"{pair.wanted.tensor}/rounded")
-        copy.graph.initializer.append(numpy_helper.from_array(pair.rounded(), wish))
-        replaced[_key(pair.wanted)] = wish
+        copy.graph.initializer.append(replaced(pair.wanted.held, pair.rounded(), wish))
+        rounded[_key(pair.wanted)] = wish
     for before, operand in zip(list(operands(reference.proto)), list(operands(copy)), strict=True):
-        if _key(before) in replaced:
-            operand.read(replaced[_key(before)])
+        if _key(before) in rounded:
+            operand.read(rounded[_key(before)])
     return Model(copy, f"{reference.source} with rounded weights")
 
 

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt.comparison.comparison import compare
 from pytest_trt.comparison.tolerance import floor
 from pytest_trt.errors import PytestTrtError
+from pytest_trt.model.external_data import replaced
 from pytest_trt.model.feeds import conform, is_float
 from pytest_trt.model.graph import TF32_OPERANDS, array_of, constants, element_types, fresh, graphs, is_standard
 from pytest_trt.model.model import Model
@@ -83,7 +84,7 @@ def _nudged(model: ModelProto, noise: np.random.Generator, *, sums: bool) -> Mod
     }
     for stored in {id(held): held for name, held in constants(copy).items() if name in factors}.values():
         if stored.data_type == TensorProto.FLOAT:
-            stored.CopyFrom(numpy_helper.from_array(_beside(array_of(stored), noise), stored.name))
+            stored.CopyFrom(replaced(stored, _beside(array_of(stored), noise)))
     if sums:
         _nudge_sums(copy, noise)
     return copy

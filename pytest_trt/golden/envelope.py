@@ -23,8 +23,9 @@ from pytest_trt.golden.overflow import Settled, recorded, settle
 from pytest_trt.lowering.casts import fp16_sandwich, fp32_ends
 from pytest_trt.lowering.lowering import at_opset, held_precision
 from pytest_trt.lowering.placement import kept_in_fp32
+from pytest_trt.model.external_data import scratch
 from pytest_trt.model.feeds import is_float, period_of
-from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, fresh, opset
+from pytest_trt.model.graph import MATRIX_OPERANDS, constants, fresh, opset
 from pytest_trt.model.model import Model
 from pytest_trt.model.onnx_session import open_session, run
 from pytest_trt.precision import Precision
@@ -78,7 +79,7 @@ def _products(node: NodeProto, held: dict[str, TensorProto]) -> int:
     stored = [index for index in (1, 0) if node.input[index] in held]
     if not stored or held[node.input[stored[0]]].data_type != TensorProto.FLOAT:
         return 0
-    shape = array_of(held[node.input[stored[0]]]).shape
+    shape = tuple(held[node.input[stored[0]]].dims)
     if node.op_type == "Conv":
         return int(np.prod(shape[1:]))
     if node.op_type == "ConvTranspose":
@@ -168,21 +169,22 @@ def envelope_of(
         if progress:
             progress(f"{reference.source}: simulating {precision.label}", number / len(precisions))
         try:
-            model = at_opset(network, precision)
-            _require_same_network(model, network, inputs, None if rounded else exact, batch)
-            is_done = precision is Precision.FP32 and kept == Kept() and rounded is None
-            base = [] if rounded else exact
-            settled = _exactly(model, computed) if is_done else _settled(model, precision, inputs, batch, kept, base)
-            overflown |= {precision.label: record} if (record := recorded(settled)) else {}
-            _require_settled(settled, precision)
-            keep = replace(kept, keep=(*kept.keep, *settled.keep))
-            roads = [Simulation(precision, settled.model or model, settled.outputs)]
-            if precision is Precision.FP32 and rounded is None:
-                again = reassociated(reference, inputs, exact, batch)
-                roads += [Simulation(precision, model, outputs) for outputs in again]
-            roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
-            halves = folded(model, precision, inputs, batch, keep.keep, keep.ops, taken)
-            envelope[precision.label] = _entries(model, precision, roads, halves, inputs, exact, indices)
+            with scratch():  # weights of one precision lie on the disk at a time
+                model = at_opset(network, precision)
+                _require_same_network(model, network, inputs, None if rounded else exact, batch)
+                is_done = precision is Precision.FP32 and kept == Kept() and rounded is None
+                ours = (model, precision, inputs, batch, kept, [] if rounded else exact)
+                settled = _exactly(model, computed) if is_done else _settled(*ours)
+                overflown |= {precision.label: record} if (record := recorded(settled)) else {}
+                _require_settled(settled, precision)
+                keep = replace(kept, keep=(*kept.keep, *settled.keep))
+                roads = [Simulation(precision, settled.model or model, settled.outputs)]
+                if precision is Precision.FP32 and rounded is None:
+                    again = reassociated(reference, inputs, exact, batch)
+                    roads += [Simulation(precision, model, outputs) for outputs in again]
+                roads += _accumulated(model, precision, inputs, batch, keep) if settled.lowers else ()
+                halves = folded(model, precision, inputs, batch, keep.keep, keep.ops, taken)
+                envelope[precision.label] = _entries(model, precision, roads, halves, inputs, exact, indices)
         except PytestTrtError as error:
             refused[precision.label] = str(error)
         except Exception as error:  # a fault of ours at one precision leaves the others

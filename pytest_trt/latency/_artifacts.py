@@ -10,7 +10,8 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.recipe import given, ranges_of
-from pytest_trt.errors import BackendError
+from pytest_trt.errors import BackendError, ModelError
+from pytest_trt.model.external_data import is_reference
 from pytest_trt.model.model import Model
 from pytest_trt.ranges.amax import Ranges
 from pytest_trt.storage import engine_store
@@ -133,6 +134,8 @@ def prune(folder: Path, most: int, younger_s: float = _DAY) -> int:
 
 
 def _keep_model(place: Path, recipe: Recipe) -> str:
+    if any(map(is_reference, recipe.model.proto.graph.initializer)):
+        raise ModelError("its weights are large and stay in their files, which are not copied into the store.")
     data = recipe.model.proto.SerializeToString(deterministic=True)
     ranges = ranges_of(recipe)
     told = None if ranges is None else {name: float(value) for name, value in ranges.amax.items()}

@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.batch_normalization import fold_batch_normalization
 from pytest_trt.lowering.weights import masks_of, round_stored, set_aside, sizes_of, to_bf16, to_fp16
+from pytest_trt.model.external_data import dtype_of, is_reference, replaced, without_weights
 from pytest_trt.model.graph import array_of, constants, copy_at_opset, element_types, fresh, graphs, opset, require_type
 from pytest_trt.model.model import nodes_of, tensors_of
 from pytest_trt.model.normalise import sort_nodes
@@ -79,7 +80,7 @@ def bf16_typed(model: ModelProto, kept: frozenset[str] = frozenset()) -> ModelPr
     for tensor in tensors_of(typed.graph):
         if tensor.data_type == TensorProto.FLOAT16:
             array = values.get(tensor.name, array_of(tensor))
-            tensor.CopyFrom(numpy_helper.from_array(array.astype(ml_dtypes.bfloat16), tensor.name))
+            tensor.CopyFrom(replaced(tensor, array.astype(ml_dtypes.bfloat16)))
     for graph in graphs(typed.graph):
         _turn_into_bf16(graph)
     return _sound(typed, "bf16")
@@ -150,7 +151,7 @@ def _turn_into_bf16(graph: GraphProto) -> None:
 def _sound(typed: ModelProto, label: str) -> ModelProto:
     sort_nodes(typed.graph)
     try:
-        onnx.checker.check_model(typed)
+        onnx.checker.check_model(without_weights(typed))
     except onnx.checker.ValidationError as error:
         if "No Op registered" not in str(error):  # of an operator older than ONNX's own, which reading the file allowed
             raise LoweringError(f"the typed {label} graph is not valid ONNX: {' '.join(str(error).split())}") from error
@@ -168,20 +169,50 @@ def _converted_by_onnxruntime(copy: ModelProto, kept: frozenset[str]) -> ModelPr
     staying = set(_named_once(copy, keepers))
     blocked = _named_once(copy, [node for node in makers if sizes.intersection([*node.input, *node.output])])
     passed = _take_out_passed(copy.graph)
+    apart = _set_apart(copy)
     try:
         converted = convert_float_to_float16(
-            copy, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=[*staying, *blocked]
+            copy,
+            keep_io_types=True,
+            disable_shape_infer=bool(apart),
+            op_block_list=DEFAULT_OP_BLOCK_LIST,
+            node_block_list=[*staying, *blocked],
         )
     except Exception as error:  # the tool asserts and raises as it comes
         text = " ".join(str(error).split()) or type(error).__name__
         raise LoweringError(f"onnxruntime's float16 tool can't convert the graph: {text}") from error
     found = copy if converted is None else converted
+    _put_back(found.graph, apart)
     for place, value in passed:
         found.graph.output.insert(place, value)
     _cast_once(found.graph)
     _pass_by_casts(found.graph, sizes, staying)
     _give_out_unrounded(found.graph, staying)
     return found
+
+
+def _set_apart(model: ModelProto) -> dict[str, TensorProto]:
+    """Weights that lie in files, which the tool can't read: one number stands for each, and shapes are told before."""
+    apart = {tensor.name: tensor for tensor in model.graph.initializer if is_reference(tensor)}
+    if apart:
+        told = onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info
+        del model.graph.value_info[:]
+        model.graph.value_info.extend(told)
+    copies = {name: TensorProto.FromString(tensor.SerializeToString()) for name, tensor in apart.items()}
+    for tensor in apart.values():
+        tensor.CopyFrom(numpy_helper.from_array(np.zeros((), dtype_of(tensor.data_type, tensor.name)), tensor.name))
+    return copies
+
+
+def _put_back(graph: GraphProto, apart: dict[str, TensorProto]) -> None:
+    for tensor in graph.initializer:
+        held = apart.get(tensor.name)
+        if held is not None and tensor.data_type != held.data_type:
+            tensor.CopyFrom(replaced(held, array_of(held).astype(np.float16)))
+        elif held is not None:
+            tensor.CopyFrom(held)
+    if apart:
+        del graph.value_info[:]  # it tells the shapes of what stood for them
 
 
 def _take_out_passed(graph: GraphProto) -> list[tuple[int, ValueInfoProto]]:

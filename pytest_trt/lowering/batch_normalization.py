@@ -6,9 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
-from pytest_trt.model.graph import array_of, constants, drop_unread, fresh, graphs, is_standard
+from pytest_trt.model.external_data import array_of, replaced
+from pytest_trt.model.graph import constants, drop_unread, fresh, graphs, is_standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,7 +78,7 @@ def _fold(
     def stored(tensor: str, array: NDArray[Any]) -> str:
         told = tensor if tensor in alone else name(f"{tensor or node.output[0]}/normalised")
         proto = held[tensor] if tensor in alone else model.graph.initializer.add()
-        proto.CopyFrom(numpy_helper.from_array(array.astype(np.float32), told))
+        proto.CopyFrom(replaced(held.get(tensor, proto), array.astype(np.float32), told))
         return told
 
     scaled = _scaled(array_of(held[weight]), gain, conv)

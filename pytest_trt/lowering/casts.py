@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.batch_normalization import fold_batch_normalization
 from pytest_trt.lowering.weights import Rounding, round_stored, set_aside, sizes_of, to_bf16, to_fp16
+from pytest_trt.model.external_data import replaced
 from pytest_trt.model.graph import (
     MATRIX_OPERANDS,
     TF32_OPERANDS,
@@ -88,7 +89,7 @@ def tf32_emulated(model: ModelProto, kept: frozenset[str] = frozenset()) -> Mode
             return None
         key = (tensor, scope)
         if key not in rounded and tensor in held:
-            rounded[key] = (_store(copy, name(f"{tensor}/tf32"), round_to_tf32(array_of(held[tensor]))), [])
+            rounded[key] = (_rounded(copy, held[tensor], name(f"{tensor}/tf32")), [])
         elif key not in rounded:
             rounded[key] = _veltkamp(tensor, factor, name)
         return rounded[key]
@@ -260,6 +261,11 @@ def _veltkamp(tensor: str, factor: str, name: Callable[[str], str]) -> tuple[str
     ]
 
 
+def _rounded(model: ModelProto, held: TensorProto, name: str) -> str:
+    model.graph.initializer.append(replaced(held, round_to_tf32(array_of(held)), name))
+    return name
+
+
 def _store(model: ModelProto, name: str, array: NDArray[Any]) -> str:
     model.graph.initializer.append(numpy_helper.from_array(array, name))
     return name
@@ -284,7 +290,7 @@ def as_sandwich(model: ModelProto) -> ModelProto:
     types, name = element_types(copy), fresh(copy)
     for tensor in tensors_of(copy.graph):
         if tensor.data_type in _NARROW:
-            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype("float32"), tensor.name))
+            tensor.CopyFrom(replaced(tensor, array_of(tensor).astype("float32")))
     for graph in graphs(copy.graph):
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):

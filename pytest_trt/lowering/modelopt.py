@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_trt.errors import DataError, LoweringError, ModelError, PytestTrtError
 from pytest_trt.lowering.lowering import held_precision
 from pytest_trt.lowering.weight_only import Format, WeightOnly, with_weights_in
+from pytest_trt.model.external_data import write_graph
 from pytest_trt.model.feeds import finite, fit, is_float, split
 from pytest_trt.model.graph import MATRIX_OPERANDS, array_of, constants, copy_at_opset, element_types
 from pytest_trt.model.model import checked, nodes_of
@@ -455,7 +456,7 @@ def _read_back(lowered: ModelProto, quantised: str) -> Iterator[str]:
 
 def _write(proto: ModelProto, path: Path) -> None:
     try:
-        path.write_bytes(proto.SerializeToString())
+        write_graph(proto, path)
     except ValueError as error:  # over 2 GiB, which protobuf can't write
         raise LoweringError(f"the model can't be written for it: {_plain(error)}") from error
 

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from pytest_trt.errors import LoweringError
 from pytest_trt.lowering.placement import kept_in_fp32, placement_of
+from pytest_trt.model.external_data import replaced
 from pytest_trt.model.graph import (
     MATRIX_OPERANDS,
     array_of,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 __all__ = ["fp8_qdq", "int8_qdq", "quantised_activations"]
 
@@ -130,11 +131,11 @@ def _quantised(model: ModelProto, amax: Mapping[str, float], kept: frozenset[str
         if (node.output[0], index) not in placement.operands:
             return None
         tensor = node.input[index]
-        axis = _channel_axis(node, index, array_of(held[tensor]).ndim) if tensor in held else None
+        axis = _channel_axis(node, index, len(held[tensor].dims)) if tensor in held else None
         if (tensor, axis, scope) not in made:
             quantised = name(f"{tensor}/{label}"), name(f"{tensor}/dequantised")
             made[tensor, axis, scope] = (
-                _weight(copy, array_of(held[tensor]), axis, tensor, quantised, grid)
+                _weight(copy, held[tensor], axis, tensor, quantised, grid)
                 if tensor in held
                 else _activation(copy, tensor, amax[tensor], quantised, grid)
             )
@@ -170,14 +171,15 @@ def _activation(
 
 
 def _weight(
-    model: ModelProto, values: NDArray[Any], axis: int | None, tensor: str, quantised: tuple[str, str], grid: _Grid
+    model: ModelProto, held: TensorProto, axis: int | None, tensor: str, quantised: tuple[str, str], grid: _Grid
 ) -> tuple[str, list[NodeProto]]:
+    values = array_of(held)
     if not np.isfinite(values).all():
         raise LoweringError(f"weight {tensor!r} holds NaN or infinity: {grid.precision} has no value for it.")
     others = tuple(a for a in range(values.ndim) if a != axis)
     amax = np.abs(values).max(axis=others if axis is not None else None, keepdims=axis is not None)
     steps = np.vectorize(grid.step, otypes=[np.float32])(amax)
-    model.graph.initializer.append(numpy_helper.from_array(grid.levels(values / steps), quantised[0]))
+    model.graph.initializer.append(replaced(held, grid.levels(values / steps), quantised[0]))
     scale, zero = _stored_grid(model, quantised[0], steps.reshape(-1) if axis is not None else steps, grid)
     attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
     node = helper.make_node("DequantizeLinear", [quantised[0], scale, zero], [quantised[1]], quantised[1], **attributes)

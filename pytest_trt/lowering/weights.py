@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
+from pytest_trt.model.external_data import replaced
 from pytest_trt.model.graph import Operands, array_of, constants, drop_unread, graphs, is_standard
 from pytest_trt.model.model import nodes_of
 
@@ -83,7 +84,7 @@ def round_stored(model: ModelProto, kept: set[str], rounding: Rounding, largest:
             if name in masks:
                 array = np.where(np.isfinite(array), np.maximum(array, -largest), array).astype(np.float32)
             with np.errstate(over="ignore"):
-                tensor.CopyFrom(numpy_helper.from_array(rounding(array), tensor.name))
+                tensor.CopyFrom(replaced(tensor, rounding(array)))
 
 
 def masks_of(graph: GraphProto) -> set[str]:
@@ -115,7 +116,8 @@ def set_aside(model: ModelProto, kept: frozenset[str], name: Callable[[str], str
             if tensor in held and held[tensor].data_type == TensorProto.FLOAT:
                 if tensor not in own:
                     own[tensor] = name(f"{tensor}/exact")
-                    model.graph.initializer.append(numpy_helper.from_array(array_of(held[tensor]), own[tensor]))
+                    model.graph.initializer.append(held[tensor])
+                    model.graph.initializer[-1].name = own[tensor]
                 node.input[index] = own[tensor]
     if own:
         _drop_unread_constants(model, set(own))

@@ -1,6 +1,7 @@
 """Model: an ONNX graph as it is, the arrays that it takes and gives, and the one place that runs it on the CPU."""
 
 __all__ = [
+    "external_data",
     "feeds",
     "graph",
     "model",

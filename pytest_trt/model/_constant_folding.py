@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
+from pytest_trt.model.external_data import array_of, is_reference, replaced
 from pytest_trt.model.normalise import read_by, subgraphs
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def fold_constants(model: ModelProto) -> None:
     left = [node for node in model.graph.node if id(node) not in gone]
     read = {name for node in left for name in read_by(node)}
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in left if not _is_unread(node, read)]
-    model.graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(values[name]), name) for name in sorted(made & read)
-    )
+    model.graph.initializer.extend(values[name] for name in sorted(made & read))
     del model.graph.node[:]
     model.graph.node.extend(copies)
     kept = [value for value in model.graph.value_info if value.name not in made]
@@ -82,25 +81,21 @@ def _is_unread(node: NodeProto, read: set[str]) -> bool:
     return node.op_type == "Constant" and read.isdisjoint(node.output)
 
 
-def _stored(model: ModelProto) -> dict[str, Any]:
+def _stored(model: ModelProto) -> dict[str, TensorProto]:
     """Stored tensors by name, read where they are needed."""
-    values: dict[str, Any] = {tensor.name: tensor for tensor in model.graph.initializer}
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             values[node.output[0]] = node.attribute[0].t
     return values
 
 
-def _array(value: NDArray[Any] | TensorProto) -> NDArray[Any]:
-    return np.asarray(numpy_helper.to_array(value)) if isinstance(value, TensorProto) else value
-
-
-def _computed(model: ModelProto, node: NodeProto, values: dict[str, Any]) -> bool:
+def _computed(model: ModelProto, node: NodeProto, values: dict[str, TensorProto]) -> bool:
     """Compute a node's outputs into ``values``; whether that could be done."""
     names = [name for name in node.input if name]
     if not all(name in values for name in names) or _widens(node, values):
         return False
-    feeds = {name: _array(values[name]) for name in names}
+    feeds = {name: array_of(values[name]) for name in names}
     try:
         results = _evaluated(model, node, feeds)
     except Exception:  # the evaluator raises whatever numpy and its operators do: the node stays, and runs elsewhere
@@ -111,16 +106,17 @@ def _computed(model: ModelProto, node: NodeProto, values: dict[str, Any]) -> boo
     size, before = sum(array.nbytes for array in arrays), sum(array.nbytes for array in feeds.values())
     if size > max(_LARGE, before):
         return False
-    values.update({name: array for name, array in zip(node.output, arrays, strict=True) if name})
+    source = max((values[name] for name in names), key=is_reference, default=TensorProto())
+    for name, array in zip(node.output, arrays, strict=True):
+        values[name] = replaced(source, np.ascontiguousarray(array).reshape(array.shape), name)
     return True
 
 
-def _widens(node: NodeProto, values: Mapping[str, Any]) -> bool:
+def _widens(node: NodeProto, values: Mapping[str, TensorProto]) -> bool:
     """Whether it casts what is stored in a narrow type to a wider one."""
     if node.op_type not in ("Cast", "CastLike"):
         return False
-    value = values[node.input[0]]
-    return isinstance(value, TensorProto) and value.data_type in _NARROW
+    return values[node.input[0]].data_type in _NARROW
 
 
 def _evaluated(model: ModelProto, node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:

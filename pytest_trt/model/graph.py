@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from pytest_trt.errors import LoweringError
+from pytest_trt.model.external_data import LEAST, array_of, without_weights
 from pytest_trt.model.normalise import free_name, subgraphs
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
 __all__ = [
@@ -123,7 +120,7 @@ def operands_of(graph: GraphProto, operands: Operands) -> Iterator[tuple[NodePro
 
 def element_types(model: ModelProto) -> dict[str, int]:
     """TensorProto element type by tensor name, as far as onnx can infer it; 0 for what is no tensor."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model, LEAST))
     types: dict[str, int] = {}
     for graph in graphs(inferred.graph):
         types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
@@ -140,7 +137,7 @@ def element_types(model: ModelProto) -> dict[str, int]:
 
 def tensor_shapes(model: ModelProto) -> dict[str, tuple[int | str | None, ...]]:
     """Shape by tensor name, as far as onnx can infer it: a size, the name of a dynamic axis, or None for any."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = onnx.shape_inference.infer_shapes(without_weights(model, LEAST)).graph
     told = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
     return {
         name: tuple(_axis(axis) for axis in kind.shape.dim) for name, kind in told.items() if kind.HasField("shape")
@@ -263,12 +260,6 @@ def drop_unread(model: ModelProto) -> None:
     for graph in graphs(model.graph):
         for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
             graph.initializer.remove(tensor)
-
-
-def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """A stored tensor's values."""
-    array: NDArray[Any] = np.asarray(numpy_helper.to_array(tensor))
-    return array
 
 
 def _converted(model: ModelProto, least: int) -> ModelProto:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from pytest_trt.errors import LoweringError, ModelError
 from pytest_trt.model._constant_folding import fold_constants, foldable
+from pytest_trt.model.external_data import array_of, dtype_of, read_graph, tensors_of, without_weights, write_graph
 from pytest_trt.model.feeds import TensorSpec, is_float
 from pytest_trt.model.graph import copy_at_opset, is_axis_name, opset
 from pytest_trt.model.normalise import normalised, subgraphs
@@ -24,17 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from numpy.typing import NDArray
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 __all__ = ["Model", "checked", "load", "nodes_of", "tensor_names", "tensors_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An ONNX model in memory, its weights included.
+    """An ONNX model: its graph, and its weights in memory, or in a file where they are many.
 
     Attributes:
-        proto: the graph; to be left alone (lowering copies).
+        proto: the graph; to be left alone (lowering copies). Of a large model it refers to its weights in their files
+            by absolute paths (:mod:`pytest_trt.model.external_data`); :meth:`save` writes both.
         source: what messages call it: its file, or ``module:factory`` for a torch module.
         identity: its hash, where the graph is not as it was read, since its constants were folded.
     """
@@ -70,11 +71,20 @@ class Model:
         for node in graph.node:
             digest.update(_bare(node).SerializeToString(deterministic=True))
         for tensor in graph.initializer:
-            array = onnx.numpy_helper.to_array(tensor)
-            digest.update(repr((tensor.name, tensor.data_type, array.shape)).encode() + array.tobytes())
+            array = array_of(tensor)
+            digest.update(repr((tensor.name, tensor.data_type, array.shape)).encode())
+            digest.update(array.tobytes() if array.dtype.hasobject else _bytes(array).data)
         for sparse in graph.sparse_initializer:
             digest.update(sparse.SerializeToString(deterministic=True))
         return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the model; weights that it refers to go into one file beside it, ``NAME.data``, one at a time.
+
+        Raises:
+            OSError: it can't be written there.
+        """
+        write_graph(self.proto, path)
 
     def require_float_output(self) -> None:
         """Refuse a model whose outputs hold nothing that precision could move.
@@ -94,14 +104,10 @@ def load(path: Path) -> Model:
     """Read an ONNX file with its external data, and check it.
 
     Raises:
-        ModelError: the file is missing, empty, cut short or not ONNX; its external data is missing or
-            lies outside its folder; an operator is not known; an input or output is no tensor.
+        ModelError: the file is missing, empty, cut short or not ONNX; its external data is missing, cut short or
+            outside its folder; an operator is not known; an input or output is no tensor.
     """
-    proto = _parse(path)
-    for tensor in tensors_of(proto.graph):
-        if uses_external_data(tensor):
-            _load_external(tensor, path)
-    return checked(proto, str(path))
+    return checked(read_graph(path), str(path))
 
 
 def checked(proto: ModelProto, source: str) -> Model:
@@ -157,7 +163,7 @@ def _check(proto: ModelProto) -> None:
     for tensor in open_:
         tensor.shape.dim.add()
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_weights(proto))
     finally:
         for tensor in open_:
             tensor.ClearField("shape")
@@ -182,16 +188,8 @@ def tensor_names(model: ModelProto) -> set[str]:
     return names | {name for node in nodes_of(model.graph) for name in node.output if name}
 
 
-def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every stored tensor: initializers and tensor attributes, those of subgraphs included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for subgraph in subgraphs(node):
-            yield from tensors_of(subgraph)
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _bare(node: NodeProto) -> NodeProto:
@@ -202,70 +200,7 @@ def _bare(node: NodeProto) -> NodeProto:
     return copy
 
 
-def _parse(path: Path) -> ModelProto:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror or error}.") from error
-    if not data:
-        raise ModelError(f"{path} is empty (0 bytes): export or copy the model again.")
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except DecodeError as error:
-        raise ModelError(
-            f"{path} ({len(data)} bytes) is not an ONNX file, or it was cut short: {error}."
-            " Export or copy it again; a Git LFS pointer looks like this too."
-        ) from error
-    return proto
-
-
-def _load_external(tensor: TensorProto, path: Path) -> None:
-    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    folder = path.parent.resolve()
-    try:
-        file = (folder / location).resolve()
-        inside = bool(location) and file.is_relative_to(folder)
-    except (OSError, ValueError):  # a name that no file system takes
-        inside = False
-    if not inside:
-        raise ModelError(
-            f"{path}: weight {tensor.name!r} points to external data {location!r}, outside the model's"
-            f" folder {folder}. Save the model with its weights beside it."
-        )
-    if not file.is_file():
-        raise ModelError(
-            f"{path}: the external data {location!r} of weight {tensor.name!r} is missing beside it."
-            " Copy that file along with the model."
-        )
-    try:
-        load_external_data_for_tensor(tensor, str(folder))
-    except Exception as error:  # onnx raises several unrelated kinds here, from Python and C++
-        raise ModelError(
-            f"{path}: weight {tensor.name!r} can't be read from {location!r}: {_first_lines(error)}"
-        ) from error
-    tensor.ClearField("data_location")
-    del tensor.external_data[:]
-    _require_whole(tensor, path, location)
-
-
-def _require_whole(tensor: TensorProto, path: Path, location: str) -> None:
-    bits = _dtype(tensor.data_type, f"{path}: weight {tensor.name!r}").itemsize * 8
-    wanted = int(np.prod(tensor.dims, dtype=np.int64)) * bits // 8
-    if tensor.data_type not in _SUB_BYTE and len(tensor.raw_data) != wanted:
-        raise ModelError(
-            f"{path}: weight {tensor.name!r} has {len(tensor.raw_data)} bytes in {location!r} where its shape"
-            f" {list(tensor.dims)} needs {wanted}: the external data was cut short or belongs to another model."
-        )
-
-
 _OLDEST_OPSET = 7  # onnxruntime computes no older Gemm, Add or BatchNormalization
-
-_SUB_BYTE = {
-    getattr(onnx.TensorProto, name)
-    for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
-    if hasattr(onnx.TensorProto, name)
-}
 
 
 def _spec(value: ValueInfoProto, source: str) -> TensorSpec:
@@ -276,21 +211,10 @@ def _spec(value: ValueInfoProto, source: str) -> TensorSpec:
             " tensors. Export without it (scikit-learn's ZipMap, for example, can be switched off)."
         )
     tensor = value.type.tensor_type
-    dtype = _dtype(tensor.elem_type, f"{source}: {value.name!r}")
+    dtype = dtype_of(tensor.elem_type, f"{source}: {value.name!r}")
     if not tensor.HasField("shape"):
         return TensorSpec(value.name, dtype, None)
     return TensorSpec(value.name, dtype, tuple(_axis(dim) for dim in tensor.shape.dim))
-
-
-def _dtype(element: int, what: str) -> np.dtype:
-    """numpy's dtype of an ONNX element type."""
-    try:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element))
-    except (KeyError, TypeError, ValueError):
-        dtype = None
-    if dtype is None or dtype.kind == "O":
-        raise ModelError(f"{what} has no numeric element type (ONNX type {element}).")
-    return dtype
 
 
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+import contextlib
+import ctypes
+import sys
+import weakref
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from pytest_trt.errors import BackendError, DataError, ModelError
+from pytest_trt.model.external_data import shared_folder, with_weights_at
 from pytest_trt.model.feeds import is_float, join, split
 from pytest_trt.model.graph import opset
 from pytest_trt.model.quantised_weights import without_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -95,22 +101,33 @@ def open_session(
     """
     onnxruntime = require_onnxruntime()
     settings = _as_written(onnxruntime) if provider == CPU else _accelerated(onnxruntime, whole)
+    folder = shared_folder(proto)
     if fusion != "some":
         level = {"all": "ORT_ENABLE_ALL", "none": "ORT_DISABLE_ALL"}[fusion]
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    if in_order:
+    if in_order or folder is not None:  # else all weights are dequantised first
         settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     providers = [(provider, dict(options or {}))]
+    disabled = [*_BLIND_TO_FP8]
+    if folder is not None:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        # weights stay mapped pages: a copy laid out anew, or dequantised once for all runs, would be memory of our own
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+        settings.enable_cpu_mem_arena = False
+        disabled.append("ConstantFolding")
 
     def opened(graph: ModelProto) -> Any:
+        written = graph if folder is None else with_weights_at(graph, folder)
         # with its fallback, onnxruntime would open and run the session on the CPU where the provider fails
-        return onnxruntime.InferenceSession(
-            graph.SerializeToString(),
+        made = partial(
+            onnxruntime.InferenceSession,
+            written.SerializeToString(),
             settings,
             providers=providers,
             enable_fallback=0,
-            disabled_optimizers=_BLIND_TO_FP8,
+            disabled_optimizers=disabled,
         )
+        return made() if folder is None or provider != CPU else _OneOpen(made)
 
     try:
         return opened(proto)
@@ -122,6 +139,54 @@ def open_session(
         return opened(known)
     except Exception as error:
         raise ModelError(f"{source}: onnxruntime refuses the graph: {_plain(error)}") from error
+
+
+class _OneOpen:
+    """A session over weights in files: closed as soon as another such one is used, and opened again when it is used.
+
+    So memory holds the weights of one of them, where a gate has several: fp32, lowered, with inner tensors as outputs.
+    """
+
+    _last: ClassVar[weakref.ref[_OneOpen] | None] = None
+
+    def __init__(self, opened: Callable[[], Any]) -> None:
+        _give_back_freed()
+        self._opened, self._session = opened, None
+        # names alone: onnxruntime's own objects would keep the session alive that they are from
+        session = self._used()
+        self._inputs, self._outputs = map(_names_alone, (session.get_inputs(), session.get_outputs()))
+
+    def get_inputs(self) -> Any:
+        return self._inputs
+
+    def get_outputs(self) -> Any:
+        return self._outputs
+
+    def run(self, names: list[str], feeds: Arrays) -> Any:
+        return self._used().run(names, feeds)
+
+    def _used(self) -> Any:
+        last = None if _OneOpen._last is None else _OneOpen._last()
+        if last is not None and last is not self:
+            last._session = None
+        _OneOpen._last = weakref.ref(self)
+        if self._session is None:
+            self._session = self._opened()
+        return self._session
+
+
+def _names_alone(ends: Any) -> list[SimpleNamespace]:
+    return [SimpleNamespace(name=end.name) for end in ends]
+
+
+def _give_back_freed() -> None:
+    """glibc keeps freed blocks of less than 32 MiB once it saw some freed, and every lowered weight would stay."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library may have no such setting
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def run(session: Any, model: Fed, inputs: Arrays, batch: int | None = None) -> Arrays:
@@ -206,6 +271,7 @@ def _plain(error: Exception) -> str:
 
 
 _MOST = 8  # samples that are compared
+_BLOCK = 1 << 18  # values
 _ROUNDING = 1e-4  # of a tensor's largest |x|: kernels of another batch size add up in another order
 
 
@@ -214,7 +280,9 @@ def has_fixed_batch(model: Fed) -> bool:
     return any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
 
 
-def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[str] | None = None) -> bool | None:
+def independent(
+    session: Any, model: Fed, arrays: Arrays, deciding: Collection[str] | None = None, most: int = _MOST
+) -> bool | None:
     """Whether the first axis may be cut: of some samples, two halves compute what the whole does.
 
     It may be time, points or nodes, where a cut makes another network. Every tensor that the session returns is
@@ -226,6 +294,7 @@ def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[s
         model: whose inputs have dynamic first axes.
         arrays: a piece of samples that fits the model.
         deciding: the inner tensors that are compared beside the outputs; all that the session returns if not given.
+        most: so many samples are compared, an even number.
 
     Returns:
         None where fewer than two samples of the piece tell anything.
@@ -237,7 +306,7 @@ def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[s
     lengths = {arrays[spec.name].shape[0] for spec in batched}
     if has_fixed_batch(model) or len(lengths) > 1:
         return False  # fixed first axes are cut as they are anyway
-    telling = _telling(arrays, batched)
+    telling = _telling(arrays, batched, most)
     if len(telling) < 2:
         return None
     some = {**arrays, **{spec.name: arrays[spec.name][telling] for spec in batched}}
@@ -251,7 +320,7 @@ def independent(session: Any, model: Fed, arrays: Arrays, deciding: Collection[s
     return all(_same(whole[name], halves[name], whole_shape=name in outputs) for name in compared)
 
 
-def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
+def _telling(arrays: Arrays, batched: list[TensorSpec], most: int) -> list[int]:
     """The numbers of some samples, each with a value other than 0 in its float inputs, no two of them the same."""
     floats = [spec.name for spec in batched if is_float(spec.dtype)] or [spec.name for spec in batched]
     count = min((arrays[spec.name].shape[0] for spec in batched), default=0)
@@ -259,7 +328,7 @@ def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
     for number in range(count):
         if any(np.count_nonzero(arrays[name][number]) for name in floats):
             found.setdefault(b"".join(arrays[spec.name][number].tobytes() for spec in batched), number)
-        if len(found) == _MOST:
+        if len(found) == most:
             break
     numbers = list(found.values())
     return numbers[: len(numbers) // 2 * 2]
@@ -268,12 +337,18 @@ def _telling(arrays: Arrays, batched: list[TensorSpec]) -> list[int]:
 def _same(whole: NDArray[Any], halves: NDArray[Any], *, whole_shape: bool) -> bool:
     if not is_float(whole.dtype):
         return not whole_shape or np.array_equal(whole, halves)
-    first, second = whole.astype(np.float32, copy=False), halves.astype(np.float32, copy=False)
-    room = _ROUNDING * _largest(first)
-    if first.shape == second.shape:
-        return np.allclose(first, second, rtol=0, atol=room, equal_nan=True)
-    return not whole_shape and abs(_largest(first) - _largest(second)) <= room
+    room = _ROUNDING * _largest(whole)
+    if whole.shape == halves.shape:
+        pairs = zip(_blocks(whole), _blocks(halves), strict=True)
+        return all(np.allclose(first, second, rtol=0, atol=room, equal_nan=True) for first, second in pairs)
+    return not whole_shape and abs(_largest(whole) - _largest(halves)) <= room
 
 
 def _largest(array: NDArray[Any]) -> float:
-    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
+    return max((float(np.abs(block[np.isfinite(block)]).max(initial=0)) for block in _blocks(array)), default=0.0)
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    """The values in float32, so many at once that what is made of them takes little memory."""
+    flat = array.reshape(-1)
+    return (flat[begun : begun + _BLOCK].astype(np.float32, copy=False) for begun in range(0, flat.size, _BLOCK))

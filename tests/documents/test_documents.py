@@ -66,6 +66,7 @@ def test_the_page_on_engines_names_every_build_option() -> None:
     ("from-10-to-11.md", "roads.py", "roads-tensorrt-8.6-h200.json"),
     ("calibration.md", "calibration.py", "calibration-cpu.json"),
     ("localise.md", "localise.py", "localise-cpu.json"),
+    ("size.md", "size.py", "size-cpu.json"),
     ("latency-gate.md", "gate.py", "gate-simulated.json"),
     ("latency-measured.md", "timing.py", "timing-tensorrt-8.6-h100.json"),
     ("latency-measured.md", "speedup.py", "speedup-torch-h100.json speedup-tensorrt-8.6-h100.json"),

@@ -137,8 +137,8 @@ def public_homes() -> set[str]:
     return {name for name in imports_of(PACKAGE / "__init__.py") if name.count(".") > 1}
 
 
-def test_there_are_at_most_201_modules_and_five_in_the_root() -> None:
+def test_there_are_at_most_206_modules_and_five_in_the_root() -> None:
     everywhere = list(PACKAGE.rglob("*.py"))
 
-    assert len(everywhere) <= 201
+    assert len(everywhere) <= 206
     assert sorted(path.stem for path in PACKAGE.glob("*.py")) == ["__init__", "__main__", "errors", "gate", "precision"]

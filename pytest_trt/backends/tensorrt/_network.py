@@ -10,6 +10,7 @@ from pytest_trt.backends.tensorrt._log import heard, logger_of
 from pytest_trt.backends.tensorrt._release import label, member, require
 from pytest_trt.errors import BackendError, ModelError
 from pytest_trt.lowering.lowering import held_precision, held_types, lower
+from pytest_trt.model.external_data import shared_folder, with_weights_at
 from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
@@ -125,7 +126,12 @@ def parse(trt: ModuleType, builder: tensorrt.Builder, graph: Model, typing: str)
     network = builder.create_network(_network_flags(trt, typing))
     parser = trt.OnnxParser(network, logger_of(trt))
     with heard(trt) as said:
-        parsed = parser.parse(graph.proto.SerializeToString())
+        folder = shared_folder(graph.proto)
+        if folder is None:
+            parsed = parser.parse(graph.proto.SerializeToString())
+        else:  # weights in files are found from the folder of the model that the path names
+            proto = with_weights_at(graph.proto, folder)
+            parsed = parser.parse(proto.SerializeToString(), str(folder / "model.onnx"))
     errors = [_words(parser.get_error(number), graph) for number in range(parser.num_errors)]
     if errors:
         listing = "\n".join(f"  {error}" for error in errors)
