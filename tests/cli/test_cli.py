@@ -196,7 +196,7 @@ def test_what_cant_be_written_is_told_before_samples_are_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, output: str, told: str
 ) -> None:
     (folder / "folder.txt").mkdir()
-    monkeypatch.setattr("pytest_trt.calibration.activations.run", lambda *_: pytest.fail("samples were run"))
+    monkeypatch.setattr("pytest_trt.calibration._inner_tensors.run", lambda *_: pytest.fail("samples were run"))
 
     found = calibrated(output=output)
 
@@ -206,7 +206,7 @@ def test_what_cant_be_written_is_told_before_samples_are_run(
 
 def test_a_folder_that_is_closed_is_told_before_samples_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda _, mode, **__: not mode & os.W_OK)
-    monkeypatch.setattr("pytest_trt.calibration.activations.run", lambda *_: pytest.fail("samples were run"))
+    monkeypatch.setattr("pytest_trt.calibration._inner_tensors.run", lambda *_: pytest.fail("samples were run"))
 
     found = calibrated()
 
@@ -284,7 +284,7 @@ def test_ctrl_c_writes_nothing_and_says_so(folder: Path, monkeypatch: pytest.Mon
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pytest_trt.calibration.activations.run", interrupted)
+    monkeypatch.setattr("pytest_trt.calibration._inner_tensors.run", interrupted)
 
     found = calibrated()
 
