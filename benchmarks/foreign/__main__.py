@@ -42,7 +42,7 @@ def main() -> None:
     for key in ("rows", "seconds", "truth", "skipped"):
         document[key] = [row for part in parts for row in part[key]]
     if told.results:
-        told.results.write_text(json.dumps(document, indent=1) + "\n")
+        told.results.write_text(json.dumps(document, indent=1).replace(f"{folder}/", "") + "\n")
     print(tables(document))
 
 
