@@ -128,7 +128,8 @@ def test_random_outputs_do_not_survive_the_hop_to_onnx(folder: Path) -> None:
 
 def test_other_weights_make_the_golden_stale_and_the_seed_is_hinted_at(folder: Path) -> None:
     update(case(folder), folder / "golden")
-    (folder / "nets.py").write_text(MODULE.replace("manual_seed(0)", "manual_seed(1)"))
+    # a compiled file is known by its length and its second
+    (folder / "nets.py").write_text(MODULE.replace("manual_seed(0)", "manual_seed(12)"))
 
     done = in_another_process(folder)
 
