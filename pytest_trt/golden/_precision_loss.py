@@ -33,6 +33,7 @@ _HARM = 0.05
 _LEAST_NORMAL = {Precision.FP16: 2.0**-14, Precision.BF16: 2.0**-126}
 _AMPLIFIED = 4.0  # times the error of what a sum reads
 _MOST_TRIED = 6
+_MOST_KEPT = 16
 _STEPS = (1, 2, 4, 8, 10_000)  # makers back from a sum that cancels; the last are all of them
 _SUMS = (
     "Add", "Sub", "Sum", "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "ReduceSum", "ReduceMean",
@@ -58,14 +59,25 @@ class Loss:
     keeps: tuple[tuple[str, ...], ...]
 
 
-def destroyed(outputs: Sequence[Arrays], exact: Sequence[Arrays], precision: Precision) -> bool:
-    """Whether a float output errs by more than 5 % of its size, and than 64 unit roundoffs; at fp16 and bf16 alone."""
+def destroyed(
+    outputs: Sequence[Arrays], exact: Sequence[Arrays], precision: Precision, least: Mapping[str, float]
+) -> bool:
+    """Whether a float output errs by more than 5 % of its size, and than 64 unit roundoffs; at fp16 and bf16 alone.
+
+    Probabilities count by their logarithms: one near tie that a Softmax decides otherwise destroys nothing.
+
+    Args:
+        outputs: simulated, one set a run.
+        exact: in fp32.
+        precision: of the simulation.
+        least: of outputs of probabilities, the least that counts.
+    """
     if precision not in _LEAST_NORMAL:
         return False
     most = _most(precision)
     names = [name for name, array in exact[0].items() if is_float(array.dtype)]
     return any(
-        low[name].shape == high[name].shape and error_of(low[name], high[name]) > most
+        low[name].shape == high[name].shape and error_of(*_told((low[name], high[name]), least.get(name, 0.0))) > most
         for low, high in zip(outputs, exact, strict=True)
         for name in names
     )
@@ -92,7 +104,8 @@ def mended(
 ) -> tuple[Loss, tuple[str, ...]] | None:
     """The first loss whose keeping heals the outputs, and what is kept: all of them together where none does alone.
 
-    Nothing is kept where the least that could heal it leaves nothing to lower.
+    What only half a network in fp32 would heal is lost in no one place. Nothing is kept where the least that could
+    heal it leaves nothing to lower.
 
     Args:
         found: as :func:`losses` tells them.
@@ -100,7 +113,7 @@ def mended(
         heals: whether a simulation's outputs are whole.
     """
     for loss in found[:_MOST_TRIED]:
-        for keep in loss.keeps:
+        for keep in (keep for keep in loss.keeps if len(keep) <= _MOST_KEPT):
             healed = _heals(keep, build, heals)
             if healed:
                 return loss, keep
@@ -109,7 +122,8 @@ def mended(
                     return loss, ()
                 break
     together = tuple(dict.fromkeys(word for loss in found for word in loss.keeps[0]))
-    return (found[0], together) if len(found) > 1 and _heals(together, build, heals) else None
+    few = len(found) > 1 and len(together) <= _MOST_KEPT
+    return (found[0], together) if few and _heals(together, build, heals) else None
 
 
 def error_of(low: NDArray[Any], high: NDArray[Any]) -> float:
@@ -121,6 +135,11 @@ def error_of(low: NDArray[Any], high: NDArray[Any]) -> float:
         off = np.where(finite, low.astype(np.float64) - exact, 0.0)
     error = float(np.sqrt(np.mean(off**2))) if off.size else 0.0
     return error / size if size else (0.0 if not error else np.inf)
+
+
+def _told(pair: tuple[NDArray[Any], NDArray[Any]], least: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    low, high = (np.log(np.maximum(array.astype(np.float64), least)) if least else array for array in pair)
+    return low, high
 
 
 def _most(precision: Precision) -> float:

@@ -16,6 +16,7 @@ from pytest_trt.backends.onnxruntime import open_backend
 from pytest_trt.backends.recipe import Recipe
 from pytest_trt.comparison.parts import Part, as_endless, sentinels_beyond
 from pytest_trt.errors import LoweringError
+from pytest_trt.golden._partition import saturating
 from pytest_trt.golden._precision_loss import destroyed, losses, mended
 from pytest_trt.golden._subgraphs import Inside
 from pytest_trt.golden._traced import Traced, both
@@ -153,13 +154,14 @@ def _unlost(
     exact: Sequence[Arrays],
 ) -> Settled:
     """The same where no output is destroyed by numbers that are too small or cancel; else what keeping them gives."""
-    if not settled.outputs or not destroyed(settled.outputs, exact, engine.precision):
+    least = saturating(model.proto, engine.precision)
+    if not settled.outputs or not destroyed(settled.outputs, exact, engine.precision, least):
         return settled
     ran: list[tuple[OnnxruntimeEngine, list[Arrays]]] = []
 
     def heals(other: OnnxruntimeEngine) -> bool:
         ran.append((other, [other.run(run) for run in feeds]))
-        return not destroyed(ran[-1][1], exact, engine.precision)
+        return not destroyed(ran[-1][1], exact, engine.precision, least)
 
     found = losses(model, engine, feeds, batch)
     mend = mended(found, lambda more: build((*settled.keep, *more)), heals) if found else None

@@ -11,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt import Case, check
+from pytest_trt.golden._precision_loss import Loss, destroyed, mended
 from pytest_trt.golden.create import update
+from pytest_trt.precision import Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,3 +102,18 @@ def test_smaller_losses_are_not_told(kind: str, size: float, tmp_path: Path) -> 
 def test_outputs_that_err_little_cost_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_trt.golden.overflow.losses", lambda *_: pytest.fail("searched"))
     assert found(case_of("small", 1e-2, tmp_path), "fp16").passed
+
+
+def test_a_near_tie_that_a_softmax_decides_otherwise_destroys_nothing() -> None:
+    exact = [{"y": np.array([[0.51, 0.49], [1.0, 1e-9]], np.float32)}]
+    flipped = [{"y": np.array([[0.45, 0.55], [1.0, 1e-9]], np.float32)}]
+
+    assert destroyed(flipped, exact, Precision.FP16, {})
+    assert not destroyed(flipped, exact, Precision.FP16, {"y": 1e-6})
+
+
+def test_what_only_half_a_network_in_fp32_would_heal_is_no_loss() -> None:
+    node = helper.make_node("Mul", ["a", "b"], ["t"], "n")
+    words = tuple(f"n{number}" for number in range(40))
+
+    assert mended([Loss("t", node, "small", (words,))], lambda _: pytest.fail("built"), lambda _: True) is None
